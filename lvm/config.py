@@ -1,0 +1,220 @@
+"""Every setting of the pipeline, typed, with its meaning under it.
+
+Configurations are frozen and refuse unknown fields. They are printed at the start, logged with
+the run and stored beside every checkpoint. Nothing here is unread.
+"""
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lvm.errors import InputError
+
+C = TypeVar("C", bound="Config")
+Arch = Literal["lstm", "gru", "mamba2", "transformer", "amn"]
+
+
+class Config(BaseModel):
+    """Base of all configurations: immutable, no unknown field, docstrings as descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ChunkerConfig(Config):
+    """How text becomes chunks."""
+
+    max_tokens: int = Field(64, ge=8, le=512)
+    """Budget of a chunk in the encoder's tokens, special tokens not counted. 32 for vec2text's GTR pair."""
+
+    language: str = "en"
+    """Language of the sentence splitter, as an ISO 639 code."""
+
+
+class SplitConfig(Config):
+    """How documents are divided."""
+
+    val: float = Field(0.1, gt=0, lt=0.5)
+    """Share of document groups for validation: all choices are made there."""
+
+    test: float = Field(0.1, gt=0, lt=0.5)
+    """Share of document groups for testing: only reported."""
+
+    min_shared: float = Field(0.2, gt=0, le=1)
+    """Documents that share this much of their texts are one group and never divided."""
+
+
+class ModelConfig(Config):
+    """One predictor."""
+
+    arch: Arch
+    """Architecture of the trunk."""
+
+    dim: int = Field(gt=0)
+    """Dimension of the embeddings; comes from the encoder recipe."""
+
+    width: int = Field(256, ge=64, multiple_of=64)
+    """Width of the trunk."""
+
+    layers: int = Field(1, ge=1, le=24)
+    """Depth of the trunk."""
+
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout on the trunk's input, between its layers and on its output."""
+
+    lags: int = Field(8, ge=1, le=64)
+    """Chunks that the heads' lag weights reach back."""
+
+
+class LossConfig(Config):
+    """Weights and settings of the loss terms; a weight of 0 switches a term off."""
+
+    regression: float = Field(1.0, ge=0)
+    """Weight of 1 - cosine(y_dec, target)."""
+
+    norm: float = Field(0.1, ge=0)
+    """Weight of the squared error of y_dec's norm, relative to the encoder's mean norm."""
+
+    infonce: float = Field(0.1, ge=0)
+    """Weight of the symmetric InfoNCE term on y_cos."""
+
+    moments: float = Field(1e-3, ge=0)
+    """Weight of matching y_dec's per-dimension mean and standard deviation to the encoder's."""
+
+    variance: float = Field(1e-3, ge=0)
+    """Weight of the hinge that keeps y_cos's per-dimension deviation near the targets'."""
+
+    temperature: float = Field(0.07, gt=0)
+    """Temperature of InfoNCE."""
+
+    duplicate_cosine: float = Field(0.95, gt=0, le=1)
+    """A negative nearer to the target than this is the same content and is masked out."""
+
+
+class SamplerConfig(Config):
+    """Batches of document stretches."""
+
+    stretches: int = Field(16, ge=1)
+    """Stretches of documents in a batch."""
+
+    length: int = Field(64, ge=2)
+    """Predicted positions in a stretch; a shorter document gives what it has."""
+
+    anchors_per_document: int | None = Field(None, ge=1)
+    """Cap on contrastive anchors per document and batch; None uses every position."""
+
+    hard_negatives: int = Field(8, ge=0)
+    """Further chunks of the same document, outside its stretch, offered as negatives per stretch."""
+
+
+class TrainConfig(Config):
+    """One training run."""
+
+    model: ModelConfig
+    """The predictor."""
+
+    loss: LossConfig = LossConfig()
+    """The loss terms."""
+
+    sampler: SamplerConfig = SamplerConfig()
+    """The batches."""
+
+    epochs: int = Field(12, ge=1)
+    """Passes over the training chunks at most; early stopping may end sooner."""
+
+    patience: int = Field(4, ge=1)
+    """Validations without improvement before training stops."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+
+    weight_decay: float = Field(0.05, ge=0)
+    """AdamW's decoupled weight decay, on matrices only."""
+
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0; a cosine to 0 follows."""
+
+    clip: float = Field(1.0, gt=0)
+    """Global gradient norm above which gradients are scaled down."""
+
+    average: float = Field(0.99, ge=0, lt=1)
+    """Decay per step of the exponential moving average of the weights, which is what is kept."""
+
+    context_length: int = Field(8, ge=1)
+    """Chunks of context at which models and baselines are compared."""
+
+    select_recall: float = Field(0.5, ge=0)
+    """Weight of val/skill_recall_at_5 beside val/skill_cosine when the best epoch is chosen."""
+
+    eval_windows: int = Field(10_000, ge=100)
+    """Size of the fixed retrieval pool, whose chunks are also the targets that are scored."""
+
+    seed: int = 0
+    """Seed of initialisation, batches and dropout."""
+
+    threads: int = Field(1, ge=1)
+    """CPU threads. Part of the run's identity: another number rounds differently."""
+
+
+class GateThresholds(Config):
+    """Where each gate draws its line. The reasons are in the gates' docstrings."""
+
+    chunk_order_warn: float = 0.02
+    """Lead of adjacent over shuffled cosine under which `chunk_order` warns."""
+
+    leaked_rows_warn: float = 0.02
+    """Share of evaluation rows that stand in train at which `split_leakage` warns."""
+
+    leaked_rows_fail: float = 0.10
+    """Share at which it fails."""
+
+    adjacent_duplicates: float = 0.02
+    """Share of adjacent chunks with cosine > .98 at which `duplicates` fails."""
+
+    pairing_difference: float = 0.05
+    """Difference of mean cosine(last context, target) between splits at which `pairing` fails."""
+
+    pairing_unique: float = 0.99
+    """Share of windows with distinct keys under which `pairing` fails."""
+
+    cosine_pairwise_margin: float = 0.25
+    """How much y_cos's mean pairwise cosine may exceed the targets'."""
+
+    cosine_sigma_ratio: float = 0.5
+    """Least per-dimension deviation of y_cos over the targets'."""
+
+    cosine_effective_rank: float = 0.3
+    """Least effective rank of y_cos over the targets'."""
+
+    decoder_pairwise_margin: float = 0.10
+    """How much y_dec's mean pairwise cosine may exceed ridge's."""
+
+    decoder_versus_ridge: float = 0.8
+    """Least deviation and effective rank of y_dec over ridge's."""
+
+    collapsed_pairwise: float = 0.95
+    """Pairwise cosine above which any output has collapsed."""
+
+    norm_ratio: float = 0.25
+    """How far y_dec's mean norm may lie from the encoder's, as a share of it."""
+
+    parity: float = 1e-4
+    """Greatest absolute difference of golden predictions after a reload."""
+
+
+def parse(kind: type[C], values: dict[str, Any]) -> C:
+    """Validate `values` as `kind`; a wrong or unknown field becomes an `InputError` that names it."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_sentences(kind, error)) from error
+
+
+def _sentences(kind: type[Config], error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors():
+        field = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"unknown field '{field}' (known: {', '.join(kind.model_fields)})")
+        else:
+            parts.append(f"field '{field}': {problem['msg']}")
+    return f"{kind.__name__}: " + "; ".join(parts)

@@ -1,0 +1,1 @@
+"""From documents to the dataset of record: sources, chunks, splits, Parquet."""

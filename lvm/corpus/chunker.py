@@ -1,0 +1,66 @@
+"""Text to chunks: one sentence a chunk, and a token budget that no chunk exceeds.
+
+Sentences come from `sentencex` (Wikimedia's segmenter); a sentence over the budget is cut by
+`semantic-text-splitter` at the largest semantic boundary that fits (clause, word, character).
+"""
+
+from dataclasses import dataclass
+
+import sentencex
+from semantic_text_splitter import TextSplitter
+from tokenizers import Tokenizer
+
+from lvm.config import ChunkerConfig
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A stretch of text and its length in the encoder's tokens, without special tokens."""
+
+    text: str
+    n_tokens: int
+
+
+class Chunker:
+    """Splits a document's text into chunks in reading order."""
+
+    def __init__(self, config: ChunkerConfig, tokenizer: Tokenizer) -> None:
+        self.config = config
+        self._tokenizer = tokenizer
+        self._splitter = TextSplitter.from_huggingface_tokenizer(tokenizer, config.max_tokens)
+
+    def __call__(self, text: str) -> list[Chunk]:
+        """Chunks of `text`; an empty list when it holds nothing but white space."""
+        sentences = [
+            " ".join(sentence.split())
+            for paragraph in paragraphs(text)
+            for sentence in sentencex.segment(self.config.language, paragraph)
+            if sentence.strip()
+        ]
+        chunks = []
+        for sentence, n_tokens in zip(sentences, self._lengths(sentences), strict=True):
+            if n_tokens <= self.config.max_tokens:
+                chunks.append(Chunk(sentence, n_tokens))
+            else:
+                pieces = self._splitter.chunks(sentence)
+                chunks += [Chunk(p, n) for p, n in zip(pieces, self._lengths(pieces), strict=True)]
+        return chunks
+
+    def _lengths(self, texts: list[str]) -> list[int]:
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [len(encoding) for encoding in encodings]
+
+
+def paragraphs(text: str) -> list[str]:
+    """Lines of `text` as paragraphs, after undoing hard wrapping.
+
+    Text whose lines were broken at a fixed width shows it: most line breaks inside a block are
+    followed by a lower-case letter. Only then are a block's lines joined; otherwise every line
+    stands for itself, as in corpora of one paragraph or one sentence a line.
+    """
+    blocks = [[line.strip() for line in block.splitlines() if line.strip()] for block in text.split("\n\n")]
+    continuations = [line for block in blocks for line in block[1:]]
+    lower = sum(line[0].islower() for line in continuations)
+    if continuations and lower > len(continuations) / 2:
+        return [" ".join(block) for block in blocks if block]
+    return [line for block in blocks for line in block]

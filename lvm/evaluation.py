@@ -1,0 +1,174 @@
+"""Every metric of a model beside every baseline, on one split at one context length.
+
+Skill is the model's metric minus the best baseline's on the very same windows, with an interval
+that resamples documents: the number that "78 % cosine" hides.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from lvm.baselines import Baselines
+from lvm.corpus.dataset import Dataset
+from lvm.metrics import Interval, Spread, document_bootstrap, retrieval_ranks, sigma_ratio, spread
+from lvm.models import Predictor
+from lvm.windows import Windows, contexts, unit
+
+RECALLS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-window results of one predictor."""
+
+    cosine: np.ndarray
+    """float32 [N]: cosine of the predicted to the true next vector."""
+
+    ranks: np.ndarray
+    """int64 [N]: rank of the true next chunk in the pool."""
+
+    def quantity(self, name: str) -> np.ndarray:
+        """Per-window values whose mean is the metric `name`: cosine, recall_at_k or mrr."""
+        if name == "cosine":
+            return self.cosine
+        if name == "mrr":
+            return 1 / self.ranks
+        return (self.ranks <= int(name.removeprefix("recall_at_"))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model and the baselines on the windows of one split."""
+
+    split: str
+    windows: Windows
+    model: Scores
+    baselines: dict[str, Scores]
+    shuffled_cosine: np.ndarray
+    """float32 [N]: the model's cosine when each context is put in random order."""
+
+    spreads: dict[str, Spread]
+    """Of 'target', 'y_dec', 'y_cos' and 'ridge'."""
+
+    def best_baseline(self, metric: str) -> str:
+        """Name of the baseline with the highest mean on these windows."""
+        return max(self.baselines, key=lambda name: float(self.baselines[name].quantity(metric).mean()))
+
+    def interval(self, metric: str) -> Interval:
+        """The model's own metric with its interval."""
+        return document_bootstrap(self.model.quantity(metric), self.windows.docs)
+
+    def skill(self, metric: str) -> Interval:
+        """The model's metric minus the best baseline's, paired by window."""
+        best = self.baselines[self.best_baseline(metric)]
+        return document_bootstrap(self.model.quantity(metric) - best.quantity(metric), self.windows.docs)
+
+    def shuffle_drop(self) -> Interval:
+        """Cosine lost when the context's order is destroyed."""
+        return document_bootstrap(self.model.cosine - self.shuffled_cosine, self.windows.docs)
+
+    def metrics(self) -> dict[str, Interval]:
+        """Every metric with its interval."""
+        out = {"cosine": self.interval("cosine"), "skill_cosine": self.skill("cosine")}
+        for k in RECALLS:
+            out[f"recall_at_{k}"] = self.interval(f"recall_at_{k}")
+        out |= {"mrr": self.interval("mrr"), "skill_recall_at_5": self.skill("recall_at_5"), "skill_mrr": self.skill("mrr")}
+        return out | {"shuffle_drop": self.shuffle_drop()}
+
+    def collapse(self) -> dict[str, float]:
+        """Spread of the outputs beside the targets' and ridge's, on unit vectors; ranks as shares of the targets'."""
+        target = self.spreads["target"]
+        out: dict[str, float] = {}
+        for name, found in self.spreads.items():
+            out[f"{name}_pairwise_cosine"] = found.pairwise_cosine
+            out[f"{name}_effective_rank"] = found.effective_rank / target.effective_rank
+            out[f"{name}_sigma_ratio"] = sigma_ratio(found, target)
+            out[f"{name}_norm"] = found.norm
+        return out
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the per-window arrays, as JSON values."""
+        names = ("cosine", *(f"recall_at_{k}" for k in RECALLS), "mrr")
+        return {
+            "split": self.split,
+            "context_length": self.windows.context_length,
+            "metrics": {name: asdict(interval) for name, interval in self.metrics().items()},
+            "baselines": {b: {n: float(scores.quantity(n).mean()) for n in names} for b, scores in self.baselines.items()},
+            "best_baseline": {n: self.best_baseline(n) for n in ("cosine", "recall_at_5", "mrr")},
+            "pool": {
+                "size": len(self.windows.pool),
+                "sha256": self.windows.pool_hash,
+                "queries": len(self.windows.answer),
+                "documents": len(np.unique(self.windows.docs)),
+                "dropped_leaked": self.windows.dropped,
+                "chance_recall_at_5": self.windows.chance_at_5,
+            },
+            "collapse": self.collapse(),
+        }
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The baselines' part of an evaluation: computed once, shared by every model and epoch."""
+
+    windows: Windows
+    targets: torch.Tensor
+    """[N, D] as stored."""
+
+    pool: torch.Tensor
+    """[P, D], unit length."""
+
+    scores: dict[str, Scores]
+    ridge: torch.Tensor
+    """[N, D]"""
+
+
+@torch.inference_mode()
+def reference(dataset: Dataset, windows: Windows, baselines: Baselines, device: torch.device) -> Reference:
+    """Score the baselines on `windows`."""
+    targets = torch.from_numpy(dataset.vectors[windows.targets]).to(device)
+    pool = unit(dataset.vectors[windows.pool], device)
+    parts = [baselines.predict(c) for c in contexts(dataset.vectors, windows.targets, windows.context_length, device)]
+    predicted = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    scores = {name: score(p, p, targets, pool, windows) for name, p in predicted.items()}
+    return Reference(windows, targets, pool, scores, predicted["ridge"])
+
+
+def score(y_dec: torch.Tensor, y_cos: torch.Tensor, targets: torch.Tensor, pool: torch.Tensor, windows: Windows) -> Scores:
+    """Cosine of `y_dec` and retrieval ranks of `y_cos`, both [N, D]."""
+    cosine = F.cosine_similarity(y_dec, targets, dim=-1).cpu().numpy()
+    return Scores(cosine, retrieval_ranks(y_cos, pool, windows.answer, windows.excluded))
+
+
+@torch.inference_mode()
+def predict(model: Predictor, dataset: Dataset, windows: Windows, device: torch.device, shuffle: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """The model's `(y_dec, y_cos)`, each [N, D]; with `shuffle`, from contexts in random order."""
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    decoder, cosine = [], []
+    for part in contexts(dataset.vectors, windows.targets, windows.context_length, device):
+        if shuffle:
+            order = torch.rand(part.shape[:2], generator=generator).argsort(1).to(device)
+            part = part.gather(1, order[..., None].expand_as(part))
+        y_dec, y_cos = model(part, return_both=True)
+        decoder.append(y_dec)
+        cosine.append(y_cos)
+    return torch.cat(decoder), torch.cat(cosine)
+
+
+def evaluate(model: Predictor, dataset: Dataset, split: str, ref: Reference, device: torch.device) -> Evaluation:
+    """Evaluate `model` against the reference on the same windows."""
+    y_dec, y_cos = predict(model, dataset, ref.windows, device)
+    shuffled, _ = predict(model, dataset, ref.windows, device, shuffle=True)
+    outputs = {"target": ref.targets, "y_dec": y_dec, "y_cos": y_cos, "ridge": ref.ridge}
+    return Evaluation(
+        split=split,
+        windows=ref.windows,
+        model=score(y_dec, y_cos, ref.targets, ref.pool, ref.windows),
+        baselines=ref.scores,
+        shuffled_cosine=F.cosine_similarity(shuffled, ref.targets, dim=-1).cpu().numpy(),
+        spreads={name: spread(vectors) for name, vectors in outputs.items()},
+    )

@@ -1,0 +1,137 @@
+"""Metrics on predictions: cosine, retrieval, collapse, and intervals over documents.
+
+Shapes: N predictions, D dimensions, P pool items. Everything is numpy or torch float32.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+# Percentile intervals of fewer documents would be too narrow to be believed.
+MIN_DOCUMENTS = 5
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval; the ends are None when there are too few documents for one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def above_zero(self) -> bool:
+        """Whether the whole interval lies above 0; False when there is none."""
+        return self.low is not None and self.low > 0
+
+    def touches(self, other: "Interval") -> bool:
+        """Whether the intervals overlap; True when either is missing."""
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return True
+        return self.low <= other.high and other.low <= self.high
+
+    def __str__(self) -> str:
+        ends = "too few documents" if self.low is None else f"{self.low:+.4f}, {self.high:+.4f}"
+        return f"{self.value:+.4f} [{ends}]"
+
+
+def document_bootstrap(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) -> Interval:
+    """Mean of `values_N` with a percentile bootstrap interval that resamples whole documents.
+
+    Chunks of one document are not independent, so documents are drawn (Efron & Tibshirani 1993,
+    ch. 8); each draw's mean weighs every chunk alike. For a paired comparison pass differences.
+    """
+    _, code = np.unique(docs_N, return_inverse=True)
+    sums, counts = np.bincount(code, weights=values_N), np.bincount(code).astype(float)
+    value, n = float(values_N.mean()), len(counts)
+    if n < MIN_DOCUMENTS:
+        return Interval(value, None, None)
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, RESAMPLES, 250):  # in parts: [resamples, documents] may be large
+        draws = rng.multinomial(n, np.full(n, 1 / n), size=min(250, RESAMPLES - start)).astype(float)
+        means.append((draws @ sums) / (draws @ counts))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return Interval(value, float(low), float(high))
+
+
+def retrieval_ranks(
+    query_ND: torch.Tensor, pool_PD: torch.Tensor, answer_N: np.ndarray, excluded_N2: np.ndarray
+) -> np.ndarray:
+    """Rank of each query's answer among the pool, best first, starting at 1; int64 [N].
+
+    `pool_PD` is unit length (queries need not be: a query's scale does not reorder its pool);
+    `answer_N` is the answer's position in the pool; `excluded_N2` is the half-open range of pool
+    positions left out for that query. Ties count against the query, so a constant gains nothing.
+    """
+    position = torch.arange(len(pool_PD), device=pool_PD.device)
+    ranks = []
+    for start in range(0, len(query_ND), 1024):
+        part = slice(start, start + 1024)
+        scores = query_ND[part] @ pool_PD.T
+        answer = torch.as_tensor(answer_N[part], device=scores.device)
+        excluded = torch.as_tensor(excluded_N2[part], device=scores.device)
+        own = scores.gather(1, answer[:, None])
+        hidden = (position >= excluded[:, :1]) & (position < excluded[:, 1:])
+        ahead = (scores >= own) & ~hidden & (position != answer[:, None])
+        ranks.append(1 + ahead.sum(1))
+    return torch.cat(ranks).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How varied a set of vectors is, after scaling each to unit length."""
+
+    pairwise_cosine: float
+    """Mean cosine of two different vectors."""
+
+    effective_rank: float
+    """Exponential of the entropy of the normalised singular values (Roy & Vetterli 2007)."""
+
+    mean: np.ndarray
+    """[D]"""
+
+    std: np.ndarray
+    """[D]"""
+
+    norm: float
+    """Mean norm before scaling."""
+
+    raw_mean: np.ndarray
+    """[D], of the vectors as they are."""
+
+    raw_std: np.ndarray
+    """[D], of the vectors as they are."""
+
+
+def spread(vectors_ND: torch.Tensor) -> Spread:
+    """Collapse metrics of a set of vectors."""
+    unit = F.normalize(vectors_ND.double(), dim=-1)
+    n = len(unit)
+    total = unit.sum(0)
+    pairwise = float((total @ total - n) / (n * (n - 1)))
+    centred = unit - unit.mean(0)
+    singular = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0).sqrt()
+    share = singular / singular.sum().clamp_min(1e-12)
+    entropy = -(share * share.clamp_min(1e-12).log()).sum()
+    return Spread(
+        pairwise_cosine=pairwise,
+        effective_rank=float(entropy.exp()),
+        mean=unit.mean(0).cpu().numpy(),
+        std=unit.std(0).cpu().numpy(),
+        norm=float(vectors_ND.norm(dim=-1).mean()),
+        raw_mean=vectors_ND.double().mean(0).cpu().numpy(),
+        raw_std=vectors_ND.double().std(0).cpu().numpy(),
+    )
+
+
+def sigma_ratio(predicted: Spread, target: Spread, dead_share: float = 0.2) -> float:
+    """Mean over live dimensions of predicted over target deviation, on unit vectors.
+
+    A dimension is dead when its target deviation is under `dead_share` of the mean one (MiniLM
+    has three): a ratio there would be noise.
+    """
+    live = target.std > dead_share * target.std.mean()
+    return float((predicted.std[live] / target.std[live]).mean())

@@ -1,0 +1,33 @@
+"""The predictors. A new architecture is one file here and one line in `TRUNKS`."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from lvm.config import ModelConfig
+from lvm.models.amn import AMNTrunk
+from lvm.models.gru import GRUTrunk
+from lvm.models.lstm import LSTMTrunk
+from lvm.models.mamba2 import Mamba2Trunk
+from lvm.models.predictor import Prediction, Predictor
+from lvm.models.transformer import TransformerTrunk
+
+TRUNKS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "lstm": LSTMTrunk,
+    "gru": GRUTrunk,
+    "mamba2": Mamba2Trunk,
+    "transformer": TransformerTrunk,
+    "amn": AMNTrunk,
+}
+
+__all__ = ["TRUNKS", "Prediction", "Predictor", "build_predictor"]
+
+
+def build_predictor(config: ModelConfig, mean: torch.Tensor, std: torch.Tensor) -> Predictor:
+    """A fresh predictor of the declared architecture.
+
+    `mean`, `std`: [D], the encoder's per-dimension moments on the training chunks; they become
+    buffers of the model, so that a checkpoint carries its own normalisation.
+    """
+    return Predictor(config, TRUNKS[config.arch](config), mean, std)

@@ -1,0 +1,51 @@
+"""AMN trunk: attention over the context on top of its mean.
+
+The mean of the context is the baseline to beat; here it asks the question. At every position
+the running mean of the context attends to the chunks so far, and the answer is added to it.
+"""
+
+import torch
+from torch import nn
+
+from lvm.config import ModelConfig
+from lvm.models.attention import CausalSelfAttention
+
+
+class AMNLayer(nn.Module):
+    """The mean attends, then a feed-forward layer; both added to the mean."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_mean = nn.LayerNorm(width)
+        self.norm_context = nn.LayerNorm(width)
+        self.attention = CausalSelfAttention(width, dropout)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, mean_BTH: torch.Tensor, context_BTH: torch.Tensor) -> torch.Tensor:
+        """Both [B, T, width]; returns the mean with what it found."""
+        found = self.attention(self.norm_context(context_BTH), self.norm_mean(mean_BTH))
+        mean_BTH = mean_BTH + self.dropout(found)
+        out: torch.Tensor = mean_BTH + self.dropout(self.mlp(self.norm_mlp(mean_BTH)))
+        return out
+
+
+class AMNTrunk(nn.Module):
+    """A projection, its running mean, the layers."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.project = nn.Linear(config.dim, config.width)
+        self.layers = nn.ModuleList(AMNLayer(config.width, config.dropout) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        """[B, T, dim] to [B, T, width]."""
+        context = self.project(x_BTD)
+        counts = torch.arange(1, context.shape[1] + 1, device=context.device, dtype=context.dtype)
+        mean = context.cumsum(1) / counts[:, None]
+        for layer in self.layers:
+            mean = layer(mean, context)
+        out: torch.Tensor = self.norm(mean)
+        return out

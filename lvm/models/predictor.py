@@ -1,0 +1,122 @@
+"""The predictor around every trunk: normalised input, lag weights, two heads.
+
+From scratch every network loses to averaging the context; as a residual on learned lag weights
+each wins. So a head is a weighted sum of the last raw context vectors, which training starts
+from, plus what the trunk adds to it, which starts at zero. Regression and retrieval pull a
+vector in different directions, hence one head for each.
+"""
+
+from typing import Literal, NamedTuple, overload
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lvm.config import ModelConfig
+
+# Decay that the lag weights start from: near the best exponentially weighted mean of real text.
+INITIAL_DECAY = 0.6
+# A dimension that hardly varies would be blown up to noise by dividing by its deviation.
+MIN_STD_SHARE = 0.2
+
+
+class Prediction(NamedTuple):
+    """Predicted next chunk at every position."""
+
+    decoder: torch.Tensor
+    """[B, T, D], in the encoder's raw distribution."""
+
+    cosine: torch.Tensor
+    """[B, T, D], unit length."""
+
+
+class LagWeights(nn.Module):
+    """A weighted sum of the last K centred context vectors, the weights learned.
+
+    Lags before the beginning of the context count as the training mean, that is as zero here.
+    """
+
+    def __init__(self, lags: int) -> None:
+        super().__init__()
+        weights = INITIAL_DECAY ** torch.arange(lags, dtype=torch.float32)
+        self.weight = nn.Parameter(weights / weights.sum())
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        """[B, T, D] to [B, T, D]; position t sees positions t-K+1 to t."""
+        lags, steps = len(self.weight), x_BTD.shape[1]
+        padded = F.pad(x_BTD, (0, 0, lags - 1, 0))
+        total = torch.zeros_like(x_BTD)
+        for lag in range(lags):
+            start = lags - 1 - lag
+            total = total + self.weight[lag] * padded[:, start : start + steps]
+        return total
+
+
+class ResidualHead(nn.Module):
+    """`fc1 -> GELU -> LayerNorm -> fc2`, the last layer starting at zero."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 2 * width)
+        self.norm = nn.LayerNorm(2 * width)
+        self.fc2 = nn.Linear(2 * width, dim)
+        nn.init.zeros_(self.fc2.weight)
+        nn.init.zeros_(self.fc2.bias)
+
+    def forward(self, h_BTH: torch.Tensor) -> torch.Tensor:
+        """[B, T, width] to [B, T, dim]."""
+        out: torch.Tensor = self.fc2(self.norm(F.gelu(self.fc1(h_BTH))))
+        return out
+
+
+class Predictor(nn.Module):
+    """A causal next-chunk predictor with a decoder head and a cosine head.
+
+    `trunk` maps normalised input [B, T, D] to states [B, T, width], causally.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, config: ModelConfig, trunk: nn.Module, mean: torch.Tensor, std: torch.Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+        self.trunk = trunk
+        self.input_dropout = nn.Dropout(config.dropout)
+        self.output_dropout = nn.Dropout(config.dropout)
+        self.decoder_lags = LagWeights(config.lags)
+        self.cosine_lags = LagWeights(config.lags)
+        self.decoder_residual = ResidualHead(config.width, config.dim)
+        self.cosine_residual = ResidualHead(config.width, config.dim)
+
+    def predict_all(self, context_BTD: torch.Tensor) -> Prediction:
+        """Predictions at every position: position t predicts chunk t + 1 from chunks 0 to t."""
+        centred = context_BTD - self.mean
+        scale = self.std.clamp_min(MIN_STD_SHARE * float(self.std.mean()))
+        states = self.output_dropout(self.trunk(self.input_dropout(centred / scale)))
+        decoder = self.mean + self.decoder_lags(centred) + self.decoder_residual(states)
+        cosine = self.cosine_lags(centred) + self.cosine_residual(states)
+        return Prediction(decoder.float(), F.normalize(cosine.float(), dim=-1))
+
+    @overload
+    def forward(self, context: torch.Tensor, return_both: None = None) -> Prediction: ...
+    @overload
+    def forward(self, context: torch.Tensor, return_both: Literal[True]) -> tuple[torch.Tensor, torch.Tensor]: ...
+    @overload
+    def forward(self, context: torch.Tensor, return_both: Literal[False]) -> torch.Tensor: ...
+
+    def forward(
+        self, context: torch.Tensor, return_both: bool | None = None
+    ) -> Prediction | tuple[torch.Tensor, torch.Tensor] | torch.Tensor:
+        """Predict the next chunk from `context` [B, T, D].
+
+        Without `return_both`: a `Prediction` at every position. With `return_both=True`:
+        `(y_dec, y_cos)` of the last position, each [B, D]; with `False`: y_cos alone.
+        """
+        prediction = self.predict_all(context)
+        if return_both is None:
+            return prediction
+        y_dec, y_cos = prediction.decoder[:, -1], prediction.cosine[:, -1]
+        return (y_dec, y_cos) if return_both else y_cos

@@ -1,0 +1,117 @@
+"""Which chunks are scored, and how their contexts are read.
+
+A window is (row of the target, context length): the rows before the target in its document. The
+scored targets are the retrieval pool itself: a fixed sample of a split's chunks, so that every
+model, baseline and context length answers the same questions among the same answers.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from lvm.corpus.dataset import Dataset
+from lvm.errors import InputError
+from lvm.losses import EXCLUDED_BEFORE
+
+# Nearer than this to a training chunk, an evaluation chunk is the training chunk.
+LEAKED_COSINE = 0.995
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The questions of one split at one context length, and the pool they are asked against."""
+
+    pool: np.ndarray
+    """int64 [P]: rows of the pool, ascending; texts distinct."""
+
+    answer: np.ndarray
+    """int64 [N]: positions in the pool that have a full context before them: the queries."""
+
+    docs: np.ndarray
+    """int64 [N]: document number of each query."""
+
+    excluded: np.ndarray
+    """int64 [N, 2]: half-open range of pool positions left out for each query."""
+
+    context_length: int
+
+    dropped: int
+    """Chunks of the split left out because they stand in train."""
+
+    pool_hash: str
+    """SHA-256 of the pool's (doc_id, chunk_index) keys."""
+
+    @property
+    def targets(self) -> np.ndarray:
+        """int64 [N]: row of each query's answer."""
+        return self.pool[self.answer]
+
+    @property
+    def chance_at_5(self) -> float:
+        """Expected R@5 of random guessing."""
+        return float(np.mean(5 / (len(self.pool) - np.diff(self.excluded, axis=1))))
+
+
+def leaked_rows(dataset: Dataset, split: str, device: torch.device) -> np.ndarray:
+    """Rows of `split` whose text, or nearly whose vector, stands in train; cached beside the dataset."""
+    rows = dataset.rows(split)
+    if split == "train":
+        return rows[:0]
+    cache = dataset.derived(f"leaked-{split}.npy")
+    if cache.exists():
+        return np.load(cache, allow_pickle=False)
+    from lvm.durable import replacing
+
+    train = dataset.rows("train")
+    leaked = np.isin(dataset.text_codes[rows], dataset.text_codes[train])
+    queries = unit(dataset.vectors[rows], device)
+    for start in range(0, len(train), 16_384):
+        block = unit(dataset.vectors[train[start : start + 16_384]], device)
+        for first in range(0, len(rows), 8_192):
+            near = (queries[first : first + 8_192] @ block.T).amax(1) >= LEAKED_COSINE
+            leaked[first : first + 8_192] |= near.cpu().numpy()
+    with replacing(cache) as temporary, temporary.open("wb") as file:
+        np.save(file, rows[leaked], allow_pickle=False)
+    return rows[leaked]
+
+
+def make_windows(dataset: Dataset, split: str, context_length: int, size: int, device: torch.device) -> Windows:
+    """The evaluation windows of `split` ('train', 'val', 'test').
+
+    The pool holds `size` chunks, or all there are: distinct texts that do not stand in train, drawn
+    with a fixed seed that depends on neither model nor context length. Raises `InputError` when
+    no document is long enough.
+    """
+    rows = dataset.rows(split)
+    leaked = leaked_rows(dataset, split, device)
+    clean = np.setdiff1d(rows, leaked)
+    _, first = np.unique(dataset.text_codes[clean], return_index=True)
+    distinct = np.sort(clean[first])
+    if len(distinct) > size:
+        distinct = np.sort(np.random.default_rng(0).choice(distinct, size, replace=False))
+    docs = dataset.row_doc[distinct]
+    position = distinct - dataset.starts[docs]
+    answer = np.flatnonzero(position >= context_length)
+    if not len(answer):
+        raise InputError(f"no document of split '{split}' has more than {context_length} chunks: give more or longer documents, or a smaller context_length")
+    targets = distinct[answer]
+    oldest = np.maximum(targets - EXCLUDED_BEFORE, dataset.starts[docs[answer]])
+    excluded = np.stack([np.searchsorted(distinct, oldest), answer], 1)
+    keys = "\n".join(f"{dataset.doc_ids[d]}:{dataset.chunk_index[r]}" for d, r in zip(docs, distinct, strict=True))
+    return Windows(distinct, answer, docs[answer], excluded, context_length, len(leaked), hashlib.sha256(keys.encode()).hexdigest())
+
+
+def contexts(vectors: np.ndarray, targets: np.ndarray, length: int, device: torch.device, batch: int = 1024) -> Iterator[torch.Tensor]:
+    """The contexts of `targets` in order, in batches: float32 [<= batch, length, D]."""
+    for start in range(0, len(targets), batch):
+        rows = targets[start : start + batch, None] + np.arange(-length, 0)
+        yield torch.from_numpy(vectors[rows]).to(device)
+
+
+def unit(vectors: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Rows scaled to unit length on `device`, float32."""
+    return F.normalize(torch.from_numpy(np.ascontiguousarray(vectors)).to(device), dim=-1)

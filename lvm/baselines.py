@@ -89,7 +89,7 @@ def weighted_mean(x_BTD: torch.Tensor, decay: float) -> torch.Tensor:
 
 def fit_baselines(dataset: Dataset, context_length: int, eval_windows: int, device: torch.device) -> Baselines:
     """Fit the baselines on train (ridge's penalty on val), or read them from beside the dataset."""
-    cache = dataset.derived(f"baselines-{context_length}.safetensors")
+    cache = dataset.derived(f"baselines-{context_length}-{eval_windows}.safetensors")
     if cache.exists():
         return Baselines.load(cache)
     train = make_windows(dataset, "train", context_length, FIT_WINDOWS, device)

@@ -86,7 +86,7 @@ def moment_loss(y_dec_MD: torch.Tensor, encoder: EncoderStatistics) -> torch.Ten
     """
     scale = encoder.std.square().mean()
     off_mean = (y_dec_MD.mean(0) - encoder.mean).square().mean()
-    off_std = (y_dec_MD.std(0) - encoder.std).square().mean()
+    off_std = (y_dec_MD.std(0, correction=0) - encoder.std).square().mean()
     return (off_mean + off_std) / scale
 
 
@@ -97,7 +97,7 @@ def variance_loss(y_cos_MD: torch.Tensor, encoder: EncoderStatistics) -> torch.T
     deviations are about 1/sqrt(D); relative to the targets it can.
     """
     live = encoder.unit_std > DEAD_SHARE * encoder.unit_std.mean()
-    return F.relu(1 - y_cos_MD.std(0)[live] / encoder.unit_std[live]).mean()
+    return F.relu(1 - y_cos_MD.std(0, correction=0)[live] / encoder.unit_std[live]).mean()
 
 
 def infonce_loss(

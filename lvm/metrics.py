@@ -45,7 +45,7 @@ def document_bootstrap(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) 
     """
     _, code = np.unique(docs_N, return_inverse=True)
     sums, counts = np.bincount(code, weights=values_N), np.bincount(code).astype(float)
-    value, n = float(values_N.mean()), len(counts)
+    value, n = float(values_N.mean(dtype=np.float64)), len(counts)
     if n < MIN_DOCUMENTS:
         return Interval(value, None, None)
     rng = np.random.default_rng(seed)
@@ -75,7 +75,8 @@ def retrieval_ranks(
         excluded = torch.as_tensor(excluded_N2[part], device=scores.device)
         own = scores.gather(1, answer[:, None])
         hidden = (position >= excluded[:, :1]) & (position < excluded[:, 1:])
-        ahead = (scores >= own) & ~hidden & (position != answer[:, None])
+        # Not `scores >= own`: a NaN is not ahead of itself, and a broken model would rank first.
+        ahead = ~(scores < own) & ~hidden & (position != answer[:, None])
         ranks.append(1 + ahead.sum(1))
     return torch.cat(ranks).cpu().numpy()
 
@@ -108,10 +109,12 @@ class Spread:
 
 def spread(vectors_ND: torch.Tensor) -> Spread:
     """Collapse metrics of a set of vectors."""
+    if vectors_ND.device.type == "mps":  # it has neither float64 nor eigenvalues
+        vectors_ND = vectors_ND.cpu()
     unit = F.normalize(vectors_ND.double(), dim=-1)
     n = len(unit)
     total = unit.sum(0)
-    pairwise = float((total @ total - n) / (n * (n - 1)))
+    pairwise = float((total @ total - unit.square().sum()) / (n * (n - 1)))
     centred = unit - unit.mean(0)
     singular = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0).sqrt()
     share = singular / singular.sum().clamp_min(1e-12)

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import nn
 from lvm.baselines import fit_baselines
 from lvm.card import model_card
 from lvm.checkpoint import GOLDEN_INPUTS, CheckpointConfig, read_config, save_checkpoint
-from lvm.config import TrainConfig
+from lvm.config import TrainConfig, parse
 from lvm.corpus.dataset import Dataset
 from lvm.durable import digest_json, replacing, write_json, write_text
 from lvm.errors import InputError
@@ -59,6 +59,31 @@ class Progress:
 def run_key(config: TrainConfig, dataset: Dataset) -> str:
     """Identity of a run: configuration and data. The same key gives the same model."""
     return digest_json([config.model_dump(), dataset.manifest.digest])
+
+
+def train_config(arch: str, dim: int, settings: Sequence[str] = ()) -> TrainConfig:
+    """The default configuration of `arch` with `settings` such as `model.width=512` laid over it.
+
+    Values are JSON where they parse as such, else strings. Raises `InputError` that names an
+    unknown field or a bad value.
+    """
+    values: dict[str, Any] = {"model": {"arch": arch, "dim": dim}}
+    for setting in settings:
+        name, found, text = setting.partition("=")
+        if not found:
+            raise InputError(f"setting {setting!r}: expected FIELD=VALUE, such as model.width=512")
+        try:
+            value: Any = json.loads(text)
+        except ValueError:
+            value = text
+        *parents, last = name.split(".")
+        place = values
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(f"setting {setting!r}: '{parent}' is a value, not a group of fields")
+        place[last] = value
+    return parse(TrainConfig, values)
 
 
 class Trainer:
@@ -215,7 +240,7 @@ class Trainer:
             "system/chunks_per_second": self._positions / max(elapsed, 1e-9),
             "system/eta_seconds": elapsed / max(self._positions, 1) * (self.total_steps - done) * self._positions / max(done - self._first_step, 1),
         }
-        event: Event = {"step": self.progress.step, "epoch": self.progress.epoch, "metrics": metrics, "timing": timing}
+        event: Event = {"step": self.progress.step, "total_steps": self.total_steps, "epoch": self.progress.epoch, "metrics": metrics, "timing": timing}
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, allow_nan=False) + "\n")

@@ -53,13 +53,13 @@ class Windows:
     @property
     def chance_at_5(self) -> float:
         """Expected R@5 of random guessing."""
-        return float(np.mean(5 / (len(self.pool) - np.diff(self.excluded, axis=1))))
+        return float(np.mean(np.minimum(1, 5 / (len(self.pool) - np.diff(self.excluded, axis=1)))))
 
 
 def leaked_rows(dataset: Dataset, split: str, device: torch.device) -> np.ndarray:
     """Rows of `split` whose text, or nearly whose vector, stands in train; cached beside the dataset."""
     rows = dataset.rows(split)
-    if split == "train":
+    if split in ("train", "all"):
         return rows[:0]
     cache = dataset.derived(f"leaked-{split}.npy")
     if cache.exists():
@@ -80,7 +80,7 @@ def leaked_rows(dataset: Dataset, split: str, device: torch.device) -> np.ndarra
 
 
 def make_windows(dataset: Dataset, split: str, context_length: int, size: int, device: torch.device) -> Windows:
-    """The evaluation windows of `split` ('train', 'val', 'test').
+    """The evaluation windows of `split` ('train', 'val', 'test', or 'all' of a dataset that nothing was trained on).
 
     The pool holds `size` chunks, or all there are: distinct texts that do not stand in train, drawn
     with a fixed seed that depends on neither model nor context length. Raises `InputError` when

@@ -4,6 +4,7 @@ Sentences come from `sentencex` (Wikimedia's segmenter); a sentence over the bud
 `semantic-text-splitter` at the largest semantic boundary that fits (clause, word, character).
 """
 
+import re
 from dataclasses import dataclass
 
 import sentencex
@@ -58,7 +59,8 @@ def paragraphs(text: str) -> list[str]:
     followed by a lower-case letter. Only then are a block's lines joined; otherwise every line
     stands for itself, as in corpora of one paragraph or one sentence a line.
     """
-    blocks = [[line.strip() for line in block.splitlines() if line.strip()] for block in text.split("\n\n")]
+    unix = text.replace("\r\n", "\n")
+    blocks = [[line.strip() for line in block.splitlines() if line.strip()] for block in re.split(r"\n\s*\n", unix)]
     continuations = [line for block in blocks for line in block[1:]]
     lower = sum(line[0].islower() for line in continuations)
     if continuations and lower > len(continuations) / 2:

@@ -106,6 +106,17 @@ def schema(dim: int, metadata: dict[str, str] | None = None) -> pa.Schema:
     return pa.schema(fields, metadata=metadata)
 
 
+def footer(key: str, source_digest: str, chunker: ChunkerConfig, recipe: EncoderRecipe) -> dict[str, str]:
+    """What every shard says about itself in its Parquet metadata, so that it is known without the manifest too."""
+    return {
+        "lvm.schema_version": str(SCHEMA_VERSION),
+        "lvm.key": key,
+        "lvm.source_digest": source_digest,
+        "lvm.chunker": chunker.model_dump_json(),
+        "lvm.recipe": recipe.model_dump_json(exclude={"name"}),
+    }
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A dataset in memory: its table without vectors, its vectors mapped from a file.
@@ -184,15 +195,15 @@ def read_manifest(path: Path) -> Manifest:
     except ValueError as error:
         raise InputError(f"{file} is not JSON: extract again into a new folder") from error
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{file}: field 'schema_version' must be {SCHEMA_VERSION}; extract again with this version")
+        raise InputError(f"{file}: field 'schema_version' must be {SCHEMA_VERSION}; extract again into a new folder")
     return parse(Manifest, values)
 
 
 def open_dataset(path: Path) -> Dataset:
     """Open and verify a dataset.
 
-    Checks the manifest, every shard's SHA-256 and the row order. Raises `InputError` naming the
-    file and the remedy. The vectors are copied once into a memory-mapped file keyed by content.
+    Checks the manifest, every shard's SHA-256 and footer, and the row order. Raises `InputError`
+    naming the file and the remedy. The vectors are copied once into a memory-mapped file keyed by content.
     """
     manifest = read_manifest(path)
     for shard in manifest.shards:
@@ -201,6 +212,11 @@ def open_dataset(path: Path) -> Dataset:
             raise InputError(f"{file} is missing: run 'lvm extract' again")
         if sha256_file(file) != shard.sha256:
             raise InputError(f"{file} is truncated or altered (SHA-256 differs from the manifest): extract again")
+        written = pq.read_metadata(file).metadata or {}
+        stated = footer(manifest.key, manifest.source_digest, manifest.chunker, manifest.recipe)
+        wrong = [name for name, value in stated.items() if written.get(name.encode()) != value.encode()]
+        if wrong:
+            raise InputError(f"{file}: footer and manifest.json disagree on {', '.join(wrong)}; extract again into a new folder")
     files = [path / shard.file for shard in manifest.shards]
     columns = ["doc_id", "chunk_index", "source", "split", "text", "n_tokens"]
     table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from lvm import __version__
 from lvm.config import ChunkerConfig, SplitConfig
 from lvm.corpus.chunker import Chunker
-from lvm.corpus.dataset import SCHEMA_VERSION, SPLITS, Manifest, Shard, read_manifest, schema
+from lvm.corpus.dataset import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, read_manifest, schema
 from lvm.corpus.sources import Document, IgnoredField, Skipped, iter_source
 from lvm.corpus.splits import assign_splits, duplicate_groups
 from lvm.durable import digest_json, replacing, sha256_file, write_json
@@ -38,7 +38,7 @@ class Scan:
     """What one reading of the sources found."""
 
     kept: dict[str, str] = field(default_factory=dict)
-    """doc_id -> SHA-256 of the text."""
+    """doc_id -> SHA-256 of the text as it stands: line breaks decide where it is cut."""
 
     skipped: list[Skipped] = field(default_factory=list)
     ignored_fields: list[str] = field(default_factory=list)
@@ -74,22 +74,23 @@ def scan_sources(sources: Sequence[str], max_docs: int | None = None) -> Scan:
         raise InputError("no source: give --source builtin:sotu, a folder, a .jsonl[.gz] or a .parquet file")
     scan = Scan()
     owner: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for item in _items(sources):
         if isinstance(item, Skipped):
             scan.skipped.append(item)
         elif isinstance(item, IgnoredField):
             scan.ignored_fields.append(item.name)
-        elif not item.text.strip():
-            scan.skipped.append(Skipped(item.doc_id, "empty"))
         else:
-            digest = hashlib.sha256(" ".join(item.text.split()).encode()).hexdigest()
-            if scan.kept.get(item.doc_id, digest) != digest:
+            words = hashlib.sha256(" ".join(item.text.split()).encode()).hexdigest()
+            if seen.setdefault(item.doc_id, words) != words:
                 raise InputError(f"doc_id {item.doc_id!r} stands for two different texts: give each document its own")
-            if digest in owner:
-                scan.skipped.append(Skipped(item.doc_id, f"duplicate of {owner[digest]}"))
-                continue
-            owner[digest] = item.doc_id
-            scan.kept[item.doc_id] = digest
+            if not item.text.strip():
+                scan.skipped.append(Skipped(item.doc_id, "empty"))
+            elif words in owner:
+                scan.skipped.append(Skipped(item.doc_id, f"duplicate of {owner[words]}"))
+            else:
+                owner[words] = item.doc_id
+                scan.kept[item.doc_id] = hashlib.sha256(item.text.encode()).hexdigest()
     if max_docs is not None:
         chosen = sorted(scan.kept, key=lambda d: hashlib.sha256(b"sample" + d.encode()).digest())[:max_docs]
         scan.kept = {doc_id: scan.kept[doc_id] for doc_id in sorted(chosen)}
@@ -107,7 +108,7 @@ def extract(
     max_docs: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Extracted:
-    """Turn documents into a dataset at `out`; return at once when it is already there.
+    """Turn documents into a dataset at `out`; return at once when it is already there and whole.
 
     Raises `InputError` when `out` holds another dataset, when a source is malformed, when the
     encoder gives vectors that are zero or not finite, or when its limit is under the budget.
@@ -124,12 +125,18 @@ def extract(
         manifest = read_manifest(out)
         if manifest.key != key:
             raise InputError(f"{out} holds another dataset (key {manifest.key[:12]}, not {key[:12]}): give another --out")
-        return Extracted(out, manifest, reused=True, encoded_chunks=0)
+        damaged = [out / s.file for s in manifest.shards if not (out / s.file).is_file() or sha256_file(out / s.file) != s.sha256]
+        if not damaged:
+            return Extracted(out, manifest, reused=True, encoded_chunks=0)
+        (out / "manifest.json").unlink()
+        for file in damaged:
+            file.unlink(missing_ok=True)
     staging = out / "staging" / f"{key[:12]}.arrow"
     if not staging.exists():
         _stage(sources, scan, Chunker(chunker, encoder.tokenizer), staging)
     plan = _Plan.read(staging, scan, splits)
-    shards, encoded = _encode(plan, encoder, key, out, progress)
+    metadata = footer(key, scan.digest(), chunker, encoder.recipe) | {"lvm.encoder": encoder.recipe.name, "lvm.code_version": __version__}
+    shards, encoded = _encode(plan, encoder, metadata, out, progress)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         key=key,
@@ -192,28 +199,31 @@ class _Plan:
         starts = np.flatnonzero(np.diff(codes, prepend=-1))
         spans = dict(zip(ids.dictionary.to_pylist(), zip(starts, [*starts[1:], len(codes)], strict=True), strict=True))
         usable = sorted(doc for doc, (start, stop) in spans.items() if stop - start > 1)
-        skipped = [Skipped(doc, "one chunk: nothing to predict" if doc in spans else "no text") for doc in sorted(set(scan.kept) - set(usable))]
+        skipped = [
+            Skipped(doc, "one chunk: nothing to predict" if doc in spans else "no text") for doc in sorted(set(scan.kept) - set(usable))
+        ]
         if not usable:
             raise InputError(f"no document has two chunks or more ({len(skipped)} skipped)")
         rows = np.concatenate([np.arange(*spans[doc]) for doc in usable])
         table = table.take(pa.array(rows))
         lengths = [int(spans[doc][1] - spans[doc][0]) for doc in usable]
-        hashes = np.array([int.from_bytes(hashlib.blake2b(t.encode(), digest_size=8).digest()) for t in table.column("text").to_pylist()], np.uint64)
+        hashes = np.array(
+            [int.from_bytes(hashlib.blake2b(t.encode(), digest_size=8).digest()) for t in table.column("text").to_pylist()], np.uint64
+        )
         groups = duplicate_groups(np.split(hashes, np.cumsum(lengths)[:-1]), config.min_shared)
         doc_splits = assign_splits(usable, groups, config)
         row_splits = [split for split, n in zip(doc_splits, lengths, strict=True) for _ in range(n)]
         return cls(table, doc_splits, row_splits, int((np.bincount(groups) > 1).sum()), skipped)
 
 
-def _encode(plan: _Plan, encoder: Encoder, key: str, out: Path, progress: Progress) -> tuple[list[Shard], int]:
+def _encode(plan: _Plan, encoder: Encoder, metadata: dict[str, str], out: Path, progress: Progress) -> tuple[list[Shard], int]:
     """Write the shards that are not there yet; return all of them and the number of chunks encoded now."""
-    metadata = {"lvm.schema_version": str(SCHEMA_VERSION), "lvm.key": key, "lvm.recipe": encoder.recipe.model_dump_json(), "lvm.code_version": __version__}
     columns = schema(encoder.recipe.dim, metadata)
     shards, encoded, total = [], 0, len(plan.table)
     for number, start in enumerate(range(0, total, SHARD_ROWS)):
         file = out / f"chunks-{number:05d}.parquet"
         part = plan.table.slice(start, SHARD_ROWS)
-        if not _is_finished(file, key, len(part)):
+        if not _is_finished(file, metadata["lvm.key"], len(part)):
             vectors = _encode_shard(part, encoder, lambda done, s=start: progress(s + done, total))
             values = {name: part.column(name) for name in part.column_names}
             values["split"] = pa.array(plan.row_splits[start : start + len(part)])
@@ -237,8 +247,11 @@ def _is_finished(file: Path, key: str, rows: int) -> bool:
     """Whether an earlier, interrupted run wrote this shard. Shards appear by rename, hence whole."""
     if not file.exists():
         return False
-    parquet = pq.ParquetFile(file)
-    return parquet.schema_arrow.metadata.get(b"lvm.key") == key.encode() and parquet.metadata.num_rows == rows
+    try:
+        found = pq.read_metadata(file)
+    except (OSError, ValueError):  # not Parquet, or cut short since: written anew
+        return False
+    return (found.metadata or {}).get(b"lvm.key") == key.encode() and found.num_rows == rows
 
 
 def _encode_shard(part: pa.Table, encoder: Encoder, progress: Callable[[int], None]) -> np.ndarray:
@@ -248,7 +261,10 @@ def _encode_shard(part: pa.Table, encoder: Encoder, progress: Callable[[int], No
     vectors = np.empty((len(texts), encoder.recipe.dim), np.float32)
     for start in range(0, len(order), 1024):
         rows = order[start : start + 1024]
-        vectors[rows] = encoder.encode([texts[i] for i in rows])
+        encoded = encoder.encode([texts[i] for i in rows])
+        if encoded.shape != (len(rows), encoder.recipe.dim):
+            raise InputError(f"the encoder gave vectors of shape {encoded.shape}, its recipe says dimension {encoder.recipe.dim}")
+        vectors[rows] = encoded
         progress(start + len(rows))
     norms = np.linalg.norm(vectors, axis=1)
     bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))

@@ -7,6 +7,7 @@ for what it had to leave out, so that nothing disappears unseen.
 import gzip
 import importlib.resources
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,9 @@ def _folder(root: Path) -> Iterator[Item]:
         raise InputError(f"folder {root} holds no .txt or .md file")
     for file in files:
         doc_id = file.relative_to(root).as_posix()
+        if not is_unicode(doc_id):
+            yield Skipped(ascii(doc_id), "broken UTF-8 in the file's name")
+            continue
         try:
             text = file.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -102,9 +106,18 @@ def markdown_text(text: str) -> str:
     blocks = []
     for token in MarkdownIt("commonmark").parse(text):
         if token.type == "inline":
-            pieces = (" " if c.type == "softbreak" else c.content for c in token.children or [])
+            pieces = (" " if c.type in ("softbreak", "hardbreak") else c.content for c in token.children or [])
             blocks.append("".join(pieces))
     return "\n\n".join(blocks)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written as UTF-8: JSON escapes and file names can hold half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json_lines(path: Path) -> Iterator[Item]:
@@ -122,19 +135,20 @@ def _json_lines(path: Path) -> Iterator[Item]:
                 except json.JSONDecodeError as error:
                     raise InputError(f"{path}, line {number}: not JSON ({error.msg})") from error
                 yield from _row(row, f"{path}, line {number}", path.name.split(".")[0], ignored)
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise InputError(f"{path} is truncated or not gzip: copy it again") from error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{path} is truncated, damaged or not gzip: copy it again") from error
 
 
 def _parquet(path: Path) -> Iterator[Item]:
     try:
-        file = pq.ParquetFile(path)
+        rows = (row for batch in pq.ParquetFile(path).iter_batches(batch_size=256) for row in batch.to_pylist())
+        ignored: set[str] = set()
+        for number, row in enumerate(rows, 1):
+            yield from _row(row, f"{path}, row {number}", path.stem, ignored)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable Parquet file (truncated?): {error}") from error
-    ignored: set[str] = set()
-    for batch in file.iter_batches(batch_size=256):
-        for number, row in enumerate(batch.to_pylist()):
-            yield from _row(row, f"{path}, row {number} of a batch", path.stem, ignored)
+        raise InputError(f"{path} is not a readable Parquet file (truncated, or broken UTF-8?): {error}") from error
 
 
 def _row(row: Any, place: str, source: str, ignored: set[str]) -> Iterator[Item]:
@@ -144,6 +158,9 @@ def _row(row: Any, place: str, source: str, ignored: set[str]) -> Iterator[Item]
     for field in ("doc_id", "text"):
         if not isinstance(row.get(field), str):
             raise InputError(f"{place}: field '{field}' is missing or not a string")
+    for field in KNOWN_FIELDS:
+        if not is_unicode(str(row.get(field))):
+            raise InputError(f"{place}: field '{field}' is not Unicode (half a surrogate pair)")
     for name in row.keys() - set(KNOWN_FIELDS) - ignored:
         ignored.add(name)
         yield IgnoredField(name)

@@ -6,6 +6,7 @@ the corpus grows.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,18 +44,21 @@ def assign_splits(doc_ids: Sequence[str], groups: np.ndarray, config: SplitConfi
     """The split of each document: 'train', 'val' or 'test'.
 
     A group's position in [0, 1) is a hash of its smallest doc_id; [0, test) is test, the next
-    `val` is val, the rest train. In a corpus so small that val or test would stay empty, the
-    group nearest to that range takes the place (three groups are needed).
+    `val` is val, the rest train. In a corpus so small that a split would stay empty, it gets the
+    group nearest to its range out of the fullest split (three groups are needed).
     """
     first: dict[int, str] = {}
     for doc_id, group in zip(doc_ids, groups.tolist(), strict=True):
         first[group] = min(first.get(group, doc_id), doc_id)
     position = {group: _position(doc_id) for group, doc_id in first.items()}
+    bounds = {"train": (config.test + config.val, 1.0), "test": (0.0, config.test), "val": (config.test, config.test + config.val)}
     side = {g: "test" if u < config.test else "val" if u < config.test + config.val else "train" for g, u in position.items()}
-    for split in ("test", "val"):
+    for split, (low, high) in bounds.items():
         if split not in side.values() and len(side) >= 3:
-            train = [g for g in side if side[g] == "train"]
-            side[min(train, key=position.__getitem__)] = split
+            groups_in = Counter(side.values())
+            fullest = max(bounds, key=groups_in.__getitem__)
+            spare = [g for g in side if side[g] == fullest]
+            side[min(spare, key=lambda g: max(low - position[g], position[g] - high))] = split
     return [side[group] for group in groups.tolist()]
 
 

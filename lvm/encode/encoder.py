@@ -7,12 +7,14 @@ sentence-transformers/gtr-t5-base) and `sentence-transformers:<hub name or local
 
 import hashlib
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from lvm.encode.recipe import EncoderRecipe
@@ -43,7 +45,12 @@ class SentenceTransformerEncoder:
         from sentence_transformers import SentenceTransformer
 
         weights = weights_sha256(folder)
-        self._model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
+        for pickled in folder.rglob("pytorch_model*.bin"):
+            # It would be loaded, and be no part of the recipe's digest.
+            if not any(pickled.parent.glob("*.safetensors")):
+                raise InputError(f"encoder {name!r}: pickled weights are not loaded: save {pickled} as safetensors")
+        with _loading(name, folder):
+            self._model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
         self.tokenizer = plain_tokenizer(self._model.tokenizer)
         self.dtype = str(dtype).removeprefix("torch.")
         modules = {type(module).__name__: module for module in self._model}
@@ -64,7 +71,7 @@ class SentenceTransformerEncoder:
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         """See `Encoder.encode`. Unit length is restored in float32, since bfloat16 rounds it."""
         vectors = self._model.encode(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
-        vectors = np.asarray(vectors, dtype=np.float32)
+        vectors = np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.recipe.dim)
         if self.recipe.normalize:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
@@ -80,8 +87,9 @@ class T5MeanEncoder:
         from transformers import AutoTokenizer, T5EncoderModel
 
         weights = weights_sha256(folder, pattern="model*.safetensors")
-        self._model = T5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()
-        self._tokenize = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with _loading(name, folder):
+            self._model = T5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()
+            self._tokenize = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.tokenizer = plain_tokenizer(self._tokenize)
         self.dtype = str(dtype).removeprefix("torch.")
         self.recipe = EncoderRecipe(
@@ -130,6 +138,18 @@ def load_encoder(name: str, device: str = "cpu", dtype: str = "auto") -> Encoder
     raise InputError(f"encoder {name!r}: expected 'minilm', 'gtr-t5-base' or 'sentence-transformers:<name or folder>'")
 
 
+@contextmanager
+def _loading(name: str, folder: Path) -> Iterator[None]:
+    """Turn what the libraries raise over a folder that is incomplete or damaged into an `InputError`."""
+    # Without these files transformers makes up an empty tokenizer, to which every word is unknown.
+    if not any(any(folder.rglob(pattern)) for pattern in ("tokenizer.json", "vocab.*", "*.model")):
+        raise InputError(f"encoder {name!r}: {folder} cannot be loaded: it holds no tokenizer")
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(f"encoder {name!r}: {folder} cannot be loaded: {error}") from error
+
+
 def _minilm_folder() -> Path:
     try:
         return Path(str(importlib.resources.files(MINILM_PACKAGE))) / "model"
@@ -169,8 +189,11 @@ def plain_tokenizer(wrapped: Any) -> Tokenizer:
 
 
 def _resolve_dtype(device: str, dtype: str) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype in known:
+        return known[dtype]
     if dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+        raise InputError(f"field 'dtype': {dtype!r} is not one of auto, float32, bfloat16")
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     native = device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)

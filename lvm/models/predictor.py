@@ -94,10 +94,12 @@ class Predictor(nn.Module):
     def predict_all(self, context_BTD: torch.Tensor) -> Prediction:
         """Predictions at every position: position t predicts chunk t + 1 from chunks 0 to t."""
         centred = context_BTD - self.mean
-        scale = self.std.clamp_min(MIN_STD_SHARE * float(self.std.mean()))
-        states = self.output_dropout(self.trunk(self.input_dropout(centred / scale)))
-        decoder = self.mean + self.decoder_lags(centred) + self.decoder_residual(states)
-        cosine = self.cosine_lags(centred) + self.cosine_residual(states)
+        # Residuals are in units of the encoder's deviation: in those of a unit vector (.05 a
+        # dimension) a few steps of Adam would drown the lag weights that they start from.
+        scale = self.std.mean()
+        states = self.output_dropout(self.trunk(self.input_dropout(centred / self.std.clamp_min(MIN_STD_SHARE * scale))))
+        decoder = self.mean + self.decoder_lags(centred) + scale * self.decoder_residual(states)
+        cosine = self.cosine_lags(centred) + scale * self.cosine_residual(states)
         return Prediction(decoder.float(), F.normalize(cosine.float(), dim=-1))
 
     @overload

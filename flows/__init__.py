@@ -1,0 +1,1 @@
+"""The flows: each reads as the list of its steps."""

@@ -1,0 +1,102 @@
+"""retrain-all: documents to a champion."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+# An offline server otherwise logs an error at each start, and may take longer than its default to come up.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+
+import typer
+from prefect import flow
+from prefect.futures import wait
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from lvm.config import ChunkerConfig
+from lvm.corpus.dataset import read_manifest
+from lvm.devices import slots
+from lvm.errors import GateRefused, InputError
+from lvm.training import train_config
+from tasks.diagnose import diagnose_champion, diagnose_data, prepare_baselines
+from tasks.extract import extract_documents
+from tasks.promote import Promotion, promote_best
+from tasks.report import write_report
+from tasks.tracking import parent_run
+from tasks.train import train_model
+from tasks.validate import validate_models
+from tasks.workspace import Workspace
+
+ARCHITECTURES = ["lstm", "mamba2", "transformer"]
+
+
+@flow(name="retrain-all", task_runner=ThreadPoolTaskRunner())
+def retrain_all(
+    sources: list[str] = ["builtin:sotu"],  # noqa: B006 (Prefect shows it as the default; never changed)
+    encoder: str = "minilm",
+    max_docs: int | None = None,
+    max_tokens: int = ChunkerConfig().max_tokens,
+    architectures: list[str] = ARCHITECTURES,
+    settings: list[str] = [],  # noqa: B006
+    device: str = "auto",
+    fresh: bool = False,
+    root: Path = Path(),
+) -> Promotion:
+    """Extract documents, refuse what cannot work, train the models in parallel, compare, promote.
+
+    Args:
+        sources: builtin:sotu, folders of .txt/.md, .jsonl[.gz] or .parquet files.
+        encoder: minilm, gtr-t5-base or sentence-transformers:<name or folder>.
+        max_docs: A fixed sample of so many documents; all of them by default.
+        max_tokens: Token budget of a chunk.
+        architectures: Any of lstm, gru, mamba2, transformer, amn.
+        settings: Fields of TrainConfig for every model, as epochs=20 or model.width=512.
+        device: auto, cpu, mps, cuda or cuda:N.
+        fresh: Train again even where a finished run of the same configuration and data exists.
+        root: Folder below which data/, runs/, models/ and mlruns/ are kept.
+    """
+    workspace = Workspace(root=root)
+    places, threads = slots(len(architectures), device)
+    settings = [f"threads={threads}", *settings]
+    asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "architectures": architectures, "settings": settings}
+    with parent_run(workspace, flow_run.name or "retrain-all", asked, {"lvm.prefect_flow_run_id": str(flow_run.id)}) as run:
+        dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
+
+        diagnose_data(dataset, run)
+        champion_stands = diagnose_champion(workspace, dataset, run, device)
+        prepare_baselines(dataset, train_config(architectures[0], read_manifest(dataset).recipe.dim, settings), device)
+
+        training = [
+            train_model.submit(workspace, dataset, arch, settings, places, run, str(flow_run.id), fresh) for arch in architectures
+        ]
+        wait(training)  # one that fails must not take its siblings with it
+        models = validate_models([future.result() for future in training], dataset, run, workspace.figures(run), device)
+
+        promotion = promote_best(models, dataset, workspace, champion_stands, device)
+        write_report(models, promotion, workspace, dataset, run)
+        return promotion
+
+
+def main(
+    source: Annotated[list[str], typer.Option(help="Repeatable; see 'lvm extract --help'.")] = ["builtin:sotu"],  # noqa: B006
+    encoder: Annotated[str, typer.Option(help="Encoder recipe.")] = "minilm",
+    max_docs: Annotated[int | None, typer.Option(min=2, help="A fixed sample of so many documents.")] = None,
+    arch: Annotated[list[str], typer.Option(help="Repeatable.")] = ARCHITECTURES,
+    setting: Annotated[list[str], typer.Option("--set", help="Field of TrainConfig, as epochs=20; repeatable.")] = [],  # noqa: B006
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is there already.")] = False,
+    root: Annotated[Path, typer.Option(help="Folder for data/, runs/, models/ and mlruns/.")] = Path(),
+) -> None:
+    """Run the flow here and now, without a server to start."""
+    try:
+        retrain_all(source, encoder, max_docs, architectures=arch, settings=setting, device=device, fresh=fresh, root=root)
+    except (InputError, GateRefused) as error:
+        print(f"retrain-all: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,208 @@
+"""The `lvm` command: one subcommand a stage, tables for people, `--json` for programs.
+
+Exit codes: 0 success, 2 bad usage or input, 3 a gate refuses.
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lvm.config import ChunkerConfig, TrainConfig, parse
+from lvm.errors import GateRefused, InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate.")
+people = Console(stderr=True)
+
+DatasetArgument = Annotated[Path, typer.Argument(help="Folder that 'lvm extract' wrote.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def main() -> None:
+    """Run the command; turn the library's refusals into sentences and exit codes."""
+    # Nothing is fetched unless a hub model is asked for; progress bars of libraries stay off.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except (InputError, GateRefused) as error:
+        print(f"lvm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def output(value: dict[str, Any], as_json: bool, *tables: Any) -> None:
+    """Print the JSON object, or the tables."""
+    if as_json:
+        print(json.dumps(value, allow_nan=False))
+        return
+    console = Console()
+    for table in tables:
+        console.print(table)
+
+
+def progress_bar(unit: str) -> Progress:
+    """A bar on standard error with count, speed and time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=people, transient=False)
+
+
+@app.command()
+def extract(
+    source: Annotated[list[str], typer.Option(help="builtin:sotu, a folder, .jsonl[.gz] or .parquet; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder of the dataset.")],
+    encoder: Annotated[str, typer.Option(help="minilm, gtr-t5-base or sentence-transformers:<name or folder>.")] = "minilm",
+    max_docs: Annotated[int | None, typer.Option(min=1, help="A fixed sample of so many documents.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Token budget of a chunk.")] = ChunkerConfig().max_tokens,
+    device: DeviceOption = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Turn documents into a dataset of embedded chunks."""
+    from lvm.corpus.extract import extract as run
+    from lvm.devices import resolve_device
+    from lvm.encode.encoder import load_encoder
+    from lvm.report import Rows
+
+    loaded = load_encoder(encoder, str(resolve_device(device)), dtype)
+    with progress_bar("chunks") as bar:
+        task = bar.add_task("encoding", total=None)
+        chunker = parse(ChunkerConfig, {"max_tokens": max_tokens})
+        done = run(source, out, loaded, chunker, max_docs=max_docs, progress=lambda n, total: bar.update(task, completed=n, total=total))
+    m = done.manifest
+    rows = [[split, str(m.documents[split]), str(m.chunks[split])] for split in m.documents]
+    title = f"Dataset {m.digest[:12]} at {out}" + (" (reused, nothing to do)" if done.reused else "")
+    skips = [[s["doc_id"], s["reason"]] for s in m.skipped[:20]]
+    value = {"path": str(out), "digest": m.digest, "reused": done.reused, "encoded_chunks": done.encoded_chunks}
+    value |= {"documents": m.documents, "chunks": m.chunks, "skipped": m.skipped, "ignored_fields": m.ignored_fields}
+    tables: list[Any] = [Rows(title, ["split", "documents", "chunks"], rows).rich()]
+    if m.skipped:
+        tables.append(Rows(f"Skipped: {len(m.skipped)} documents", ["doc_id", "reason"], skips).rich())
+    if m.ignored_fields:
+        tables.append(f"Fields of the input that nothing reads: {', '.join(m.ignored_fields)}")
+    output(value, as_json, *tables, f"Next: lvm diagnose {out}")
+
+
+@app.command()
+def diagnose(
+    dataset: DatasetArgument,
+    model: Annotated[Path | None, typer.Option(help="Folder of a trained model.")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Hold the data, and a model if given, against the gates; exit with 3 when one refuses."""
+    from lvm.checkpoint import load_checkpoint
+    from lvm.corpus.dataset import open_dataset
+    from lvm.devices import resolve_device
+    from lvm.diagnostics.data import data_gates
+    from lvm.diagnostics.model import model_gates
+    from lvm.report import gate_rows
+    from lvm.validation import validate as evaluate
+
+    data = open_dataset(dataset)
+    gates = data_gates(data)
+    if model is not None and all(gate.passed for gate in gates):
+        checkpoint = load_checkpoint(model, resolve_device(device))
+        gates += model_gates(checkpoint, evaluate(data, checkpoint, "val"))
+    passed = all(gate.passed for gate in gates)
+    value = {"passed": passed, "gates": [gate.as_json() for gate in gates]}
+    advice = f"Next: lvm train {dataset} --arch lstm --out runs/lstm" if passed else "Refused: see the reasons above"
+    output(value, as_json, gate_rows(gates).rich(), advice)
+    if not passed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def train(
+    dataset: DatasetArgument,
+    arch: Annotated[str, typer.Option(help="lstm, gru, mamba2, transformer or amn.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model.")],
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training chunks, at most.")] = None,
+    device: DeviceOption = "auto",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Any field of TrainConfig, as model.width=512; repeatable.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; a finished run is kept.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Clear an earlier run first.")] = False,
+    until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one predictor."""
+    from lvm.corpus.dataset import open_dataset
+    from lvm.devices import resolve_device
+    from lvm.report import Rows
+    from lvm.training import Event, train_config
+    from lvm.training import train as run
+
+    if until_stdin_closes:
+        threading.Thread(target=_exit_with_stdin, daemon=True).start()
+    data = open_dataset(dataset)
+    chosen = [*(setting or []), *([f"epochs={epochs}"] if epochs else [])]
+    config = train_config(arch, data.dim, chosen)
+    place = resolve_device(device)
+    people.print(f"{arch} on {place}, dataset {data.manifest.digest[:12]}, {data.manifest.chunks['train']} training chunks")
+    people.print_json(data=config.model_dump())
+    with progress_bar("steps") as bar:
+        task = bar.add_task(arch, total=None)
+
+        def show(event: Event) -> None:
+            bar.update(task, completed=event["step"], total=event["total_steps"])
+            if "val/cosine" in event["metrics"]:
+                bar.console.print(validation_line(event))
+
+        done = run(config, data, out, place, resume, fresh, show)
+    best = done.best
+    names = ("val/cosine", "val/skill_cosine", "val/recall_at_5", "val/skill_recall_at_5", "val/shuffle_drop")
+    rows = [[name, f"{best[name]:+.4f}"] for name in names]
+    title = f"{arch}: {done.parameters:,} parameters, {len(done.history)} epochs, kept epoch {int(best['epoch'])}"
+    value = {"path": str(out), "arch": done.arch, "parameters": done.parameters, "best": best}
+    output(value, as_json, Rows(title, ["validation", "value"], rows).rich(), f"Next: lvm validate {dataset} --model {out}")
+
+
+@app.command()
+def validate(
+    dataset: DatasetArgument,
+    model: Annotated[Path, typer.Option(help="Folder of a trained model.")],
+    split: Annotated[str, typer.Option(help="val, test, or all (for a dataset that the model was not trained on).")] = "test",
+    context_length: Annotated[int | None, typer.Option(min=1, help="Chunks of context; the model's own by default.")] = None,
+    device: DeviceOption = "auto",
+    figures: Annotated[Path | None, typer.Option(help="Folder for figures.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model beside every baseline."""
+    from lvm.checkpoint import load_checkpoint
+    from lvm.corpus.dataset import open_dataset
+    from lvm.devices import resolve_device
+    from lvm.report import model_rows
+    from lvm.validation import validate as evaluate
+
+    data = open_dataset(dataset)
+    checkpoint = load_checkpoint(model, resolve_device(device))
+    found = evaluate(data, checkpoint, split, context_length)
+    if figures is not None:
+        from lvm.figures import evaluation_figures
+
+        evaluation_figures({checkpoint.config.arch: found}, figures)
+    summary = found.summary()
+    output(summary, as_json, model_rows(summary, checkpoint.config.arch).rich())
+
+
+def validation_line(event: dict[str, Any]) -> str:
+    """One line an epoch: what was reached, against what, how fast, how long still."""
+    m, t = event["metrics"], event["timing"]
+    return (
+        f"epoch {event['epoch']}: cosine {m['val/cosine']:.4f} (skill {m['val/skill_cosine']:+.4f}), "
+        f"R@5 {m['val/recall_at_5']:.4f} (skill {m['val/skill_recall_at_5']:+.4f}), "
+        f"{t['system/chunks_per_second']:,.0f} chunks/s, {t['system/eta_seconds']:.0f} s left"
+    )
+
+
+def _exit_with_stdin() -> None:
+    """End this process when its parent closes the pipe, which the parent's death does too."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)

@@ -1,0 +1,168 @@
+"""Gates on the dataset, before any training.
+
+Each looks at vectors and keys alone, so it sees what was stored and not what was meant.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from lvm.config import GateThresholds
+from lvm.corpus.dataset import Dataset
+from lvm.diagnostics.gate import GateResult, verdict
+from lvm.metrics import Interval, document_bootstrap
+from lvm.windows import leaked_rows
+
+ADJACENT_COSINE = 0.98
+LAGS = 5
+# Enough for intervals of ± .003, and a bound on time in a corpus of millions.
+SAMPLED_DOCUMENTS = 400
+
+
+def unit_rows(dataset: Dataset, start: int, stop: int) -> np.ndarray:
+    """Vectors of a range of rows at unit length; zero and non-finite ones become zero."""
+    vectors = np.nan_to_num(np.asarray(dataset.vectors[start:stop]), nan=0.0, posinf=0.0, neginf=0.0)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def lag_profile(dataset: Dataset, seed: int = 0) -> tuple[list[float], Interval]:
+    """Mean cosine at lags 1 to 5, and the lead of lag 1 over a within-document shuffle.
+
+    Over at most 400 random documents of more than `LAGS` chunks. The shuffle is averaged in
+    closed form: the mean cosine of two different chunks of the document, which is what a random
+    order would put side by side.
+    """
+    lengths = np.diff(dataset.starts)
+    docs = np.flatnonzero(lengths > LAGS)
+    docs = np.random.default_rng(seed).permutation(docs)[:SAMPLED_DOCUMENTS]
+    profile, weights = np.zeros(LAGS), np.zeros(LAGS)
+    leads, owners = [], []
+    for doc in docs:
+        x = unit_rows(dataset, dataset.starts[doc], dataset.starts[doc + 1])
+        for lag in range(1, LAGS + 1):
+            profile[lag - 1] += float((x[:-lag] * x[lag:]).sum())
+            weights[lag - 1] += len(x) - lag
+        total, n = x.sum(0), len(x)
+        shuffled = (total @ total - (x * x).sum()) / (n * (n - 1))
+        adjacent = (x[:-1] * x[1:]).sum(1)
+        leads.append(adjacent - shuffled)
+        owners.append(np.full(n - 1, doc))
+    if not leads:
+        return [0.0] * LAGS, Interval(0.0, None, None)
+    return list(profile / np.maximum(weights, 1)), document_bootstrap(np.concatenate(leads), np.concatenate(owners))
+
+
+def chunk_order(dataset: Dataset, limits: GateThresholds) -> GateResult:
+    """Chunks stand in reading order: adjacent ones are more alike than shuffled ones.
+
+    Fails when the interval of the lead touches 0, when stored positions are not 0, 1, 2, ... in
+    a document (a window would jump), warns under `chunk_order_warn`.
+    """
+    expected = np.arange(dataset.n_rows) - dataset.starts[dataset.row_doc]
+    gaps = np.flatnonzero(dataset.chunk_index != expected)
+    profile, lead = lag_profile(dataset)
+    shown = ", ".join(f"{value:.3f}" for value in profile)
+    if len(gaps):
+        names = sorted({dataset.doc_ids[d] for d in dataset.row_doc[gaps[:200]]})[:5]
+        reason = f"chunk_index is not 0, 1, 2, ... in {names}: windows would skip or cross; extract again"
+        return verdict("chunk_order", lead.value, 0.0, True, reason)
+    reason = f"adjacent cosine leads a shuffle by {lead}; lags 1-5: {shown}; rho(1) - rho(5) = {profile[0] - profile[-1]:.3f}"
+    if not lead.above_zero():
+        reason += ". The order of chunks was lost, or there are too few documents: check how the text was ingested"
+    return verdict("chunk_order", lead.value, 0.0, not lead.above_zero(), reason, lead.value < limits.chunk_order_warn)
+
+
+def split_leakage(dataset: Dataset, limits: GateThresholds) -> GateResult:
+    """No document in two splits, and few evaluation rows whose content stands in train.
+
+    The rows that do (equal text, or cosine of .995 or more) are dropped from scoring in any case.
+    """
+    owner: dict[str, set[str]] = {}
+    splits = dataset.table.column("split").to_numpy(zero_copy_only=False)
+    for doc in range(len(dataset.doc_ids)):
+        found = set(splits[dataset.starts[doc] : dataset.starts[doc + 1]])
+        owner.setdefault(dataset.doc_ids[doc], set()).update(found)
+    torn = [doc_id for doc_id, found in owner.items() if len(found) > 1]
+    if torn:
+        reason = f"{len(torn)} documents stand in two splits: {torn[:5]}; split by document, extract again"
+        return verdict("split_leakage", float(len(torn)), 0.0, True, reason)
+    shares, worst = [], ""
+    for split in ("val", "test"):
+        rows, leaked = dataset.rows(split), leaked_rows(dataset, split, torch.device("cpu"))
+        if not len(rows) or not len(dataset.rows("train")):
+            empty = split if not len(rows) else "train"
+            reason = f"split '{empty}' is empty: give more documents (ten or more)"
+            return verdict("split_leakage", 1.0, limits.leaked_rows_fail, True, reason)
+        shares.append(len(leaked) / len(rows))
+        if len(leaked):
+            docs, counts = np.unique(dataset.row_doc[leaked], return_counts=True)
+            worst = ", ".join(f"{dataset.doc_ids[docs[i]]} ({counts[i]})" for i in np.argsort(-counts)[:3])
+    share = max(shares)
+    reason = f"rows that stand in train: val {shares[0]:.2%}, test {shares[1]:.2%}, dropped from scoring"
+    if share > limits.leaked_rows_warn:
+        reason += f"; most in {worst}: remove copied documents, or lower splits.min_shared so that they form one group"
+    return verdict("split_leakage", share, limits.leaked_rows_fail, share > limits.leaked_rows_fail, reason, share > limits.leaked_rows_warn)
+
+
+def duplicates(dataset: Dataset, limits: GateThresholds) -> GateResult:
+    """No chunk stored twice, no vector zero or NaN, few neighbours that are all but equal."""
+    keys = dataset.row_doc.astype(np.int64) << 32 | dataset.chunk_index.astype(np.int64)
+    repeated = dataset.n_rows - len(np.unique(keys))
+    bad, near, pairs = [], 0, 0
+    for start in range(0, dataset.n_rows, 65_536):
+        stop = min(start + 65_536, dataset.n_rows)
+        raw = np.asarray(dataset.vectors[start:stop])
+        norms = np.linalg.norm(raw, axis=1)
+        bad += (start + np.flatnonzero(~np.isfinite(norms) | (norms == 0))).tolist()
+        x = unit_rows(dataset, start, min(stop + 1, dataset.n_rows))
+        same = dataset.row_doc[start : start + len(x) - 1] == dataset.row_doc[start + 1 : start + len(x)]
+        near += int((((x[:-1] * x[1:]).sum(1) > ADJACENT_COSINE) & same).sum())
+        pairs += int(same.sum())
+    share = near / max(pairs, 1)
+    problems = []
+    if repeated:
+        problems.append(f"{repeated} keys (doc_id, chunk_index) occur twice")
+    if bad:
+        problems.append(f"{len(bad)} vectors are zero or not finite, in {sorted({dataset.doc_ids[dataset.row_doc[r]] for r in bad})[:5]}")
+    if share >= limits.adjacent_duplicates:
+        problems.append(f"{share:.1%} of neighbouring chunks have cosine > {ADJACENT_COSINE}: chunks were stored twice")
+    reason = "; ".join(problems) + ": ingest again" if problems else f"no repeated key, no bad vector, {share:.2%} of neighbours nearly equal"
+    return verdict("duplicates", share, limits.adjacent_duplicates, bool(problems), reason)
+
+
+def pairing(dataset: Dataset, limits: GateThresholds) -> GateResult:
+    """Contexts and targets of the evaluation splits belong together as they do in train.
+
+    Compares the mean cosine(last context chunk, target) of val and test with train's: rows
+    that were mispaired on the way fall to the corpus mean. Keys of windows must be distinct.
+    """
+    means = {}
+    for split in ("train", "val", "test"):
+        sums, count = 0.0, 0
+        for doc in dataset.docs(split):
+            x = unit_rows(dataset, dataset.starts[doc], dataset.starts[doc + 1])
+            sums, count = sums + float((x[:-1] * x[1:]).sum()), count + len(x) - 1
+        means[split] = sums / max(count, 1)
+    keys = dataset.row_doc.astype(np.int64) << 32 | dataset.chunk_index.astype(np.int64)
+    unique = len(np.unique(keys)) / dataset.n_rows
+    difference = max(abs(means[s] - means["train"]) for s in ("val", "test"))
+    failed = difference > limits.pairing_difference or unique < limits.pairing_unique
+    shown = ", ".join(f"{split} {mean:.3f}" for split, mean in means.items())
+    reason = f"mean cosine(last context, target): {shown}; distinct window keys {unique:.1%}"
+    if failed:
+        reason += ". Contexts and targets come from different rows, or the splits are of different kinds of text: extract again"
+    return verdict("pairing", difference, limits.pairing_difference, failed, reason)
+
+
+DATA_GATES: dict[str, Callable[[Dataset, GateThresholds], GateResult]] = {
+    "chunk_order": chunk_order,
+    "split_leakage": split_leakage,
+    "duplicates": duplicates,
+    "pairing": pairing,
+}
+
+
+def data_gates(dataset: Dataset, limits: GateThresholds = GateThresholds()) -> list[GateResult]:
+    """Every gate on the data, in the order in which a reader would ask."""
+    return [gate(dataset, limits) for gate in DATA_GATES.values()]

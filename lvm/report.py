@@ -1,0 +1,97 @@
+"""Tables for people: gates, one model beside its baselines, several models beside each other.
+
+Each function builds a rich table; `markdown` turns the same rows into a Markdown table for
+artifacts, so that terminal and report cannot disagree.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from lvm.diagnostics.gate import GateResult
+
+BASELINE_METRICS = ("cosine", "recall_at_1", "recall_at_5", "mrr")
+
+
+class Rows:
+    """A table as plain strings: a title, column names, rows."""
+
+    def __init__(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.title, self.columns, self.rows = title, columns, rows
+
+    def rich(self) -> Table:
+        """For the terminal."""
+        table = Table(title=self.title, title_justify="left")
+        for i, column in enumerate(self.columns):
+            table.add_column(column, overflow="fold", justify="left" if i == 0 else "right" if len(self.columns) > 6 else "left")
+        for row in self.rows:
+            table.add_row(*(escape(cell) for cell in row))
+        return table
+
+    def markdown(self) -> str:
+        """For artifacts and reports."""
+        lines = [f"**{self.title}**", "", "| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
+        return "\n".join([*lines, *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows)])
+
+
+def interval_text(interval: Mapping[str, float | None], sign: bool = False) -> str:
+    """`value [low, high]` of an interval in a summary."""
+    form = "+.4f" if sign else ".4f"
+    if interval["low"] is None:
+        return f"{interval['value']:{form}} [too few documents]"
+    return f"{interval['value']:{form}} [{interval['low']:{form}}, {interval['high']:{form}}]"
+
+
+def gate_rows(gates: Sequence[GateResult], title: str = "Gates") -> Rows:
+    """Verdict, value, threshold and reason of each gate."""
+    marks = {"ok": "pass", "warn": "WARN", "fail": "FAIL"}
+    rows = [[g.name, marks[g.severity], f"{g.value:.4g}", f"{g.threshold:.4g}", g.reason] for g in gates]
+    return Rows(title, ["gate", "verdict", "value", "threshold", "reason"], rows)
+
+
+def model_rows(summary: Mapping[str, Any], name: str = "model") -> Rows:
+    """One model's metrics above every baseline's, on the same windows."""
+    pool = summary["pool"]
+    title = (
+        f"{name} on {summary['split']}: {pool['queries']} windows of {pool['documents']} documents, context {summary['context_length']}, "
+        f"pool {pool['size']} ({pool['sha256'][:8]}), chance R@5 {pool['chance_recall_at_5']:.4f}"
+    )
+    own = summary["metrics"]
+    rows = [[name, *(interval_text(own[m]) for m in BASELINE_METRICS)]]
+    for baseline, values in sorted(summary["baselines"].items(), key=lambda item: -item[1]["cosine"]):
+        rows.append([baseline, *(f"{values[m]:.4f}" for m in BASELINE_METRICS)])
+    best = summary["best_baseline"]
+    rows.append([
+        "skill over the best baseline",
+        f"{interval_text(own['skill_cosine'], True)} over {best['cosine']}",
+        "",
+        f"{interval_text(own['skill_recall_at_5'], True)} over {best['recall_at_5']}",
+        f"{interval_text(own['skill_mrr'], True)} over {best['mrr']}",
+    ])  # fmt: skip
+    return Rows(title, ["", *BASELINE_METRICS], rows)
+
+
+def comparison_rows(summaries: Mapping[str, Mapping[str, Any]], passed: Mapping[str, bool], champion: str | None) -> Rows:
+    """Several models beside each other and beside the best baselines."""
+    rows = []
+    for name, summary in summaries.items():
+        own = summary["metrics"]
+        rows.append([
+            f"{name} (champion)" if name == champion else name,
+            interval_text(own["cosine"]),
+            interval_text(own["skill_cosine"], True),
+            interval_text(own["recall_at_5"]),
+            interval_text(own["skill_recall_at_5"], True),
+            interval_text(own["shuffle_drop"], True),
+            "pass" if passed[name] else "FAIL",
+        ])  # fmt: skip
+    first = next(iter(summaries.values()))
+    for metric, column in (("cosine", 1), ("recall_at_5", 3)):
+        best = first["best_baseline"][metric]
+        row = [f"best baseline for {metric}: {best}", *[""] * 6]
+        row[column] = f"{first['baselines'][best][metric]:.4f}"
+        rows.append(row)
+    columns = ["model", "cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5", "shuffle_drop", "gates"]
+    return Rows(f"Models on {first['split']} documents, context {first['context_length']}, 95 % intervals over documents", columns, rows)

@@ -1,0 +1,41 @@
+"""Judge a checkpoint on a dataset: the same steps for the command, the flow and every night."""
+
+from lvm.baselines import Baselines, fit_baselines
+from lvm.checkpoint import Checkpoint
+from lvm.corpus.dataset import Dataset
+from lvm.errors import InputError
+from lvm.evaluation import Evaluation, evaluate, reference
+from lvm.windows import make_windows
+
+
+def validate(dataset: Dataset, checkpoint: Checkpoint, split: str = "test", context_length: int | None = None) -> Evaluation:
+    """Evaluate `checkpoint` on a split of `dataset` beside the baselines it was trained with.
+
+    Raises `InputError` when the encoder recipes differ, when `split` would score documents that
+    the model was trained on, or when another context length is asked of a foreign dataset, for
+    which no baselines can be fitted.
+    """
+    config = checkpoint.config
+    config.recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
+    trained_here = config.dataset_digest == dataset.manifest.digest
+    if split not in ("val", "test", "all"):
+        raise InputError(f"field 'split' is {split!r}; expected val, test or all")
+    if split == "all" and trained_here:
+        raise InputError("split 'all' holds the documents that this model was trained on: give --split test, or other documents")
+    device = checkpoint.model.mean.device
+    length = context_length or config.train.context_length
+    windows = make_windows(dataset, split, length, config.train.eval_windows, device)
+    found = reference(dataset, windows, _baselines(dataset, checkpoint, length, trained_here), device)
+    return evaluate(checkpoint.model, dataset, split, found, device)
+
+
+def _baselines(dataset: Dataset, checkpoint: Checkpoint, length: int, trained_here: bool) -> Baselines:
+    if length == checkpoint.baselines.context_length:
+        return checkpoint.baselines
+    if not trained_here:
+        raise InputError(
+            f"field 'context_length': {length} needs baselines fitted on the model's own training data; "
+            f"this model carries those for {checkpoint.baselines.context_length}"
+        )
+    return fit_baselines(dataset, length, checkpoint.config.train.eval_windows, checkpoint.model.mean.device)
+

@@ -1,0 +1,68 @@
+"""Stage `diagnose`: the gates on the data, and on the champion that stands."""
+
+from pathlib import Path
+
+import torch
+from mlflow import MlflowClient
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+
+from lvm.baselines import fit_baselines
+from lvm.checkpoint import load_checkpoint
+from lvm.config import TrainConfig
+from lvm.corpus.dataset import open_dataset
+from lvm.devices import resolve_device
+from lvm.diagnostics.data import data_gates
+from lvm.diagnostics.gate import require
+from lvm.diagnostics.model import model_gates
+from lvm.errors import InputError
+from lvm.report import gate_rows
+from lvm.validation import validate
+from tasks.tracking import log_dataset, log_metrics, set_tags
+from tasks.workspace import Workspace
+
+
+@task
+def diagnose_data(dataset: Path, run_id: str) -> None:
+    """Run the data gates; raise `GateRefused`, after the report is written, when one fails."""
+    data = open_dataset(dataset)
+    log_dataset(run_id, data.manifest)
+    results = data_gates(data)
+    table = gate_rows(results, f"Data gates, dataset {data.manifest.digest[:12]}")
+    create_markdown_artifact(table.markdown(), key="data-gates", description="Gates on the data")
+    MlflowClient().log_dict(run_id, {"gates": [r.as_json() for r in results]}, "gates/data.json")
+    log_metrics(run_id, {f"gate/{r.name}": r.value for r in results})
+    passed = all(r.passed for r in results)
+    set_tags(run_id, {"lvm.gate": "pass" if passed else "fail", "lvm.dataset_digest": data.manifest.digest[:12], "lvm.encoder": data.manifest.recipe.name})
+    for result in results:
+        get_run_logger().log(20 if result.severity == "ok" else 30, "%s %s: %s", result.name, result.severity, result.reason)
+    require(results)
+
+
+@task
+def diagnose_champion(workspace: Workspace, dataset: Path, run_id: str, device: str) -> bool:
+    """Run the model gates on the standing champion; returns whether it stands (False where there is none).
+
+    A champion that fails does not stop the flow, it is the reason to retrain; but one of another
+    encoder cannot be compared with anything trained here, and that is an `InputError`.
+    """
+    if not workspace.champion.exists():
+        get_run_logger().info("no champion yet")
+        return False
+    try:
+        checkpoint = load_checkpoint(workspace.champion.resolve(), resolve_device(device))
+    except InputError as error:
+        get_run_logger().warning("the champion does not load and will be replaced: %s", error)
+        return False
+    results = model_gates(checkpoint, validate(open_dataset(dataset), checkpoint, "val"))
+    table = gate_rows(results, "Gates on the standing champion, validation documents")
+    create_markdown_artifact(table.markdown(), key="champion-gates", description="Gates on the standing champion")
+    MlflowClient().log_dict(run_id, {"gates": [r.as_json() for r in results]}, "gates/champion.json")
+    return all(r.passed for r in results)
+
+
+@task
+def prepare_baselines(dataset: Path, config: TrainConfig, device: str) -> None:
+    """Fit the baselines once, before trainers that would each fit them."""
+    fitted = fit_baselines(open_dataset(dataset), config.context_length, config.eval_windows, torch.device(resolve_device(device)))
+    get_run_logger().info("baselines fitted: decays %s, ridge penalty %s", fitted.decays, fitted.penalty)

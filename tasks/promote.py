@@ -1,0 +1,102 @@
+"""Stage `promote`: the best new model becomes challenger, and champion if it earns it."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.models import ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from prefect import get_run_logger, task
+from pydantic import BaseModel, ConfigDict
+from safetensors.numpy import load_file
+
+import lvm
+from lvm.checkpoint import load_checkpoint
+from lvm.corpus.dataset import open_dataset
+from lvm.devices import resolve_device
+from lvm.durable import publish_folder
+from lvm.promotion import choose, paired_difference
+from tasks.tracking import MODEL, set_tags
+from tasks.validate import ValidatedModel
+from tasks.workspace import Workspace
+
+
+class Promotion(BaseModel):
+    """The outcome of a flow."""
+
+    model_config = ConfigDict(frozen=True)
+
+    challenger: str | None
+    """Architecture of the best new model, None when none passed its gates."""
+
+    promoted: bool
+    version: str | None
+    """Version in the registry."""
+
+    reason: str
+
+
+@task
+def promote_best(models: list[ValidatedModel], dataset: Path, workspace: Workspace, champion_stands: bool, device: str) -> Promotion:
+    """Register the best model that passed its gates; promote it when it beats the champion.
+
+    `champion_stands` says that a champion exists and passes its own gates; one that does not is replaced.
+    """
+    passed = {m.trained.arch: m for m in models if m.passed}
+    if not passed:
+        failed = {m.trained.arch: [g["name"] for g in m.gates if not g["passed"]] for m in models}
+        return Promotion(challenger=None, promoted=False, version=None, reason=f"no model passed its gates: {failed}")
+    best = passed[choose({arch: m.val for arch, m in passed.items()})]
+    if champion_stands:
+        place = resolve_device(device)
+        new, old = load_checkpoint(best.trained.path, place), load_checkpoint(workspace.champion.resolve(), place)
+        if new.config.files == old.config.files:
+            return Promotion(challenger=best.trained.arch, promoted=False, version=None, reason="it is the standing champion itself")
+        difference = paired_difference(open_dataset(dataset), new, old)
+        promoted, reason = difference.above_zero(), f"cosine against the standing champion, paired by document: {difference}"
+    else:
+        promoted, reason = True, "no champion stood that passes its gates"
+    version = _register(best, workspace, promoted)
+    if promoted:
+        published = publish_folder(best.trained.path, workspace.champion, f"{best.trained.path.name}-v{version}")
+        get_run_logger().info("champion: %s at %s (%s)", best.trained.arch, published, reason)
+    return Promotion(challenger=best.trained.arch, promoted=promoted, version=version, reason=reason)
+
+
+def _register(model: ValidatedModel, workspace: Workspace, promoted: bool) -> str:
+    """Log the checkpoint as a pyfunc model, register it and set its aliases; returns the version."""
+    golden = load_file(model.trained.path / "golden.safetensors")
+    example = golden["inputs"][:2]
+    shape = (-1, -1, example.shape[2])
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), shape, "context")]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, shape[2]))]),
+        params=ParamSchema([ParamSpec("output_type", "string", "decoder")]),
+    )
+    with mlflow.start_run(run_id=model.trained.run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).parent / "pyfunc_model.py"),
+            artifacts={"checkpoint": str(model.trained.path.resolve())},
+            code_paths=[str(Path(lvm.__file__).parent)],
+            signature=signature,
+            input_example=example,
+            pip_requirements=[f"{name}>={version}" for name, version in _requirements().items()],
+            registered_model_name=MODEL,
+        )
+    client = MlflowClient()
+    version = str(logged.registered_model_version)
+    client.update_model_version(MODEL, version, (model.trained.path / "card.md").read_text(encoding="utf-8")[:5000])
+    client.set_registered_model_alias(MODEL, "challenger", version)
+    if promoted:
+        client.set_registered_model_alias(MODEL, "champion", version)
+    set_tags(model.trained.run_id, {"lvm.version": version, "lvm.promoted": str(promoted).lower()})
+    return version
+
+
+def _requirements() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "numpy", "pyarrow", "safetensors", "pydantic", "scipy")}

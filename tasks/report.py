@@ -1,0 +1,38 @@
+"""Stage `report`: one page about the flow, in the terminal, as a Prefect artifact and in MLflow."""
+
+from pathlib import Path
+
+from mlflow import MlflowClient
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from rich.console import Console
+
+from lvm.report import comparison_rows
+from tasks.promote import Promotion
+from tasks.tracking import log_metrics
+from tasks.validate import ValidatedModel
+from tasks.workspace import Workspace
+
+
+@task
+def write_report(models: list[ValidatedModel], promotion: Promotion, workspace: Workspace, dataset: Path, run_id: str) -> None:
+    """Compare the models on test documents, say who is champion and why, and what to type next."""
+    summaries = {m.trained.arch: m.test for m in models}
+    winner = promotion.challenger if promotion.promoted else None
+    table = comparison_rows(summaries, {m.trained.arch: m.passed for m in models}, winner)
+    failures = [f"- {m.trained.arch} failed `{g['name']}`: {g['reason']}" for m in models for g in m.gates if not g["passed"]]
+    verdict = f"Champion: {winner} (version {promotion.version})" if winner else "The champion is unchanged"
+    if promotion.challenger and not winner:
+        verdict += f"; challenger {promotion.challenger}"
+    page = "\n\n".join(["# retrain-all", f"{verdict}: {promotion.reason}.", table.markdown(), *failures])
+    create_markdown_artifact(page, key="comparison", description="The models beside each other")
+    client = MlflowClient()
+    client.log_text(run_id, page, "report.md")
+    for model in models:
+        metrics = {f"{model.trained.arch}/{name}": model.test["metrics"][name]["value"] for name in ("skill_cosine", "skill_recall_at_5")}
+        log_metrics(run_id, metrics)
+    console = Console()
+    console.print(table.rich())
+    console.print("\n".join([f"{verdict}: {promotion.reason}.", *failures]), markup=False)
+    if workspace.champion.exists():
+        console.print(f"Next: lvm validate {dataset} --model {workspace.champion}   |   make ui", markup=False)

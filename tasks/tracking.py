@@ -1,0 +1,143 @@
+"""MLflow, as the stages use it: explicit run ids, batched metrics, no active run in a thread.
+
+The fluent API keeps one active run per thread in hidden state; stages run in several threads, so
+they pass ids to the client instead.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+
+from lvm.corpus.dataset import Manifest
+from tasks.workspace import Workspace
+
+EXPERIMENT = "lvm"
+MODEL = "lvm"
+BATCH = 900
+"""Values in one `log_batch`; MLflow takes at most 1,000."""
+
+
+def connect(workspace: Workspace) -> str:
+    """Point MLflow at its store, creating database and experiment; returns the experiment's id.
+
+    The store is `MLFLOW_TRACKING_URI`, or the workspace's own `mlruns/mlflow.db`. Called once
+    before any fan-out, since two processes that create one database collide.
+    """
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+        location = None
+    else:
+        folder = workspace.mlruns.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        location = (folder / "artifacts").as_uri()
+    client = MlflowClient()
+    found = client.get_experiment_by_name(EXPERIMENT)
+    return str(found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+@contextmanager
+def parent_run(workspace: Workspace, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
+    """The run of a whole flow; ends FINISHED, or FAILED with the reason when the block raises."""
+    experiment = connect(workspace)
+    client = MlflowClient()
+    run_id = str(client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
+    client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in flatten(params).items()])
+    try:
+        yield run_id
+    except BaseException as error:
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, f"{type(error).__name__}: {error}"[:5000])
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], data: Manifest) -> str:
+    """A run of one model below a flow's run, with its parameters and its dataset."""
+    client = MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    run_id = str(client.create_run(experiment, run_name=name, tags={**tags, MLFLOW_PARENT_RUN_ID: parent}).info.run_id)
+    client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in flatten(params).items()])
+    log_dataset(run_id, data)
+    return run_id
+
+
+def log_dataset(run_id: str, data: Manifest) -> None:
+    """Name the dataset of record as the run's input, by our digest."""
+    dataset = Dataset(
+        name="-".join(data.sources)[:100],
+        digest=data.digest[:12],
+        source_type="local",
+        source=json.dumps({"sources": data.sources, "source_digest": data.source_digest}),
+        profile=json.dumps({"documents": data.documents, "chunks": data.chunks}),
+    )
+    MlflowClient().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0, milliseconds: int | None = None) -> None:
+    """Log a set of values in as few calls as MLflow allows."""
+    at = milliseconds if milliseconds is not None else int(time.time() * 1000)
+    log_points(run_id, [Metric(name, value, at, step) for name, value in metrics.items()])
+
+
+def log_points(run_id: str, points: list[Metric]) -> None:
+    """Log metric points in batches."""
+    for start in range(0, len(points), BATCH):
+        MlflowClient().log_batch(run_id, metrics=points[start : start + BATCH])
+
+
+def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set several tags of a run."""
+    MlflowClient().log_batch(run_id, tags=[RunTag(k, v[:5000]) for k, v in tags.items()])
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names: {"model": {"width": 1}} to {"model.width": 1}."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            out |= flatten(value, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = json.dumps(value, default=str) if isinstance(value, list | tuple) else value
+    return out
+
+
+class MetricsRelay:
+    """Carries lines of a trainer's metrics.jsonl to a run, whenever asked.
+
+    The file is the record; MLflow is a copy. `relay` sends what is new since the last call, so a
+    trainer that resumes and rewrites the end of its file is followed by step, not by offset.
+    """
+
+    def __init__(self, file: Path, run_id: str) -> None:
+        self._file, self._run_id, self._sent = file, run_id, -1
+
+    def relay(self) -> None:
+        """Send the events of steps that have not been sent."""
+        if not self._file.exists():
+            return
+        points, last = [], self._sent
+        for line in self._file.read_text(encoding="utf-8").splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:  # the line that is being written
+                break
+            # A step has at most two events: its own and, after an epoch's last step, the validation's.
+            place = event["step"] * 2 + ("val/cosine" in event["metrics"])
+            if place <= self._sent:
+                continue
+            last = max(last, place)
+            at = int(event["timing"].pop("time") * 1000)
+            values = {**event["metrics"], **event["timing"]}
+            points += [Metric(name, value, at, event["step"]) for name, value in values.items()]
+        log_points(self._run_id, points)
+        self._sent = last

@@ -1,0 +1,101 @@
+"""Stage `validate`: every new model beside the baselines, and through the gates."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
+
+from lvm.checkpoint import load_checkpoint
+from lvm.corpus.dataset import open_dataset
+from lvm.devices import resolve_device
+from lvm.diagnostics.gate import GateResult
+from lvm.diagnostics.model import model_gates
+from lvm.errors import InputError
+from lvm.figures import evaluation_figures, save, training_figure
+from lvm.report import gate_rows, model_rows
+from lvm.validation import validate
+from tasks.tracking import log_metrics, set_tags
+from tasks.train import TrainedModel
+
+
+class ValidatedModel(BaseModel):
+    """What was measured on one model. Choices are made on `val`; `test` is only reported."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trained: TrainedModel
+    val: dict[str, Any]
+    test: dict[str, Any]
+    gates: list[dict[str, Any]]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate passed."""
+        return all(gate["passed"] for gate in self.gates)
+
+
+@task
+def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figures: Path, device: str) -> list[ValidatedModel]:
+    """Measure each model on validation and test documents; log metrics, gates, tables and figures."""
+    client = MlflowClient()
+    data = open_dataset(dataset)
+    evaluations, validated = {}, []
+    for model in models:
+        try:
+            checkpoint = load_checkpoint(model.path, resolve_device(device))
+        except InputError as error:  # reload_parity's own refusal: the model is barred, its siblings go on
+            get_run_logger().error("%s does not reload: %s", model.arch, error)
+            set_tags(model.run_id, {"lvm.gate": "fail"})
+            client.set_terminated(model.run_id, "FAILED")
+            continue
+        found = {split: validate(data, checkpoint, split) for split in ("val", "test")}
+        gates = model_gates(checkpoint, found["val"])
+        evaluations[model.arch] = found["test"]
+        validated.append(
+            ValidatedModel(trained=model, val=found["val"].summary(), test=found["test"].summary(), gates=[g.as_json() for g in gates])
+        )
+        _log(validated[-1], gates, client)
+        folder = figures / model.arch
+        for file in evaluation_figures({model.arch: found["test"]}, folder):
+            client.log_artifact(model.run_id, str(file), "figures")
+        client.log_artifact(model.run_id, str(save(training_figure({model.arch: _metrics_file(model)}), folder / "training.png")), "figures")
+    if not validated:
+        raise InputError("no model could be reloaded; see the log above")
+    together = evaluation_figures(evaluations, figures)
+    together.append(save(training_figure({m.arch: _metrics_file(m) for m in models}), figures / "training.png"))
+    for file in together:
+        client.log_artifact(parent, str(file), "figures")
+    return validated
+
+
+def _metrics_file(model: TrainedModel) -> Path:
+    return model.path / "training" / "metrics.jsonl"
+
+
+def _log(model: ValidatedModel, gates: list[GateResult], client: MlflowClient) -> None:
+    """Metrics with their intervals, summaries, gates and card to the model's run, which ends here."""
+    run_id, arch = model.trained.run_id, model.trained.arch
+    metrics: dict[str, float] = {f"gate/{gate.name}": gate.value for gate in gates}
+    for split, summary in (("val", model.val), ("test", model.test)):
+        for name, interval in summary["metrics"].items():
+            ends = {"": interval["value"], "_low": interval["low"], "_high": interval["high"]}
+            metrics |= {f"{split}/{name}{end}": value for end, value in ends.items() if value is not None}
+        metrics |= {f"{split}/{name}": value for name, value in summary["collapse"].items()}
+        metrics |= {f"{split}/baseline_{b}_{q}": v for b, values in summary["baselines"].items() for q, v in values.items()}
+        client.log_dict(run_id, summary, f"evaluation/{split}.json")
+    log_metrics(run_id, metrics, step=last_step(model.trained))
+    client.log_dict(run_id, {"gates": model.gates}, "gates/model.json")
+    client.log_artifact(run_id, str(model.trained.path / "card.md"))
+    set_tags(run_id, {"lvm.gate": "pass" if model.passed else "fail"})
+    client.set_terminated(run_id, "FINISHED")
+    tables = [gate_rows(gates, f"Gates on {arch}, validation documents"), model_rows(model.test, arch)]
+    create_markdown_artifact("\n\n".join(t.markdown() for t in tables), key=f"model-{arch}", description=f"{arch}: gates and baselines")
+
+
+def last_step(model: TrainedModel) -> int:
+    """Step of a model's last event, so that its final metrics stand at the end of its curves."""
+    return int(json.loads(_metrics_file(model).read_text(encoding="utf-8").splitlines()[-1])["step"])

@@ -1,0 +1,53 @@
+"""Shared fixtures: real text, the real encoder, one small dataset made once a session."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lvm.corpus.dataset import Dataset, open_dataset
+from lvm.corpus.extract import extract
+from lvm.corpus.sources import Document, iter_source
+from lvm.encode.encoder import Encoder, load_encoder
+
+DOCUMENTS = 48
+PARAGRAPHS = 30
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    """The embedded default encoder."""
+    return load_encoder("minilm")
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """JSON lines: the first paragraphs of every fifth State of the Union address."""
+    path = tmp_path_factory.mktemp("corpus") / "addresses.jsonl"
+    documents = [item for item in iter_source("builtin:sotu") if isinstance(item, Document)]
+    with path.open("w", encoding="utf-8") as file:
+        for document in documents[::5][:DOCUMENTS]:
+            paragraphs = [p for p in document.text.splitlines() if p.strip()][:PARAGRAPHS]
+            file.write(json.dumps({"doc_id": document.doc_id, "text": "\n".join(paragraphs)}) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def dataset(small_corpus: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The small corpus as a dataset; read-only for tests."""
+    out = tmp_path_factory.mktemp("dataset")
+    extract([str(small_corpus)], out, encoder)
+    return open_dataset(out)
+
+
+@pytest.fixture()
+def cpu() -> torch.device:
+    """The device of every test."""
+    return torch.device("cpu")

@@ -1,0 +1,151 @@
+"""Every trunk is causal, reads its whole context, and is the architecture that it is called."""
+
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lvm.config import Arch, ModelConfig
+from lvm.models import TRUNKS, build_predictor
+from lvm.models.amn import AMNLayer
+from lvm.models.attention import HEAD_DIM, CausalSelfAttention, rotate
+from lvm.models.mamba2 import Mamba2Block
+from lvm.models.transformer import Block
+
+DIM = 24
+# The module that only this architecture has.
+OWN_MODULE: dict[str, type[nn.Module]] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "mamba2": Mamba2Block,
+    "transformer": Block,
+    "amn": AMNLayer,
+}
+every_arch = pytest.mark.parametrize("arch", sorted(TRUNKS))
+
+
+def config(arch: str, layers: int = 1, dropout: float = 0.1) -> ModelConfig:
+    return ModelConfig(arch=arch, dim=DIM, width=64, layers=layers, dropout=dropout)  # type: ignore[arg-type]
+
+
+def trunk(arch: str, layers: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return TRUNKS[arch](config(arch, layers)).eval()
+
+
+def test_every_architecture_of_the_configuration_has_a_trunk_and_no_other() -> None:
+    assert set(TRUNKS) == set(get_args(Arch)) == set(OWN_MODULE)
+
+
+def test_no_two_architectures_share_a_class() -> None:
+    found = {type(build_predictor(config(arch), torch.zeros(DIM), torch.ones(DIM)).trunk) for arch in TRUNKS}
+    assert len(found) == len(TRUNKS) == 5
+
+
+@every_arch
+def test_the_trunk_is_the_declared_one_and_holds_no_other_architecture(arch: str) -> None:
+    model = build_predictor(config(arch, layers=2), torch.zeros(DIM), torch.ones(DIM))
+    assert type(model.trunk) is TRUNKS[arch]
+    held = {name for name, kind in OWN_MODULE.items() if any(isinstance(module, kind) for module in model.modules())}
+    assert held == {arch}
+
+
+@every_arch
+@pytest.mark.parametrize("layers", [1, 3])
+def test_depth_is_the_configured_one(arch: str, layers: int) -> None:
+    own = [module for module in trunk(arch, layers).modules() if isinstance(module, OWN_MODULE[arch])]
+    depth = own[0].num_layers if isinstance(own[0], nn.RNNBase) else len(own)
+    assert depth == layers
+
+
+@every_arch
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_a_state_comes_out_for_every_chunk(arch: str, steps: int) -> None:
+    assert trunk(arch)(torch.randn(3, steps, DIM)).shape == (3, steps, 64)
+
+
+# 70 steps cross the border of Mamba2's chunks of 64.
+@every_arch
+@pytest.mark.parametrize(("steps", "cuts"), [(12, range(11)), (70, (62, 63, 64))])
+@torch.no_grad()
+def test_later_chunks_never_change_earlier_states(arch: str, steps: int, cuts: range | tuple[int, ...]) -> None:
+    model = trunk(arch)
+    x, other = torch.randn(2, steps, DIM), torch.randn(2, steps, DIM)
+    before = model(x)
+    for t in cuts:
+        changed = torch.cat([x[:, : t + 1], other[:, t + 1 :]], 1)
+        after = model(changed)
+        torch.testing.assert_close(after[:, : t + 1], before[:, : t + 1], atol=1e-5, rtol=0)
+        assert (after[:, t + 1] - before[:, t + 1]).abs().max() > 1e-3
+
+
+@every_arch
+@torch.no_grad()
+def test_the_oldest_chunk_and_the_order_of_chunks_reach_the_last_state(arch: str) -> None:
+    model = trunk(arch)
+    x = torch.randn(4, 6, DIM)
+    last = model(x)[:, -1]
+    changed = x.clone()
+    changed[:, 0] = torch.randn(4, DIM)
+    assert (model(changed)[:, -1] - last).abs().max() > 1e-4
+    swapped = x[:, [1, 0, 2, 3, 4, 5]]
+    assert (model(swapped)[:, -1] - last).abs().max() > 1e-4
+
+
+@every_arch
+def test_every_weight_takes_part(arch: str) -> None:
+    model = trunk(arch)
+    (model(torch.randn(3, 7, DIM)) * torch.randn(3, 7, 64)).sum().backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
+    assert idle == []
+
+
+@every_arch
+def test_dropout_acts_in_training_only(arch: str) -> None:
+    model = trunk(arch)
+    x = torch.randn(2, 5, DIM)
+    assert torch.equal(model(x), model(x))
+    model.train()
+    assert not torch.equal(model(x), model(x))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), early=st.integers(0, 30), distance=st.integers(0, 30), shift=st.integers(0, 60))
+def test_rotary_products_depend_on_distance_alone(seed: int, early: int, distance: int, shift: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    q, k = torch.randn(2, 1, HEAD_DIM, dtype=torch.float64, generator=generator)
+
+    def product(i: int, j: int) -> float:
+        turned = [rotate(v.expand(1, 1, 128, HEAD_DIM))[0, 0] for v in (q, k)]
+        return float(turned[0][i] @ turned[1][j])
+
+    assert product(early + distance, early) == pytest.approx(product(early + distance + shift, early + shift), abs=1e-3)
+
+
+def test_rotation_tells_distances_apart_and_keeps_lengths() -> None:
+    v = torch.randn(HEAD_DIM, generator=torch.Generator().manual_seed(0)).expand(1, 1, 10, HEAD_DIM)
+    turned = rotate(v)[0, 0]
+    torch.testing.assert_close(turned.norm(dim=-1), v[0, 0].norm(dim=-1))
+    products = turned @ turned[0]
+    assert len(products.round(decimals=3).unique()) == 10
+
+
+@pytest.mark.parametrize("own_query", [True, False])
+@torch.no_grad()
+def test_attention_is_a_softmax_over_the_chunks_so_far(own_query: bool) -> None:
+    torch.manual_seed(0)
+    attention = CausalSelfAttention(2 * HEAD_DIM, 0.0)
+    x, other = torch.randn(1, 5, 2 * HEAD_DIM), torch.randn(1, 5, 2 * HEAD_DIM)
+    asking = x if own_query else other
+    found = attention(x) if own_query else attention(x, other)
+    weights_q, weights_k, weights_v = attention.qkv.weight.chunk(3)
+    heads = []
+    for head in (slice(0, HEAD_DIM), slice(HEAD_DIM, 2 * HEAD_DIM)):
+        q, k = rotate((asking @ weights_q[head].T)[:, None])[0, 0], rotate((x @ weights_k[head].T)[:, None])[0, 0]
+        v = (x @ weights_v[head].T)[0]
+        rows = [(q[t] @ k[: t + 1].T / HEAD_DIM**0.5).softmax(-1) @ v[: t + 1] for t in range(5)]
+        heads.append(torch.stack(rows))
+    torch.testing.assert_close(found[0], torch.cat(heads, -1) @ attention.out.weight.T, atol=1e-5, rtol=1e-5)

@@ -65,7 +65,7 @@ def retrain_all(
     with parent_run(workspace, flow_run.name or "retrain-all", asked, {"lvm.prefect_flow_run_id": str(flow_run.id)}) as run:
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
 
-        diagnose_data(dataset, run)
+        diagnose_data(dataset, run, device)
         champion_stands = diagnose_champion(workspace, dataset, run, device)
         prepare_baselines(dataset, train_config(architectures[0], read_manifest(dataset).recipe.dim, settings), device)
 

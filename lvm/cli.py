@@ -106,7 +106,7 @@ def diagnose(
     from lvm.validation import validate as evaluate
 
     data = open_dataset(dataset)
-    gates = data_gates(data)
+    gates = data_gates(data, device=resolve_device(device))
     if model is not None and all(gate.passed for gate in gates):
         checkpoint = load_checkpoint(model, resolve_device(device))
         gates += model_gates(checkpoint, evaluate(data, checkpoint, "val"))

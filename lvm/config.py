@@ -214,7 +214,17 @@ def _sentences(kind: type[Config], error: ValidationError) -> str:
     for problem in error.errors():
         field = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            parts.append(f"unknown field '{field}' (known: {', '.join(kind.model_fields)})")
+            parts.append(f"unknown field '{field}' (known: {', '.join(_group(kind, problem['loc'][:-1]).model_fields)})")
         else:
             parts.append(f"field '{field}': {problem['msg']}")
     return f"{kind.__name__}: " + "; ".join(parts)
+
+
+def _group(kind: type[Config], path: tuple[int | str, ...]) -> type[Config]:
+    """The configuration class that the dotted `path` leads to."""
+    for name in path:
+        inner = kind.model_fields[str(name)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, Config)):
+            return kind
+        kind = inner
+    return kind

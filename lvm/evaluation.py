@@ -78,6 +78,13 @@ class Evaluation:
         out |= {"mrr": self.interval("mrr"), "skill_recall_at_5": self.skill("recall_at_5"), "skill_mrr": self.skill("mrr")}
         return out | {"shuffle_drop": self.shuffle_drop()}
 
+    def values(self) -> dict[str, float]:
+        """`metrics` without the intervals: what an epoch needs, at no cost."""
+        own = {n: float(self.model.quantity(n).mean()) for n in ("cosine", *(f"recall_at_{k}" for k in RECALLS), "mrr")}
+        for name in ("cosine", "recall_at_5", "mrr"):
+            own[f"skill_{name}"] = own[name] - float(self.baselines[self.best_baseline(name)].quantity(name).mean())
+        return own | {"shuffle_drop": own["cosine"] - float(self.shuffled_cosine.mean())}
+
     def collapse(self) -> dict[str, float]:
         """Spread of the outputs beside the targets' and ridge's, on unit vectors; ranks as shares of the targets'."""
         target = self.spreads["target"]

@@ -1,7 +1,7 @@
 """Batches of document stretches, drawn so that a batch is diverse.
 
 A batch full of one document makes its average look like a good answer. So a document's stretches
-are spread over the epoch, a stretch is cropped at random (a context is any window of a document,
+are spread over the epoch, stretches are cut at random places (a context is any window of a document,
 not its beginning), and contrastive anchors per document can be capped.
 """
 
@@ -21,7 +21,7 @@ class Batch:
     """int64 [S, L + 1]: chunks in order; position l reads rows[:, l] and predicts rows[:, l + 1]."""
 
     valid: np.ndarray
-    """bool [S, L]: False where the document has ended and rows repeat its last chunk."""
+    """bool [S, L]: False where the stretch has ended and rows repeat its last chunk."""
 
     anchors: np.ndarray
     """bool [S, L]: the valid positions that take part in the contrastive term."""
@@ -37,8 +37,10 @@ class DiverseBatchSampler:
     """Yields the batches of an epoch; seeded, and resumable at any step.
 
     `starts` [n_docs + 1] are the documents' first rows, `docs` the numbers of those to draw
-    from. A document of n chunks is visited ceil((n - 1) / length) times an epoch. Everything
-    about epoch e follows from (seed, e), so a position (epoch, step) is the whole state.
+    from. Each epoch cuts every document into stretches of `length` at a random phase, so that
+    every position is predicted once an epoch (but for the last, incomplete batch) and every
+    window of a document comes up as a context in time. Everything about epoch e follows from
+    (seed, e), so a position (epoch, step) is the whole state.
     """
 
     def __init__(self, starts: np.ndarray, docs: np.ndarray, config: SamplerConfig, seed: int) -> None:
@@ -46,32 +48,43 @@ class DiverseBatchSampler:
         self.seed = seed
         self._starts = starts
         self._docs = docs
-        self._lengths = (starts[1:] - starts[:-1])[docs]
-        self._visits = -(-(self._lengths - 1) // config.length)
-        self.steps_per_epoch = max(1, int(self._visits.sum()) // config.stretches)
+        self._positions = (starts[1:] - starts[:-1])[docs] - 1
+
+    def steps(self, epoch: int) -> int:
+        """Number of batches of an epoch; at least one."""
+        return max(1, len(self._stretches(epoch)[0]) // self.config.stretches)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Batches of epoch `epoch` from `first_step` on."""
-        rng = np.random.default_rng([self.seed, epoch])
-        which = np.repeat(np.arange(len(self._docs)), self._visits)
-        # Visit k of n gets a key in [k/n, (k+1)/n): a document's visits spread over the epoch.
-        first = np.concatenate([[0], np.cumsum(self._visits)[:-1]])
-        visit = np.arange(len(which)) - first[which]
-        order = np.argsort((visit + rng.random(len(which))) / self._visits[which], kind="stable")
-        which = which[order]
-        room = np.maximum(self._lengths[which] - self.config.length - 1, 0)
-        offset = rng.integers(0, room + 1)
-        for step in range(first_step, self.steps_per_epoch):
+        which, begin, end = self._stretches(epoch)
+        for step in range(first_step, self.steps(epoch)):
             take = slice(step * self.config.stretches, (step + 1) * self.config.stretches)
-            yield self._batch(which[take], offset[take], np.random.default_rng([self.seed, epoch, step]))
+            yield self._batch(which[take], begin[take], end[take], np.random.default_rng([self.seed, epoch, step]))
 
-    def _batch(self, which: np.ndarray, offset: np.ndarray, rng: np.random.Generator) -> Batch:
-        length = self.config.length
-        docs, n = self._docs[which], self._lengths[which]
-        position = offset[:, None] + np.arange(length + 1)
-        valid = position[:, 1:] < n[:, None]
-        rows = self._starts[docs][:, None] + np.minimum(position, n[:, None] - 1)
-        return Batch(rows, valid, self._cap(valid, docs, rng), docs, self._hard_negatives(docs, n, offset, rng))
+    def _stretches(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Document, first and end position of every stretch, in the order of the epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        length, positions = self.config.length, self._positions
+        # A document that fits is not cut: its phase moves nothing.
+        phase = np.where(positions > length, rng.integers(0, length, len(positions)), 0)
+        count = -(-(positions + phase) // length)
+        which = np.repeat(np.arange(len(positions)), count)
+        number = np.arange(len(which)) - (np.cumsum(count) - count)[which]
+        begin = np.maximum(number * length - phase[which], 0)
+        end = np.minimum((number + 1) * length - phase[which], positions[which])
+        # A document's stretches, in random order, get one slot each of the epoch: they spread.
+        shuffled = np.lexsort((rng.random(len(which)), which))
+        key = np.empty(len(which))
+        key[shuffled] = (number + rng.random(len(which))) / count[which]
+        order = np.argsort(key, kind="stable")
+        return which[order], begin[order], end[order]
+
+    def _batch(self, which: np.ndarray, begin: np.ndarray, end: np.ndarray, rng: np.random.Generator) -> Batch:
+        docs, first = self._docs[which], self._starts[self._docs[which]]
+        position = begin[:, None] + np.arange(self.config.length + 1)
+        valid = position[:, :-1] < end[:, None]
+        rows = first[:, None] + np.minimum(position, end[:, None])
+        return Batch(rows, valid, self._cap(valid, docs, rng), docs, self._hard_negatives(first, self._positions[which] + 1, begin, end, rng))
 
     def _cap(self, valid: np.ndarray, docs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Keep at most `anchors_per_document` random positions of each document."""
@@ -88,10 +101,10 @@ class DiverseBatchSampler:
         anchors[flat[order[rank < cap]]] = True
         return anchors.reshape(valid.shape)
 
-    def _hard_negatives(self, docs: np.ndarray, n: np.ndarray, offset: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _hard_negatives(self, first: np.ndarray, n: np.ndarray, begin: np.ndarray, end: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Random rows of each stretch's document that the stretch does not hold."""
-        inside = np.minimum(self.config.length + 1, n)
+        inside = end - begin + 1
         outside = n - inside
-        draw = (rng.random((len(docs), self.config.hard_negatives)) * outside[:, None]).astype(np.int64)
-        position = np.where(draw < offset[:, None], draw, draw + inside[:, None])
-        return np.where(outside[:, None] > 0, self._starts[docs][:, None] + position, -1)
+        draw = (rng.random((len(n), self.config.hard_negatives)) * outside[:, None]).astype(np.int64)
+        position = np.where(draw < begin[:, None], draw, draw + inside[:, None])
+        return np.where(outside[:, None] > 0, first[:, None] + position, -1)

@@ -1,7 +1,7 @@
 """Training one predictor: a loop that can be killed at any step and goes on as if it had not been.
 
 Everything that a later step depends on is in one file, `training/state.safetensors`, replaced
-atomically after every epoch: weights, their average, the best so far, optimizer moments, random
+atomically after every epoch and every half minute: weights, their average, the best so far, optimizer moments, random
 state, position. Batches follow from (seed, epoch, step) alone.
 """
 
@@ -34,6 +34,7 @@ from lvm.sampling import Batch, DiverseBatchSampler
 from lvm.windows import contexts, make_windows, unit
 
 LOG_EVERY = 10
+SAVE_SECONDS = 30.0
 SHARE_STEPS = (0, 50)
 SHARE_EVERY = 200
 
@@ -51,6 +52,11 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
+    """Steps done in all."""
+
+    epoch_step: int = 0
+    """Steps done in this epoch."""
+
     best_score: float = -math.inf
     best_epoch: int = -1
     history: list[dict[str, float]] = field(default_factory=list)
@@ -109,8 +115,8 @@ class Trainer:
         self.progress = Progress()
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        # cuDNN and scatter kernels otherwise sum in an order that changes from run to run.
-        torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+        # Bitwise repeatability is promised on the CPU; on a GPU it would cost a sort in every scatter.
+        torch.use_deterministic_algorithms(device.type == "cpu")
         self.statistics = encoder_statistics(dataset, device)
         self.model = build_predictor(config.model, self.statistics.mean, self.statistics.std).to(device)
         # Only floating-point values are averaged; the normalisation buffers never change.
@@ -119,13 +125,14 @@ class Trainer:
         self.best = [p.detach().clone() for p in self.weights]
         self.optimizer = make_optimizer(self.model, config)
         self.sampler = DiverseBatchSampler(dataset.starts, dataset.docs("train"), config.sampler, config.seed)
-        self.total_steps = config.epochs * self.sampler.steps_per_epoch
+        self.total_steps = sum(self.sampler.steps(epoch) for epoch in range(config.epochs))
         self.baselines = fit_baselines(dataset, config.context_length, config.eval_windows, device)
         windows = make_windows(dataset, "val", config.context_length, config.eval_windows, device)
         self.reference = reference(dataset, windows, self.baselines, device)
         self.vectors = torch.from_numpy(np.asarray(dataset.vectors)).to(device) if device.type != "cpu" else None
         self.bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self._started, self._positions = time.monotonic(), 0
+        self._started = self._saved = time.monotonic()
+        self._positions = self._first_step = 0
 
     def run(self) -> CheckpointConfig:
         """Train to the end (or to early stopping), export the best model, return its configuration."""
@@ -133,6 +140,7 @@ class Trainer:
             self._train_epoch()
             self._validate()
             self.progress.epoch += 1
+            self.progress.epoch_step = 0
             self.save_state()
         return self._export()
 
@@ -142,9 +150,14 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         self.model.train()
-        for batch in self.sampler.epoch(self.progress.epoch):
+        steps = self.sampler.steps(self.progress.epoch)
+        for batch in self.sampler.epoch(self.progress.epoch, self.progress.epoch_step):
             self._step(batch)
             self.progress.step += 1
+            self.progress.epoch_step += 1
+            # Not after an epoch's last step: its validation belongs to the same state.
+            if time.monotonic() - self._saved > SAVE_SECONDS and self.progress.epoch_step < steps:
+                self.save_state()
 
     def _step(self, batch: Batch) -> None:
         step = self.progress.step
@@ -204,7 +217,7 @@ class Trainer:
 
     def _validate(self) -> None:
         found = self.evaluate_average()
-        metrics = {f"val/{name}": interval.value for name, interval in found.metrics().items()}
+        metrics = {f"val/{name}": value for name, value in found.values().items()}
         collapse = found.collapse()
         metrics |= {
             "val/sigma_ratio": collapse["y_dec_sigma_ratio"],
@@ -233,20 +246,17 @@ class Trainer:
         torch._foreach_copy_(self.weights, values)
 
     def _emit(self, metrics: dict[str, float]) -> None:
-        elapsed = time.monotonic() - self._started
-        done = self.progress.step + 1
+        elapsed, step = time.monotonic() - self._started, self.progress.step
         timing = {
             "time": time.time(),
             "system/chunks_per_second": self._positions / max(elapsed, 1e-9),
-            "system/eta_seconds": elapsed / max(self._positions, 1) * (self.total_steps - done) * self._positions / max(done - self._first_step, 1),
+            "system/eta_seconds": elapsed / max(step - self._first_step, 1) * (self.total_steps - step),
         }
-        event: Event = {"step": self.progress.step, "total_steps": self.total_steps, "epoch": self.progress.epoch, "metrics": metrics, "timing": timing}
+        event: Event = {"step": step, "total_steps": self.total_steps, "epoch": self.progress.epoch, "metrics": metrics, "timing": timing}
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, allow_nan=False) + "\n")
         self.on_event(event)
-
-    _first_step: int = 0
 
     def save_state(self) -> None:
         """Replace `training/state.safetensors` by the present state, durably."""
@@ -260,6 +270,7 @@ class Trainer:
         metadata = {"key": self.key, "progress": json.dumps(vars(self.progress))}
         with replacing(self.folder / "state.safetensors") as temporary:
             save_file(tensors, temporary, metadata)
+        self._saved = time.monotonic()
 
     def resume(self) -> bool:
         """Go on from the saved state, if there is one; returns whether there was.
@@ -302,7 +313,7 @@ class Trainer:
                 event = json.loads(line)
             except ValueError:  # the line that the kill cut short
                 break
-            if event["epoch"] >= self.progress.epoch:
+            if event_order(event) > 2 * self.progress.step:
                 break
             kept.append(line)
         write_text(file, "".join(line + "\n" for line in kept))
@@ -350,6 +361,11 @@ def train(
         trainer.resume()
     write_json(out / "training" / "config.json", config.model_dump())
     return trainer.run()
+
+
+def event_order(event: Event) -> int:
+    """Place of an event of metrics.jsonl among its run's: a validation comes before the step of the same number."""
+    return 2 * int(event["step"]) + ("val/cosine" not in event["metrics"])
 
 
 def encoder_statistics(dataset: Dataset, device: torch.device) -> EncoderStatistics:

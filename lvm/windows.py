@@ -96,7 +96,7 @@ def make_windows(dataset: Dataset, split: str, context_length: int, size: int, d
     docs = dataset.row_doc[distinct]
     position = distinct - dataset.starts[docs]
     answer = np.flatnonzero(position >= context_length)
-    if not len(answer):
+    if len(answer) < 2:
         raise InputError(f"no document of split '{split}' has more than {context_length} chunks: give more or longer documents, or a smaller context_length")
     targets = distinct[answer]
     oldest = np.maximum(targets - EXCLUDED_BEFORE, dataset.starts[docs[answer]])

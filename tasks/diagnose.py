@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from mlflow import MlflowClient
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -23,11 +22,11 @@ from tasks.workspace import Workspace
 
 
 @task
-def diagnose_data(dataset: Path, run_id: str) -> None:
+def diagnose_data(dataset: Path, run_id: str, device: str) -> None:
     """Run the data gates; raise `GateRefused`, after the report is written, when one fails."""
     data = open_dataset(dataset)
     log_dataset(run_id, data.manifest)
-    results = data_gates(data)
+    results = data_gates(data, device=resolve_device(device))
     table = gate_rows(results, f"Data gates, dataset {data.manifest.digest[:12]}")
     create_markdown_artifact(table.markdown(), key="data-gates", description="Gates on the data")
     MlflowClient().log_dict(run_id, {"gates": [r.as_json() for r in results]}, "gates/data.json")
@@ -64,5 +63,5 @@ def diagnose_champion(workspace: Workspace, dataset: Path, run_id: str, device: 
 @task
 def prepare_baselines(dataset: Path, config: TrainConfig, device: str) -> None:
     """Fit the baselines once, before trainers that would each fit them."""
-    fitted = fit_baselines(open_dataset(dataset), config.context_length, config.eval_windows, torch.device(resolve_device(device)))
+    fitted = fit_baselines(open_dataset(dataset), config.context_length, config.eval_windows, resolve_device(device))
     get_run_logger().info("baselines fitted: decays %s, ridge penalty %s", fitted.decays, fitted.penalty)

@@ -18,6 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from lvm.corpus.dataset import Manifest
+from lvm.training import event_order
 from tasks.workspace import Workspace
 
 EXPERIMENT = "lvm"
@@ -131,8 +132,7 @@ class MetricsRelay:
                 event = json.loads(line)
             except ValueError:  # the line that is being written
                 break
-            # A step has at most two events: its own and, after an epoch's last step, the validation's.
-            place = event["step"] * 2 + ("val/cosine" in event["metrics"])
+            place = event_order(event)
             if place <= self._sent:
                 continue
             last = max(last, place)

@@ -22,6 +22,8 @@ from lvm.encode.recipe import EncoderRecipe
 from lvm.errors import InputError
 
 SCHEMA_VERSION = 1
+# Raised when what is computed from a dataset (baselines, leaked rows) changes its meaning.
+DERIVED_VERSION = 1
 SPLITS = ("train", "val", "test")
 
 
@@ -180,7 +182,7 @@ class Dataset:
 
     def derived(self, name: str) -> Path:
         """Path of a file computed from this very content, kept beside it."""
-        return self.path / "derived" / f"{self.manifest.digest[:12]}-{name}"
+        return self.path / "derived" / f"{self.manifest.digest[:12]}-v{DERIVED_VERSION}-{name}"
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -39,7 +39,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class IgnoredField:
-    """A field of the input that the pipeline does not read. Counted in the manifest."""
+    """A field of the input that the pipeline does not read. Listed in the manifest."""
 
     name: str
 

@@ -15,6 +15,7 @@ from lvm.metrics import Interval, document_bootstrap
 from lvm.windows import leaked_rows
 
 ADJACENT_COSINE = 0.98
+CPU = torch.device("cpu")
 LAGS = 5
 # Enough for intervals of ± .003, and a bound on time in a corpus of millions.
 SAMPLED_DOCUMENTS = 400
@@ -53,7 +54,7 @@ def lag_profile(dataset: Dataset, seed: int = 0) -> tuple[list[float], Interval]
     return list(profile / np.maximum(weights, 1)), document_bootstrap(np.concatenate(leads), np.concatenate(owners))
 
 
-def chunk_order(dataset: Dataset, limits: GateThresholds) -> GateResult:
+def chunk_order(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
     """Chunks stand in reading order: adjacent ones are more alike than shuffled ones.
 
     Fails when the interval of the lead touches 0, when stored positions are not 0, 1, 2, ... in
@@ -73,7 +74,7 @@ def chunk_order(dataset: Dataset, limits: GateThresholds) -> GateResult:
     return verdict("chunk_order", lead.value, 0.0, not lead.above_zero(), reason, lead.value < limits.chunk_order_warn)
 
 
-def split_leakage(dataset: Dataset, limits: GateThresholds) -> GateResult:
+def split_leakage(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
     """No document in two splits, and few evaluation rows whose content stands in train.
 
     The rows that do (equal text, or cosine of .995 or more) are dropped from scoring in any case.
@@ -89,7 +90,7 @@ def split_leakage(dataset: Dataset, limits: GateThresholds) -> GateResult:
         return verdict("split_leakage", float(len(torn)), 0.0, True, reason)
     shares, worst = [], ""
     for split in ("val", "test"):
-        rows, leaked = dataset.rows(split), leaked_rows(dataset, split, torch.device("cpu"))
+        rows, leaked = dataset.rows(split), leaked_rows(dataset, split, device)
         if not len(rows) or not len(dataset.rows("train")):
             empty = split if not len(rows) else "train"
             reason = f"split '{empty}' is empty: give more documents (ten or more)"
@@ -105,7 +106,7 @@ def split_leakage(dataset: Dataset, limits: GateThresholds) -> GateResult:
     return verdict("split_leakage", share, limits.leaked_rows_fail, share > limits.leaked_rows_fail, reason, share > limits.leaked_rows_warn)
 
 
-def duplicates(dataset: Dataset, limits: GateThresholds) -> GateResult:
+def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
     """No chunk stored twice, no vector zero or NaN, few neighbours that are all but equal."""
     keys = dataset.row_doc.astype(np.int64) << 32 | dataset.chunk_index.astype(np.int64)
     repeated = dataset.n_rows - len(np.unique(keys))
@@ -131,7 +132,7 @@ def duplicates(dataset: Dataset, limits: GateThresholds) -> GateResult:
     return verdict("duplicates", share, limits.adjacent_duplicates, bool(problems), reason)
 
 
-def pairing(dataset: Dataset, limits: GateThresholds) -> GateResult:
+def pairing(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
     """Contexts and targets of the evaluation splits belong together as they do in train.
 
     Compares the mean cosine(last context chunk, target) of val and test with train's: rows
@@ -155,7 +156,7 @@ def pairing(dataset: Dataset, limits: GateThresholds) -> GateResult:
     return verdict("pairing", difference, limits.pairing_difference, failed, reason)
 
 
-DATA_GATES: dict[str, Callable[[Dataset, GateThresholds], GateResult]] = {
+DATA_GATES: dict[str, Callable[[Dataset, GateThresholds, torch.device], GateResult]] = {
     "chunk_order": chunk_order,
     "split_leakage": split_leakage,
     "duplicates": duplicates,
@@ -163,6 +164,6 @@ DATA_GATES: dict[str, Callable[[Dataset, GateThresholds], GateResult]] = {
 }
 
 
-def data_gates(dataset: Dataset, limits: GateThresholds = GateThresholds()) -> list[GateResult]:
+def data_gates(dataset: Dataset, limits: GateThresholds = GateThresholds(), device: torch.device = CPU) -> list[GateResult]:
     """Every gate on the data, in the order in which a reader would ask."""
-    return [gate(dataset, limits) for gate in DATA_GATES.values()]
+    return [gate(dataset, limits, device) for gate in DATA_GATES.values()]

@@ -33,7 +33,7 @@ class Encoder(Protocol):
     tokenizer: Tokenizer
     dtype: str
 
-    def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of `texts`, float32 [n, dim], in their order; batches are formed by length."""
         ...
 
@@ -44,6 +44,7 @@ class SentenceTransformerEncoder:
     def __init__(self, name: str, folder: Path, device: str, dtype: torch.dtype) -> None:
         from sentence_transformers import SentenceTransformer
 
+        self._device = device
         weights = weights_sha256(folder)
         for pickled in folder.rglob("pytorch_model*.bin"):
             # It would be loaded, and be no part of the recipe's digest.
@@ -68,9 +69,9 @@ class SentenceTransformerEncoder:
             dim=int(self._model.get_embedding_dimension() or 0),
         )
 
-    def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
         """See `Encoder.encode`. Unit length is restored in float32, since bfloat16 rounds it."""
-        vectors = self._model.encode(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
+        vectors = self._model.encode(list(texts), batch_size=batch_size(self._device), show_progress_bar=False, convert_to_numpy=True)
         vectors = np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.recipe.dim)
         if self.recipe.normalize:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -86,6 +87,7 @@ class T5MeanEncoder:
     def __init__(self, name: str, folder: Path, device: str, dtype: torch.dtype) -> None:
         from transformers import AutoTokenizer, T5EncoderModel
 
+        self._device = device
         weights = weights_sha256(folder, pattern="model*.safetensors")
         with _loading(name, folder):
             self._model = T5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()
@@ -103,12 +105,13 @@ class T5MeanEncoder:
         )
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
         """See `Encoder.encode`."""
         order = np.argsort([-len(text) for text in texts], kind="stable")
         vectors = np.empty((len(texts), self.recipe.dim), np.float32)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        size = batch_size(self._device)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
             batch = self._tokenize(
                 [texts[i] for i in rows], padding=True, truncation=True, max_length=GTR_MAX_TOKENS, return_tensors="pt"
             ).to(self._model.device)
@@ -186,6 +189,11 @@ def plain_tokenizer(wrapped: Any) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def batch_size(device: str) -> int:
+    """Texts in a batch: what fits a CPU's cache, or fills an accelerator."""
+    return 32 if device == "cpu" else 512
 
 
 def _resolve_dtype(device: str, dtype: str) -> torch.dtype:

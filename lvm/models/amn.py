@@ -43,8 +43,9 @@ class AMNTrunk(nn.Module):
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """[B, T, dim] to [B, T, width]."""
         context = self.project(x_BTD)
-        counts = torch.arange(1, context.shape[1] + 1, device=context.device, dtype=context.dtype)
-        mean = context.cumsum(1) / counts[:, None]
+        # In float32: bfloat16 cannot count past 256.
+        counts = torch.arange(1, context.shape[1] + 1, device=context.device, dtype=torch.float32)
+        mean = (context.float().cumsum(1) / counts[:, None]).to(context.dtype)
         for layer in self.layers:
             mean = layer(mean, context)
         out: torch.Tensor = self.norm(mean)

@@ -80,6 +80,13 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Few chunks and a weak law, which a ridge without penalty overfits."""
+    documents = grown(lambda x, rng: 0.3 * ROTATION @ x[-1] + rng.normal(size=DIM), seed=1)
+    return planted(tmp_path_factory.mktemp("noisy"), [document[:9] + 0.5 for document in documents[:30]])
+
+
+@pytest.fixture(scope="module")
 def fitted(linear: Dataset) -> Baselines:
     return fit_baselines(linear, 4, 1000, torch.device("cpu"))
 
@@ -146,19 +153,23 @@ def ridge_problem(dataset: Dataset, lags: int) -> tuple[np.ndarray, np.ndarray, 
     return np.array(x), np.array(y), mean
 
 
-def test_ridge_is_ridge_and_its_penalty_the_best_on_validation(linear: Dataset, fitted: Baselines, cpu: torch.device) -> None:
-    x, y, mean = ridge_problem(linear, 4)
+@pytest.mark.parametrize("kind", ["linear", "noisy"])
+def test_ridge_is_ridge_and_its_penalty_the_best_on_validation(kind: str, request: pytest.FixtureRequest, cpu: torch.device) -> None:
+    made: Dataset = request.getfixturevalue(kind)
+    fitted = fit_baselines(made, 4, 1000, cpu)
+    x, y, mean = ridge_problem(made, 4)
     scale = (x**2).sum(0).mean()
-    targets = make_windows(linear, "val", 4, 1000, cpu).targets
-    contexts_val = np.concatenate([linear.vectors[targets - lag] - mean for lag in range(1, 5)], 1)
+    targets = make_windows(made, "val", 4, 1000, cpu).targets
+    contexts_val = np.concatenate([made.vectors[targets - lag] - mean for lag in range(1, 5)], 1)
     scores, solutions = {}, {}
     for penalty in PENALTIES:
         model = Ridge(alpha=penalty * scale, fit_intercept=False).fit(x, y)
         predicted = torch.from_numpy(model.predict(contexts_val) + mean)
-        truth = torch.from_numpy(linear.vectors[targets].astype(np.float64))
+        truth = torch.from_numpy(made.vectors[targets].astype(np.float64))
         scores[penalty] = float(F.cosine_similarity(predicted, truth).mean())
         solutions[penalty] = model.coef_.T
     assert fitted.penalty == max(scores, key=scores.__getitem__)
+    assert (fitted.penalty > min(PENALTIES)) == (kind == "noisy")  # the smallest always fits train best
     np.testing.assert_allclose(fitted.ridge.numpy(), solutions[fitted.penalty], atol=1e-4)
 
 

@@ -30,8 +30,7 @@ def smallest(kind: type[Config]) -> dict[str, object]:
 def test_an_unknown_field_is_refused_by_name_beside_the_known_ones(kind: type[Config]) -> None:
     with pytest.raises(InputError) as refusal:
         parse(kind, smallest(kind) | {"learning_rte": 1})
-    assert f"{kind.__name__}: unknown field 'learning_rte'" in str(refusal.value)
-    assert all(name in str(refusal.value) for name in kind.model_fields)
+    assert str(refusal.value) == f"{kind.__name__}: unknown field 'learning_rte' (known: {', '.join(kind.model_fields)})"
 
 
 def test_an_unknown_field_of_a_part_is_named_with_its_path() -> None:

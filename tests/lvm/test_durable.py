@@ -140,6 +140,22 @@ def test_failed_publication_keeps_the_old_version(tmp_path):
     assert not (link.parent / "versions" / "v2").exists()
 
 
+def test_link_stands_at_every_rename_of_a_publication(tmp_path, monkeypatch):
+    source, link = tmp_path / "run", tmp_path / "models" / "champion"
+    source.mkdir()
+    publish_folder(source, link, "v1")
+    found, replace = [], os.replace
+
+    def watched(old, new):
+        found.append(link.resolve(strict=True).name)
+        replace(old, new)
+        found.append(link.resolve(strict=True).name)
+
+    monkeypatch.setattr(os, "replace", watched)
+    publish_folder(source, link, "v2")
+    assert found == ["v1", "v1", "v1", "v2"]
+
+
 def test_reader_of_a_published_link_never_finds_nothing_or_a_mixture(tmp_path):
     link, source = tmp_path / "models" / "champion", tmp_path / "run"
     source.mkdir()

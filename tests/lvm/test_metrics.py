@@ -104,6 +104,13 @@ def test_ends_are_the_percentiles_of_means_over_drawn_documents() -> None:
     assert (found.low, found.high) == (pytest.approx(low, abs=0.06), pytest.approx(high, abs=0.06))
 
 
+def test_every_chunk_weighs_alike_however_long_its_document() -> None:
+    docs = np.concatenate([np.arange(20), np.repeat(np.arange(20, 40), 99)])
+    found = document_bootstrap((docs >= 20).astype(np.float32), docs)
+    assert found.value == pytest.approx(0.99)
+    assert found.low > 0.95  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(("documents", "has_ends"), [(1, False), (4, False), (5, True)])
 def test_fewer_than_five_documents_give_a_value_without_ends(documents: int, has_ends: bool) -> None:
     values, docs = clustered(np.random.default_rng(0), documents)
@@ -169,6 +176,18 @@ def test_effective_rank_counts_the_directions_in_use() -> None:
     vectors = torch.zeros(4000, 12)
     vectors[:, :3] = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))
     assert spread(vectors @ torch.linalg.qr(torch.randn(12, 12))[0]).effective_rank == pytest.approx(3, abs=0.02)
+
+
+def test_effective_rank_ignores_what_all_vectors_share() -> None:
+    vectors = torch.randn(4000, 12, generator=torch.Generator().manual_seed(0))
+    vectors[:, 0] = 8
+    assert 10.5 < spread(vectors).effective_rank < 12
+
+
+def test_effective_rank_weighs_directions_by_their_singular_values() -> None:
+    axes = torch.eye(2).repeat_interleave(torch.tensor([9, 1]), 0)
+    shares = np.array([3, 1]) / 4  # nine times the variance is three times the singular value
+    assert spread(torch.cat([axes, -axes])).effective_rank == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), abs=1e-9)
 
 
 def test_collapse_to_one_vector_shows_in_every_number() -> None:

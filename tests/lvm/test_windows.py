@@ -58,6 +58,7 @@ def test_the_pool_has_the_size_asked_for_or_all_there_is(dataset: Dataset, cpu: 
     everything, some = make_windows(dataset, "val", 4, ALL, cpu), make_windows(dataset, "val", 4, 100, cpu)
     assert len(some.pool) == 100
     assert set(some.pool) < set(everything.pool)
+    assert set(dataset.row_doc[some.pool]) == set(dataset.docs("val"))  # a sample of all documents, not of some
     clean = np.setdiff1d(dataset.rows("val"), leaked_rows(dataset, "val", cpu))
     assert len(everything.pool) == len(set(dataset.texts(clean)))
 
@@ -145,6 +146,13 @@ def test_copied_and_nearly_copied_rows_are_found_and_no_others(poisoned: tuple[D
     assert found.tolist() == expected
     assert {*copied, shouted} <= set(made.texts(found))
     assert shouted not in train_texts  # only its vector gives it away
+
+
+def test_resemblance_is_no_leak(dataset: Dataset, cpu: torch.device) -> None:
+    rows = dataset.rows("val")
+    nearest = (unit(dataset.vectors[rows], cpu) @ unit(dataset.vectors[dataset.rows("train")], cpu).T).amax(1).numpy()
+    assert ((nearest > 0.8) & (nearest < 0.99)).any() and (nearest > 0.996).any()
+    assert leaked_rows(dataset, "val", cpu).tolist() == rows[nearest >= 0.995].tolist()
 
 
 def test_leaked_rows_are_dropped_from_the_pool_and_counted(poisoned: tuple[Dataset, list[str], str], cpu: torch.device) -> None:

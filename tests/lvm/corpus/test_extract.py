@@ -28,12 +28,12 @@ class Watched:
         self.encoder, self.spoil, self.dies_on_call = encoder, spoil, dies_on_call
         self.calls = self.texts = 0
 
-    def encode(self, texts, batch_size=32):
+    def encode(self, texts):
         self.calls += 1
         if self.calls == self.dies_on_call:
             raise KeyboardInterrupt
         self.texts += len(texts)
-        return self.spoil(self.encoder.encode(texts, batch_size))
+        return self.spoil(self.encoder.encode(texts))
 
 
 def write_lines(path: Path, rows) -> str:
@@ -57,14 +57,14 @@ def refusal(sources, out: Path, encoder, *args, **kwargs) -> str:
 
 @pytest.fixture(scope="module")
 def rows(small_corpus) -> list[dict]:
-    """The openings of a few addresses."""
+    """The openings of a few addresses, by doc_id."""
     found = [json.loads(line) for line in small_corpus.read_text(encoding="utf-8").splitlines()[:DOCUMENTS]]
     return [row | {"text": "\n".join(row["text"].splitlines()[:PARAGRAPHS])} for row in found]
 
 
 @pytest.fixture(scope="module")
 def source(rows, tmp_path_factory) -> str:
-    return write_lines(tmp_path_factory.mktemp("openings") / "openings.jsonl", rows)
+    return write_lines(tmp_path_factory.mktemp("openings") / "openings.jsonl", rows[::-1])
 
 
 @pytest.fixture()
@@ -156,9 +156,9 @@ def test_progress_rises_to_the_number_of_chunks(source, encoder, small_shards, t
 
 def test_repeated_extraction_encodes_nothing(whole, rows, encoder, tmp_path):
     shutil.copytree(whole, tmp_path / "out")
-    backwards = write_lines(tmp_path / "backwards.jsonl", reversed(rows))
+    reordered = write_lines(tmp_path / "reordered.jsonl", rows)
     watched = Watched(encoder)
-    again = extract([backwards], tmp_path / "out", watched)
+    again = extract([reordered], tmp_path / "out", watched)
     assert (again.reused, again.encoded_chunks, watched.texts) == (True, 0, 0)
     assert again.manifest == read_manifest(whole)
 

@@ -165,6 +165,18 @@ def test_the_trunk_reads_standardised_input_and_dead_dimensions_are_not_blown_up
 
 
 @every_arch
+@pytest.mark.parametrize("scale", [0.05, 20.0])
+@torch.no_grad()
+def test_an_encoder_of_another_scale_is_predicted_alike(arch: str, scale: float) -> None:
+    model, x = awake(arch), torch.randn(2, 5, DIM)
+    other = build_predictor(model.config, torch.zeros(DIM), torch.ones(DIM)).eval()
+    other.load_state_dict(model.state_dict() | {"mean": scale * model.mean, "std": scale * model.std})
+    expected, found = model(x), other(scale * x)
+    torch.testing.assert_close(found.decoder / scale, expected.decoder, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.cosine, expected.cosine, atol=1e-4, rtol=1e-4)
+
+
+@every_arch
 @torch.no_grad()
 def test_a_reloaded_state_predicts_the_same_and_brings_its_normalisation(arch: str) -> None:
     model, x = awake(arch), torch.randn(2, 5, DIM)

@@ -156,8 +156,8 @@ def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThr
     declared architecture, or when a golden prediction differs by more than `tolerance`.
     """
     config = read_config(path)
-    for name, digest in config.files.items():
-        if not (path / name).is_file() or sha256_file(path / name) != digest:
+    for name in FILES:
+        if not (path / name).is_file() or sha256_file(path / name) != config.files.get(name):
             raise InputError(f"{path / name} is missing, truncated or altered: copy or train the model again")
     dim = config.train.model.dim
     model = build_predictor(config.train.model, torch.zeros(dim), torch.ones(dim))
@@ -168,7 +168,9 @@ def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThr
     model.to(device).eval()
     golden = load_file(path / "golden.safetensors")
     y_dec, y_cos = golden_predictions(model, golden["inputs"])
-    parity = max(float((y_dec - golden["y_dec"]).abs().max()), float((y_cos - golden["y_cos"]).abs().max()))
+    # torch's maximum of anything with a NaN is NaN; Python's is not.
+    parity = float(torch.cat([y_dec - golden["y_dec"], y_cos - golden["y_cos"]]).abs().max())
     if not parity <= tolerance:  # also when it is NaN
-        raise InputError(f"{path}: golden predictions differ by {parity:.2g}, over {tolerance:g}: these are not the weights or not the code of this model")
+        difference = f"golden predictions differ by {parity:.2g}, over {tolerance:g}"
+        raise InputError(f"{path}: {difference}: these are not the weights or not the code of this model; train it again")
     return Checkpoint(path, config, model, Baselines.load(path / "baselines.safetensors"), parity)

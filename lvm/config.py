@@ -26,8 +26,8 @@ class ChunkerConfig(Config):
     max_tokens: int = Field(64, ge=8, le=512)
     """Budget of a chunk in the encoder's tokens, special tokens not counted. 32 for vec2text's GTR pair."""
 
-    language: str = "en"
-    """Language of the sentence splitter, as an ISO 639 code."""
+    language: str = Field("en", pattern="^[a-z]{2,3}$")
+    """Language of the sentence splitter, as an ISO 639 code; one that it has no rules for is split by English ones."""
 
 
 class SplitConfig(Config):
@@ -58,7 +58,7 @@ class ModelConfig(Config):
     layers: int = Field(1, ge=1, le=24)
     """Depth of the trunk."""
 
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
     """Dropout on the trunk's input, between its layers and on its output."""
 
     lags: int = Field(8, ge=1, le=64)
@@ -118,10 +118,10 @@ class TrainConfig(Config):
     sampler: SamplerConfig = SamplerConfig()
     """The batches."""
 
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(10, ge=1)
     """Passes over the training chunks at most; early stopping may end sooner."""
 
-    patience: int = Field(4, ge=1)
+    patience: int = Field(3, ge=1)
     """Validations without improvement before training stops."""
 
     learning_rate: float = Field(1e-3, gt=0)
@@ -136,7 +136,7 @@ class TrainConfig(Config):
     clip: float = Field(1.0, gt=0)
     """Global gradient norm above which gradients are scaled down."""
 
-    average: float = Field(0.99, ge=0, lt=1)
+    average: float = Field(0.995, ge=0, lt=1)
     """Decay per step of the exponential moving average of the weights, which is what is kept."""
 
     context_length: int = Field(8, ge=1)

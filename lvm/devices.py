@@ -46,7 +46,8 @@ def slots(models: int, device: str = "auto") -> tuple[list[str], int]:
     many places as there are models, the cores shared out among them.
     """
     cores = os.cpu_count() or 1
-    found = accelerators() if device in ("auto", "cuda") else [str(resolve_device(device))]
+    first = resolve_device(device)
+    found = accelerators() if device in ("auto", "cuda") else [str(first)]
     places = [f"cpu-{i}" for i in range(models)] if found in ([], ["cpu"]) else found
     return places, max(1, cores // min(len(places), models))
 

@@ -23,9 +23,9 @@ class Rows:
 
     def rich(self) -> Table:
         """For the terminal."""
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=escape(self.title), title_justify="left")
         for i, column in enumerate(self.columns):
-            table.add_column(column, overflow="fold", justify="left" if i == 0 else "right" if len(self.columns) > 6 else "left")
+            table.add_column(escape(column), overflow="fold", justify="left" if i == 0 else "right" if len(self.columns) > 6 else "left")
         for row in self.rows:
             table.add_row(*(escape(cell) for cell in row))
         return table

@@ -1,8 +1,8 @@
 """Training one predictor: a loop that can be killed at any step and goes on as if it had not been.
 
 Everything that a later step depends on is in one file, `training/state.safetensors`, replaced
-atomically after every epoch and every half minute: weights, their average, the best so far, optimizer moments, random
-state, position. Batches follow from (seed, epoch, step) alone.
+atomically after every epoch and every half minute: weights, their average, the best so far,
+optimizer moments, random state, position. Batches follow from (seed, epoch, step) alone.
 """
 
 import json
@@ -22,7 +22,7 @@ from torch import nn
 
 from lvm.baselines import fit_baselines
 from lvm.card import model_card
-from lvm.checkpoint import GOLDEN_INPUTS, CheckpointConfig, read_config, save_checkpoint
+from lvm.checkpoint import FILES, GOLDEN_INPUTS, CheckpointConfig, read_config, save_checkpoint
 from lvm.config import TrainConfig, parse
 from lvm.corpus.dataset import Dataset
 from lvm.durable import digest_json, replacing, write_json, write_text
@@ -37,6 +37,7 @@ LOG_EVERY = 10
 SAVE_SECONDS = 30.0
 SHARE_STEPS = (0, 50)
 SHARE_EVERY = 200
+TERMS = ("regression", "norm", "infonce", "moments", "variance")
 
 Event = dict[str, Any]
 """A line of metrics.jsonl: step, epoch, metrics (reproducible) and timing (not)."""
@@ -108,6 +109,10 @@ class Trainer:
     ) -> None:
         if config.model.dim != dataset.dim:
             raise InputError(f"field 'model.dim' is {config.model.dim}, the dataset's embeddings have {dataset.dim}")
+        if not len(dataset.rows("train")):
+            raise InputError(f"split 'train' of dataset {dataset.path} is empty: give more documents (ten or more)")
+        if not any(getattr(config.loss, name) for name in TERMS):
+            raise InputError(f"every loss weight is 0: give one of {', '.join(f'loss.{name}' for name in TERMS)} a value")
         self.config, self.dataset, self.out, self.device = config, dataset, out, device
         self.on_event = on_event
         self.key = run_key(config, dataset)
@@ -180,7 +185,8 @@ class Trainer:
         # One look at the device a step: a non-finite loss must stop before it reaches the weights.
         total = float(loss.detach())
         if not math.isfinite(float(norm)) or not math.isfinite(total):
-            raise TrainingDiverged(f"loss {total} at step {step}; the last good step is {step - 1}. Lower learning_rate, or go on from the last checkpoint with --resume")
+            since = f"the last good step is {step - 1}" if step else "no step was good"
+            raise TrainingDiverged(f"loss {total}, gradient norm {float(norm)} at step {step}; {since}. Lower learning_rate, with --fresh")
         self.optimizer.step()
         decay = min(self.config.average, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.average, self.weights, 1 - decay)
@@ -231,7 +237,8 @@ class Trainer:
         if score > self.progress.best_score:
             self.progress.best_score, self.progress.best_epoch = score, self.progress.epoch
             self.best = [p.clone() for p in self.average]
-        self._emit(metrics | {f"best/{n.removeprefix('val/')}": v for n, v in self.progress.history[self.progress.best_epoch].items() if n != "epoch"})
+        best = self.progress.history[self.progress.best_epoch]
+        self._emit(metrics | {f"best/{name.removeprefix('val/')}": value for name, value in best.items() if name != "epoch"})
 
     def evaluate_average(self) -> Evaluation:
         """Evaluate the averaged weights on the validation windows."""
@@ -275,14 +282,25 @@ class Trainer:
     def resume(self) -> bool:
         """Go on from the saved state, if there is one; returns whether there was.
 
-        Raises `InputError` when the state belongs to another configuration or dataset. Lines of
-        `metrics.jsonl` that were written after the state are dropped, since their steps are
-        done again.
+        Raises `InputError` when the state belongs to another configuration or dataset, or is
+        damaged. Lines of `metrics.jsonl` that were written after the state are dropped, since
+        their steps are done again.
         """
         file = self.folder / "state.safetensors"
         if not file.exists():
             (self.folder / "metrics.jsonl").unlink(missing_ok=True)
             return False
+        try:
+            self._load_state(file)
+        except InputError:
+            raise
+        except Exception as error:  # safetensors raises its own kinds, a missing key or another shape others
+            raise InputError(f"{file} is truncated or altered ({error}): give --fresh to start over") from error
+        self._first_step = self.progress.step
+        self._keep_events()
+        return True
+
+    def _load_state(self, file: Path) -> None:
         with safe_open(file, "pt") as state:
             metadata = state.metadata()
             if metadata["key"] != self.key:
@@ -301,12 +319,11 @@ class Trainer:
                         "exp_avg": state.get_tensor(f"exp_avg.{i}").to(self.device),
                         "exp_avg_sq": state.get_tensor(f"exp_avg_sq.{i}").to(self.device),
                     }
-        self._first_step = self.progress.step
-        self._keep_events()
-        return True
 
     def _keep_events(self) -> None:
         file = self.folder / "metrics.jsonl"
+        if not file.is_file():
+            raise InputError(f"{file} is missing, though its run has a state: give --fresh to start over")
         kept = []
         for line in file.read_text(encoding="utf-8").splitlines():
             try:
@@ -343,12 +360,16 @@ def train(
     """Train a model into `out`; return at once when `resume` finds it finished.
 
     `resume` goes on from the last checkpoint (or starts, where there is none); `fresh` clears
-    what is there; with neither, an `out` that holds a run is an `InputError`.
+    the run that is there, and no file that is not a run's; with neither, an `out` that holds a
+    run is an `InputError`.
     """
     if resume and fresh:
         raise InputError("--resume and --fresh exclude each other")
-    if fresh and out.exists():
-        shutil.rmtree(out)
+    if fresh:
+        for name in ("config.json", *FILES):
+            (out / name).unlink(missing_ok=True)
+        if (out / "training").exists():
+            shutil.rmtree(out / "training")
     if not resume and ((out / "training").exists() or (out / "config.json").exists()):
         raise InputError(f"{out} holds a run already: give --resume to go on, --fresh to start over, or another --out")
     if resume and (out / "config.json").exists():
@@ -396,10 +417,10 @@ def make_optimizer(model: Predictor, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Linear warm-up, then a cosine to zero; never above `config.learning_rate`."""
     warm = config.warmup * total
     if step < warm:
-        return config.learning_rate * (step + 1) / warm
+        return config.learning_rate * min(1.0, (step + 1) / warm)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 

@@ -259,8 +259,8 @@ def _encode_shard(part: pa.Table, encoder: Encoder, progress: Callable[[int], No
     texts = part.column("text").to_pylist()
     order = np.argsort(-part.column("n_tokens").to_numpy(), kind="stable")
     vectors = np.empty((len(texts), encoder.recipe.dim), np.float32)
-    for start in range(0, len(order), 1024):
-        rows = order[start : start + 1024]
+    for start in range(0, len(order), encoder.group):
+        rows = order[start : start + encoder.group]
         encoded = encoder.encode([texts[i] for i in rows])
         if encoded.shape != (len(rows), encoder.recipe.dim):
             raise InputError(f"the encoder gave vectors of shape {encoded.shape}, its recipe says dimension {encoder.recipe.dim}")

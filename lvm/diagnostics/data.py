@@ -88,7 +88,7 @@ def split_leakage(dataset: Dataset, limits: GateThresholds, device: torch.device
     if torn:
         reason = f"{len(torn)} documents stand in two splits: {torn[:5]}; split by document, extract again"
         return verdict("split_leakage", float(len(torn)), 0.0, True, reason)
-    shares, worst = [], ""
+    shares, copies = [], []
     for split in ("val", "test"):
         rows, leaked = dataset.rows(split), leaked_rows(dataset, split, device)
         if not len(rows) or not len(dataset.rows("train")):
@@ -96,21 +96,29 @@ def split_leakage(dataset: Dataset, limits: GateThresholds, device: torch.device
             reason = f"split '{empty}' is empty: give more documents (ten or more)"
             return verdict("split_leakage", 1.0, limits.leaked_rows_fail, True, reason)
         shares.append(len(leaked) / len(rows))
-        if len(leaked):
-            docs, counts = np.unique(dataset.row_doc[leaked], return_counts=True)
-            worst = ", ".join(f"{dataset.doc_ids[docs[i]]} ({counts[i]})" for i in np.argsort(-counts)[:3])
+        copies.append(leaked)
     share = max(shares)
     reason = f"rows that stand in train: val {shares[0]:.2%}, test {shares[1]:.2%}, dropped from scoring"
-    if share > limits.leaked_rows_warn:
+    failed, warned = share > limits.leaked_rows_fail, share > limits.leaked_rows_warn
+    if warned:
+        worst = _most_often(dataset, np.concatenate(copies))
         reason += f"; most in {worst}: remove copied documents, or lower splits.min_shared so that they form one group"
-    return verdict("split_leakage", share, limits.leaked_rows_fail, share > limits.leaked_rows_fail, reason, share > limits.leaked_rows_warn)
+    return verdict("split_leakage", share, limits.leaked_rows_fail, failed, reason, warned)
+
+
+def _most_often(dataset: Dataset, rows: np.ndarray) -> str:
+    """The three documents that hold most of `rows`, with their counts."""
+    docs, counts = np.unique(dataset.row_doc[rows], return_counts=True)
+    return ", ".join(f"{dataset.doc_ids[docs[i]]} ({counts[i]})" for i in np.argsort(-counts, kind="stable")[:3])
 
 
 def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
     """No chunk stored twice, no vector zero or NaN, few neighbours that are all but equal."""
     keys = dataset.row_doc.astype(np.int64) << 32 | dataset.chunk_index.astype(np.int64)
-    repeated = dataset.n_rows - len(np.unique(keys))
-    bad, near, pairs = [], 0, 0
+    repeated = np.setdiff1d(np.arange(dataset.n_rows), np.unique(keys, return_index=True)[1])
+    bad: list[int] = []
+    near: list[int] = []
+    pairs = 0
     for start in range(0, dataset.n_rows, 65_536):
         stop = min(start + 65_536, dataset.n_rows)
         raw = np.asarray(dataset.vectors[start:stop])
@@ -118,17 +126,20 @@ def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = 
         bad += (start + np.flatnonzero(~np.isfinite(norms) | (norms == 0))).tolist()
         x = unit_rows(dataset, start, min(stop + 1, dataset.n_rows))
         same = dataset.row_doc[start : start + len(x) - 1] == dataset.row_doc[start + 1 : start + len(x)]
-        near += int((((x[:-1] * x[1:]).sum(1) > ADJACENT_COSINE) & same).sum())
+        near += (start + np.flatnonzero(((x[:-1] * x[1:]).sum(1) > ADJACENT_COSINE) & same)).tolist()
         pairs += int(same.sum())
-    share = near / max(pairs, 1)
+    share = len(near) / max(pairs, 1)
     problems = []
-    if repeated:
-        problems.append(f"{repeated} keys (doc_id, chunk_index) occur twice")
+    if len(repeated):
+        problems.append(f"{len(repeated)} keys (doc_id, chunk_index) occur twice, most in {_most_often(dataset, repeated)}")
     if bad:
-        problems.append(f"{len(bad)} vectors are zero or not finite, in {sorted({dataset.doc_ids[dataset.row_doc[r]] for r in bad})[:5]}")
+        problems.append(f"{len(bad)} vectors are zero or not finite, most in {_most_often(dataset, np.array(bad))}")
     if share >= limits.adjacent_duplicates:
-        problems.append(f"{share:.1%} of neighbouring chunks have cosine > {ADJACENT_COSINE}: chunks were stored twice")
-    reason = "; ".join(problems) + ": ingest again" if problems else f"no repeated key, no bad vector, {share:.2%} of neighbours nearly equal"
+        where = _most_often(dataset, np.array(near))
+        problems.append(f"{share:.1%} of neighbouring chunks have cosine > {ADJACENT_COSINE}, most in {where}: chunks were stored twice")
+    reason = f"no repeated key, no bad vector, {share:.2%} of neighbours nearly equal"
+    if problems:
+        reason = "; ".join(problems) + ": extract again"
     return verdict("duplicates", share, limits.adjacent_duplicates, bool(problems), reason)
 
 

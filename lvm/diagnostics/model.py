@@ -3,7 +3,7 @@
 They read an `Evaluation`, so that a gate, a table and a figure never disagree about a number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -21,6 +21,11 @@ def mean_vector_baseline(found: Evaluation, limits: GateThresholds) -> GateResul
     if not skill.above_zero():
         reason += ". The model adds nothing to the baseline: train longer, on more documents, or serve the baseline"
     return verdict("mean_vector_baseline", skill.low if skill.low is not None else 0.0, 0.0, not skill.above_zero(), reason)
+
+
+def _least(margins: Mapping[str, float]) -> float:
+    """The least margin, NaN when any is: Python's `min` would step over a NaN that is not the first."""
+    return float(np.min(list(margins.values())))
 
 
 def moment_matching(found: Evaluation, limits: GateThresholds) -> GateResult:
@@ -41,8 +46,8 @@ def moment_matching(found: Evaluation, limits: GateThresholds) -> GateResult:
     target, y_dec = found.spreads["target"], found.spreads["y_dec"]
     off = float(np.abs(y_dec.raw_mean - target.raw_mean).mean() / target.raw_std.mean())
     reason = "; ".join(margins) + f"; mean off by {off:.2f} sigma"
-    worst = min(margins.values())
-    if worst < 0:
+    worst = _least(margins)
+    if not worst >= 0:
         reason += ". The outputs lost their spread or scale: raise loss.moments, loss.variance or loss.norm"
     return verdict("moment_matching", worst, 0.0, not worst >= 0, reason)
 
@@ -66,7 +71,7 @@ def collapse(found: Evaluation, limits: GateThresholds) -> GateResult:
         f"y_cos rank {c['y_cos_effective_rank']:.2f}": c["y_cos_effective_rank"] - limits.cosine_effective_rank,
         "": limits.collapsed_pairwise - max(c["y_dec_pairwise_cosine"], c["y_cos_pairwise_cosine"]),
     }
-    worst = min(margins.values())
+    worst = _least(margins)
     reason = "; ".join(name for name in margins if name)
     if not worst >= 0:
         reason += ". The outputs are nearly one vector: check the loss weights and the learning rate"

@@ -32,6 +32,8 @@ class Encoder(Protocol):
     recipe: EncoderRecipe
     tokenizer: Tokenizer
     dtype: str
+    group: int
+    """Texts worth handing over at once: many batches, so that sorting them by length pays."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of `texts`, float32 [n, dim], in their order; batches are formed by length."""
@@ -45,6 +47,7 @@ class SentenceTransformerEncoder:
         from sentence_transformers import SentenceTransformer
 
         self._device = device
+        self.group = 32 * batch_size(device)
         weights = weights_sha256(folder)
         for pickled in folder.rglob("pytorch_model*.bin"):
             # It would be loaded, and be no part of the recipe's digest.
@@ -88,6 +91,7 @@ class T5MeanEncoder:
         from transformers import AutoTokenizer, T5EncoderModel
 
         self._device = device
+        self.group = 32 * batch_size(device)
         weights = weights_sha256(folder, pattern="model*.safetensors")
         with _loading(name, folder):
             self._model = T5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()

@@ -24,7 +24,7 @@ class Watched:
     """The real encoder, which counts its texts, can spoil its vectors, and can die on a call."""
 
     def __init__(self, encoder, spoil=lambda vectors: vectors, dies_on_call=None):
-        self.recipe, self.tokenizer, self.dtype = encoder.recipe, encoder.tokenizer, encoder.dtype
+        self.recipe, self.tokenizer, self.dtype, self.group = encoder.recipe, encoder.tokenizer, encoder.dtype, encoder.group
         self.encoder, self.spoil, self.dies_on_call = encoder, spoil, dies_on_call
         self.calls = self.texts = 0
 

@@ -1,0 +1,38 @@
+# Every target sets itself up: the first run makes .venv from constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+# Nothing is looked up on a hub, nothing is reported to anyone.
+export HF_HUB_OFFLINE = 1
+export DO_NOT_TRACK = true
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS = 120
+
+.PHONY: setup demo test test-all lint ui clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; give PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: setup  ## documents to a champion, on the embedded text and encoder
+	$(BIN)/python -m flows.retrain_all --max-docs 160 --set epochs=8
+
+test: setup  ## the tests, offline, in minutes
+	$(BIN)/pytest --disable-socket --allow-unix-socket
+
+test-all: setup  ## those that start servers or kill processes
+	$(BIN)/pytest -m slow
+
+lint: setup  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ui: setup  ## MLflow at http://127.0.0.1:5000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+
+clean:  ## what the pipeline made; the environment stays
+	rm -rf data runs models mlruns/mlflow.db mlruns/artifacts

@@ -59,9 +59,14 @@ def retrain_all(
         root: Folder below which data/, runs/, models/ and mlruns/ are kept.
     """
     workspace = Workspace(root=root)
+    if not architectures or len(set(architectures)) < len(architectures):
+        raise InputError(f"field 'architectures' is {architectures}: name each architecture once")
     places, threads = slots(len(architectures), device)
     settings = [f"threads={threads}", *settings]
-    asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "architectures": architectures, "settings": settings}
+    for arch in architectures:
+        train_config(arch, 1, settings)  # refuses an unknown name or field before any work
+    asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "max_tokens": max_tokens, "device": device}
+    asked |= {"architectures": architectures, "settings": settings}
     with parent_run(workspace, flow_run.name or "retrain-all", asked, {"lvm.prefect_flow_run_id": str(flow_run.id)}) as run:
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
 
@@ -69,9 +74,7 @@ def retrain_all(
         champion_stands = diagnose_champion(workspace, dataset, run, device)
         prepare_baselines(dataset, train_config(architectures[0], read_manifest(dataset).recipe.dim, settings), device)
 
-        training = [
-            train_model.submit(workspace, dataset, arch, settings, places, run, str(flow_run.id), fresh) for arch in architectures
-        ]
+        training = [train_model.submit(workspace, dataset, arch, settings, places, run, str(flow_run.id), fresh) for arch in architectures]
         wait(training)  # one that fails must not take its siblings with it
         models = validate_models([future.result() for future in training], dataset, run, workspace.figures(run), device)
 

@@ -1,10 +1,11 @@
 """The `lvm` command: one subcommand a stage, tables for people, `--json` for programs.
 
-Exit codes: 0 success, 2 bad usage or input, 3 a gate refuses.
+Exit codes: 0 success, 1 a training that diverged, 2 bad usage or input, 3 a gate refuses.
 """
 
 import json
 import os
+import shlex
 import sys
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lvm.config import ChunkerConfig, TrainConfig, parse
+from lvm.config import ChunkerConfig, parse
 from lvm.errors import GateRefused, InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate.")
@@ -35,21 +36,38 @@ def main() -> None:
     except (InputError, GateRefused) as error:
         print(f"lvm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        # A path of the command line that is not what it should be, found where it is written.
+        print(f"lvm: {error.filename}: {error.strerror}: give another path", file=sys.stderr)
+        sys.exit(InputError.exit_code)
 
 
-def output(value: dict[str, Any], as_json: bool, *tables: Any) -> None:
-    """Print the JSON object, or the tables."""
+def output(value: dict[str, Any], as_json: bool, *parts: Any) -> None:
+    """Print the JSON object, or the tables and lines of text."""
     if as_json:
         print(json.dumps(value, allow_nan=False))
         return
     console = Console()
-    for table in tables:
-        console.print(table)
+    for part in parts:
+        # Text goes out as it is: folded to the terminal's width, a command could not be copied.
+        console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+
+
+def next_command(*words: object) -> str:
+    """The line that ends a report: what to type next, quoted for a shell."""
+    return "Next: " + shlex.join(["lvm", *map(str, words)])
 
 
 def progress_bar(unit: str) -> Progress:
     """A bar on standard error with count, speed and time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=people, transient=False)
 
 
@@ -72,9 +90,13 @@ def extract(
 
     loaded = load_encoder(encoder, str(resolve_device(device)), dtype)
     with progress_bar("chunks") as bar:
-        task = bar.add_task("encoding", total=None)
+        task = bar.add_task("encoding", total=None, visible=False)
         chunker = parse(ChunkerConfig, {"max_tokens": max_tokens})
-        done = run(source, out, loaded, chunker, max_docs=max_docs, progress=lambda n, total: bar.update(task, completed=n, total=total))
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        done = run(source, out, loaded, chunker, max_docs=max_docs, progress=show)
     m = done.manifest
     rows = [[split, str(m.documents[split]), str(m.chunks[split])] for split in m.documents]
     title = f"Dataset {m.digest[:12]} at {out}" + (" (reused, nothing to do)" if done.reused else "")
@@ -86,7 +108,7 @@ def extract(
         tables.append(Rows(f"Skipped: {len(m.skipped)} documents", ["doc_id", "reason"], skips).rich())
     if m.ignored_fields:
         tables.append(f"Fields of the input that nothing reads: {', '.join(m.ignored_fields)}")
-    output(value, as_json, *tables, f"Next: lvm diagnose {out}")
+    output(value, as_json, *tables, next_command("diagnose", out))
 
 
 @app.command()
@@ -112,7 +134,11 @@ def diagnose(
         gates += model_gates(checkpoint, evaluate(data, checkpoint, "val"))
     passed = all(gate.passed for gate in gates)
     value = {"passed": passed, "gates": [gate.as_json() for gate in gates]}
-    advice = f"Next: lvm train {dataset} --arch lstm --out runs/lstm" if passed else "Refused: see the reasons above"
+    advice = "Refused: see the reasons above"
+    if passed and model is None:
+        advice = next_command("train", dataset, "--arch", "lstm", "--out", "runs/lstm")
+    elif passed:
+        advice = next_command("validate", dataset, "--model", model)
     output(value, as_json, gate_rows(gates).rich(), advice)
     if not passed:
         raise typer.Exit(3)
@@ -135,7 +161,7 @@ def train(
     from lvm.corpus.dataset import open_dataset
     from lvm.devices import resolve_device
     from lvm.report import Rows
-    from lvm.training import Event, train_config
+    from lvm.training import Event, TrainingDiverged, train_config
     from lvm.training import train as run
 
     if until_stdin_closes:
@@ -147,20 +173,24 @@ def train(
     people.print(f"{arch} on {place}, dataset {data.manifest.digest[:12]}, {data.manifest.chunks['train']} training chunks")
     people.print_json(data=config.model_dump())
     with progress_bar("steps") as bar:
-        task = bar.add_task(arch, total=None)
+        task = bar.add_task(arch, total=None, visible=False)
 
         def show(event: Event) -> None:
-            bar.update(task, completed=event["step"], total=event["total_steps"])
+            bar.update(task, completed=event["step"], total=event["total_steps"], visible=True)
             if "val/cosine" in event["metrics"]:
                 bar.console.print(validation_line(event))
 
-        done = run(config, data, out, place, resume, fresh, show)
+        try:
+            done = run(config, data, out, place, resume, fresh, show)
+        except TrainingDiverged as error:
+            print(f"lvm: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
     best = done.best
     names = ("val/cosine", "val/skill_cosine", "val/recall_at_5", "val/skill_recall_at_5", "val/shuffle_drop")
     rows = [[name, f"{best[name]:+.4f}"] for name in names]
     title = f"{arch}: {done.parameters:,} parameters, {len(done.history)} epochs, kept epoch {int(best['epoch'])}"
     value = {"path": str(out), "arch": done.arch, "parameters": done.parameters, "best": best}
-    output(value, as_json, Rows(title, ["validation", "value"], rows).rich(), f"Next: lvm validate {dataset} --model {out}")
+    output(value, as_json, Rows(title, ["validation", "value"], rows).rich(), next_command("validate", dataset, "--model", out))
 
 
 @app.command()
@@ -188,7 +218,7 @@ def validate(
 
         evaluation_figures({checkpoint.config.arch: found}, figures)
     summary = found.summary()
-    output(summary, as_json, model_rows(summary, checkpoint.config.arch).rich())
+    output(summary, as_json, model_rows(summary, checkpoint.config.arch).rich(), next_command("diagnose", dataset, "--model", model))
 
 
 def validation_line(event: dict[str, Any]) -> str:

@@ -38,4 +38,3 @@ def _baselines(dataset: Dataset, checkpoint: Checkpoint, length: int, trained_he
             f"this model carries those for {checkpoint.baselines.context_length}"
         )
     return fit_baselines(dataset, length, checkpoint.config.train.eval_windows, checkpoint.model.mean.device)
-

@@ -32,7 +32,14 @@ def diagnose_data(dataset: Path, run_id: str, device: str) -> None:
     MlflowClient().log_dict(run_id, {"gates": [r.as_json() for r in results]}, "gates/data.json")
     log_metrics(run_id, {f"gate/{r.name}": r.value for r in results})
     passed = all(r.passed for r in results)
-    set_tags(run_id, {"lvm.gate": "pass" if passed else "fail", "lvm.dataset_digest": data.manifest.digest[:12], "lvm.encoder": data.manifest.recipe.name})
+    set_tags(
+        run_id,
+        {
+            "lvm.gate": "pass" if passed else "fail",
+            "lvm.dataset_digest": data.manifest.digest[:12],
+            "lvm.encoder": data.manifest.recipe.name,
+        },
+    )
     for result in results:
         get_run_logger().log(20 if result.severity == "ok" else 30, "%s %s: %s", result.name, result.severity, result.reason)
     require(results)

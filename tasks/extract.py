@@ -27,5 +27,12 @@ def extract_documents(workspace: Workspace, sources: list[str], encoder: str, ma
 
     made = extract(sources, workspace.datasets / key[:12], loaded, chunker, splits, max_docs, progress)
     m = made.manifest
-    logger.info("dataset %s: documents %s, chunks %s, skipped %d%s", made.path, m.documents, m.chunks, len(m.skipped), ", reused" if made.reused else "")
+    logger.info(
+        "dataset %s: documents %s, chunks %s, skipped %d%s",
+        made.path,
+        m.documents,
+        m.chunks,
+        len(m.skipped),
+        ", reused" if made.reused else "",
+    )
     return made.path

@@ -21,7 +21,9 @@ def write_report(models: list[ValidatedModel], promotion: Promotion, workspace: 
     winner = promotion.challenger if promotion.promoted else None
     table = comparison_rows(summaries, {m.trained.arch: m.passed for m in models}, winner)
     failures = [f"- {m.trained.arch} failed `{g['name']}`: {g['reason']}" for m in models for g in m.gates if not g["passed"]]
-    verdict = f"Champion: {winner} (version {promotion.version})" if winner else "The champion is unchanged"
+    verdict = "The champion is unchanged" if workspace.champion.exists() else "There is no champion"
+    if winner:
+        verdict = f"Champion: {winner} (version {promotion.version})"
     if promotion.challenger and not winner:
         verdict += f"; challenger {promotion.challenger}"
     page = "\n\n".join(["# retrain-all", f"{verdict}: {promotion.reason}.", table.markdown(), *failures])

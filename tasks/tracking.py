@@ -30,17 +30,19 @@ BATCH = 900
 def connect(workspace: Workspace) -> str:
     """Point MLflow at its store, creating database and experiment; returns the experiment's id.
 
-    The store is `MLFLOW_TRACKING_URI`, or the workspace's own `mlruns/mlflow.db`. Called once
-    before any fan-out, since two processes that create one database collide.
+    The store is `MLFLOW_TRACKING_URI`, or the workspace's own `mlruns/mlflow.db`. Artifacts are
+    in the workspace's `mlruns/artifacts`, unless a server decides. Called once before any
+    fan-out, since two processes that create one database collide.
     """
-    if "MLFLOW_TRACKING_URI" in os.environ:
-        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-        location = None
-    else:
-        folder = workspace.mlruns.resolve()
+    folder = workspace.mlruns.resolve()
+    asked = os.environ.get("MLFLOW_TRACKING_URI")
+    if not asked:
         folder.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-        location = (folder / "artifacts").as_uri()
+    mlflow.set_tracking_uri(asked or f"sqlite:///{folder / 'mlflow.db'}")
+    if not asked:
+        # MLflow exports what it is set to; left there, it would send the next workspace to this one's store.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    location = None if (asked or "").startswith(("http", "databricks")) else (folder / "artifacts").as_uri()
     client = MlflowClient()
     found = client.get_experiment_by_name(EXPERIMENT)
     return str(found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=location))
@@ -48,18 +50,40 @@ def connect(workspace: Workspace) -> str:
 
 @contextmanager
 def parent_run(workspace: Workspace, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
-    """The run of a whole flow; ends FINISHED, or FAILED with the reason when the block raises."""
+    """The run of a whole flow; ends FINISHED, or FAILED with the reason when the block raises.
+
+    A flow that fails leaves no child RUNNING: whatever its children still wanted will not come.
+    """
     experiment = connect(workspace)
     client = MlflowClient()
     run_id = str(client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
-    client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in flatten(params).items()])
     try:
-        yield run_id
+        with failing(run_id):
+            client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in flatten(params).items()])
+            yield run_id
     except BaseException as error:
-        client.set_tag(run_id, MLFLOW_RUN_NOTE, f"{type(error).__name__}: {error}"[:5000])
-        client.set_terminated(run_id, "FAILED")
+        unfinished = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
+        for child in client.search_runs([experiment], unfinished):
+            fail(child.info.run_id, f"the flow ended before this run: {error}")
         raise
     client.set_terminated(run_id, "FINISHED")
+
+
+@contextmanager
+def failing(run_id: str) -> Iterator[None]:
+    """End the run FAILED, with the reason, when the block raises."""
+    try:
+        yield
+    except BaseException as error:
+        fail(run_id, f"{type(error).__name__}: {error}")
+        raise
+
+
+def fail(run_id: str, reason: str) -> None:
+    """End a run FAILED, its reason as the note that the UI shows."""
+    client = MlflowClient()
+    client.set_tag(run_id, MLFLOW_RUN_NOTE, reason[:5000])
+    client.set_terminated(run_id, "FAILED")
 
 
 def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], data: Manifest) -> str:

@@ -18,7 +18,7 @@ from lvm.devices import lease
 from lvm.durable import digest_json
 from lvm.errors import InputError
 from lvm.training import train_config
-from tasks.tracking import MetricsRelay, child_run, set_tags
+from tasks.tracking import MetricsRelay, child_run, failing, set_tags
 from tasks.workspace import Workspace
 
 RELAY_SECONDS = 2.0
@@ -46,14 +46,20 @@ def train_model(
     """Train one architecture; goes on from its last checkpoint, reuses a finished run.
 
     `places` are the devices it may lease. The trainer holds the reading end of a pipe from this
-    process and ends when the pipe does, so it never outlives its flow.
+    process and ends when the pipe does, so it never outlives its flow. Each attempt is an MLflow
+    run of its own: that of a killed trainer ends FAILED, the next one shows the whole curve.
     """
     manifest = read_manifest(dataset)
     config = train_config(arch, manifest.recipe.dim, settings)
     out = workspace.runs / f"{arch}-{digest_json([config.model_dump(), manifest.digest])[:12]}"
-    tags = {"lvm.dataset_digest": manifest.digest[:12], "lvm.encoder": manifest.recipe.name, "lvm.prefect_flow_run_id": flow_run_id, "lvm.arch": arch}
+    tags = {
+        "lvm.dataset_digest": manifest.digest[:12],
+        "lvm.encoder": manifest.recipe.name,
+        "lvm.prefect_flow_run_id": flow_run_id,
+        "lvm.arch": arch,
+    }
     run_id = child_run(parent, arch, config.model_dump(), tags, manifest)
-    with lease(places) as device:
+    with failing(run_id), lease(places) as device:
         set_tags(run_id, {"lvm.device": device})
         get_run_logger().info("%s trains on %s with %d threads into %s", arch, device, config.threads, out)
         command = [sys.executable, "-m", "lvm", "train", str(dataset), "--arch", arch, "--out", str(out), "--device", device]

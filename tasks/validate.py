@@ -18,7 +18,7 @@ from lvm.errors import InputError
 from lvm.figures import evaluation_figures, save, training_figure
 from lvm.report import gate_rows, model_rows
 from lvm.validation import validate
-from tasks.tracking import log_metrics, set_tags
+from tasks.tracking import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
 
 
@@ -50,7 +50,7 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
         except InputError as error:  # reload_parity's own refusal: the model is barred, its siblings go on
             get_run_logger().error("%s does not reload: %s", model.arch, error)
             set_tags(model.run_id, {"lvm.gate": "fail"})
-            client.set_terminated(model.run_id, "FAILED")
+            fail(model.run_id, str(error))
             continue
         found = {split: validate(data, checkpoint, split) for split in ("val", "test")}
         gates = model_gates(checkpoint, found["val"])
@@ -62,7 +62,9 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
         folder = figures / model.arch
         for file in evaluation_figures({model.arch: found["test"]}, folder):
             client.log_artifact(model.run_id, str(file), "figures")
-        client.log_artifact(model.run_id, str(save(training_figure({model.arch: _metrics_file(model)}), folder / "training.png")), "figures")
+        client.log_artifact(
+            model.run_id, str(save(training_figure({model.arch: _metrics_file(model)}), folder / "training.png")), "figures"
+        )
     if not validated:
         raise InputError("no model could be reloaded; see the log above")
     together = evaluation_figures(evaluations, figures)

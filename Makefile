@@ -18,10 +18,10 @@ setup: .venv/ready
 	@touch $@
 
 demo: setup  ## documents to a champion, on the embedded text and encoder
-	$(BIN)/python -m flows.retrain_all --max-docs 160 --set epochs=8
+	$(BIN)/python -m flows.retrain_all --max-docs 120 --set epochs=8
 
 test: setup  ## the tests, offline, in minutes
-	$(BIN)/pytest --disable-socket --allow-unix-socket
+	$(BIN)/pytest -n 2 --dist loadfile --disable-socket --allow-unix-socket
 
 test-all: setup  ## those that start servers or kill processes
 	$(BIN)/pytest -m slow

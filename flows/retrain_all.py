@@ -9,6 +9,7 @@ from typing import Annotated
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import typer
 from prefect import flow
@@ -33,7 +34,7 @@ from tasks.workspace import Workspace
 ARCHITECTURES = ["lstm", "mamba2", "transformer"]
 
 
-@flow(name="retrain-all", task_runner=ThreadPoolTaskRunner())
+@flow(name="retrain-all", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]  (its type parameter is left open)
 def retrain_all(
     sources: list[str] = ["builtin:sotu"],  # noqa: B006 (Prefect shows it as the default; never changed)
     encoder: str = "minilm",

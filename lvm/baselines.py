@@ -76,7 +76,9 @@ class Baselines:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
                 decays = {k.removeprefix("decay."): float(v) for k, v in metadata.items() if k.startswith("decay.")}
-                return cls(int(metadata["context_length"]), file.get_tensor("mean"), file.get_tensor("ridge"), decays, float(metadata["penalty"]))
+                return cls(
+                    int(metadata["context_length"]), file.get_tensor("mean"), file.get_tensor("ridge"), decays, float(metadata["penalty"])
+                )
         except Exception as error:  # safetensors raises its own kinds, a missing key another
             raise InputError(f"{path} is not a baselines file ({error}): train the model again") from error
 

@@ -151,7 +151,9 @@ def score(y_dec: torch.Tensor, y_cos: torch.Tensor, targets: torch.Tensor, pool:
 
 
 @torch.inference_mode()
-def predict(model: Predictor, dataset: Dataset, windows: Windows, device: torch.device, shuffle: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def predict(
+    model: Predictor, dataset: Dataset, windows: Windows, device: torch.device, shuffle: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The model's `(y_dec, y_cos)`, each [N, D]; with `shuffle`, from contexts in random order."""
     model.eval()
     generator = torch.Generator().manual_seed(0)

@@ -148,9 +148,7 @@ def forbidden_negatives(
     return forbidden
 
 
-def loss_terms(
-    prediction: Prediction, vectors: BatchVectors, encoder: EncoderStatistics, config: LossConfig
-) -> dict[str, torch.Tensor]:
+def loss_terms(prediction: Prediction, vectors: BatchVectors, encoder: EncoderStatistics, config: LossConfig) -> dict[str, torch.Tensor]:
     """Every term with a weight above 0, unweighted, by its name in `LossConfig`."""
     y_dec, y_cos = prediction.decoder[vectors.valid], prediction.cosine[vectors.valid]
     target = vectors.targets[vectors.valid]

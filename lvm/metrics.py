@@ -57,9 +57,7 @@ def document_bootstrap(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) 
     return Interval(value, float(low), float(high))
 
 
-def retrieval_ranks(
-    query_ND: torch.Tensor, pool_PD: torch.Tensor, answer_N: np.ndarray, excluded_N2: np.ndarray
-) -> np.ndarray:
+def retrieval_ranks(query_ND: torch.Tensor, pool_PD: torch.Tensor, answer_N: np.ndarray, excluded_N2: np.ndarray) -> np.ndarray:
     """Rank of each query's answer among the pool, best first, starting at 1; int64 [N].
 
     `pool_PD` is unit length (queries need not be: a query's scale does not reorder its pool);

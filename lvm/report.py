@@ -33,7 +33,8 @@ class Rows:
     def markdown(self) -> str:
         """For artifacts and reports."""
         lines = [f"**{self.title}**", "", "| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
-        return "\n".join([*lines, *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows)])
+        cells = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in self.rows)
+        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells)])
 
 
 def interval_text(interval: Mapping[str, float | None], sign: bool = False) -> str:

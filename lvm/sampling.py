@@ -84,7 +84,8 @@ class DiverseBatchSampler:
         position = begin[:, None] + np.arange(self.config.length + 1)
         valid = position[:, :-1] < end[:, None]
         rows = first[:, None] + np.minimum(position, end[:, None])
-        return Batch(rows, valid, self._cap(valid, docs, rng), docs, self._hard_negatives(first, self._positions[which] + 1, begin, end, rng))
+        anchors = self._cap(valid, docs, rng)
+        return Batch(rows, valid, anchors, docs, self._hard_negatives(first, self._positions[which] + 1, begin, end, rng))
 
     def _cap(self, valid: np.ndarray, docs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Keep at most `anchors_per_document` random positions of each document."""

@@ -125,7 +125,7 @@ class Trainer:
         self.statistics = encoder_statistics(dataset, device)
         self.model = build_predictor(config.model, self.statistics.mean, self.statistics.std).to(device)
         # Only floating-point values are averaged; the normalisation buffers never change.
-        self.weights = [p for p in self.model.parameters()]
+        self.weights: list[torch.Tensor] = list(self.model.parameters())
         self.average = [p.detach().clone() for p in self.weights]
         self.best = [p.detach().clone() for p in self.weights]
         self.optimizer = make_optimizer(self.model, config)
@@ -424,7 +424,7 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 
-def gradient_shares(parts: dict[str, torch.Tensor], weights: list[nn.Parameter]) -> dict[str, float]:
+def gradient_shares(parts: dict[str, torch.Tensor], weights: Sequence[torch.Tensor]) -> dict[str, float]:
     """Norm of each weighted term's gradient over that of the largest: who is steering."""
     norms = {}
     for name, part in parts.items():

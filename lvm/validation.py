@@ -4,12 +4,24 @@ from lvm.baselines import Baselines, fit_baselines
 from lvm.checkpoint import Checkpoint
 from lvm.corpus.dataset import Dataset
 from lvm.errors import InputError
-from lvm.evaluation import Evaluation, evaluate, reference
+from lvm.evaluation import Evaluation, Reference, evaluate, reference
 from lvm.windows import make_windows
 
 
-def validate(dataset: Dataset, checkpoint: Checkpoint, split: str = "test", context_length: int | None = None) -> Evaluation:
+def validate(
+    dataset: Dataset, checkpoint: Checkpoint, split: str = "test", context_length: int | None = None, ref: Reference | None = None
+) -> Evaluation:
     """Evaluate `checkpoint` on a split of `dataset` beside the baselines it was trained with.
+
+    `ref`, if given, is the `make_reference` of a model with the same data, context length and
+    baselines: models that are compared share one. Raises what `make_reference` raises.
+    """
+    found = ref or make_reference(dataset, checkpoint, split, context_length)
+    return evaluate(checkpoint.model, dataset, split, found, checkpoint.model.mean.device)
+
+
+def make_reference(dataset: Dataset, checkpoint: Checkpoint, split: str, context_length: int | None = None) -> Reference:
+    """The windows of `split` and the scores of the checkpoint's baselines on them.
 
     Raises `InputError` when the encoder recipes differ, when `split` would score documents that
     the model was trained on, or when another context length is asked of a foreign dataset, for
@@ -25,8 +37,7 @@ def validate(dataset: Dataset, checkpoint: Checkpoint, split: str = "test", cont
     device = checkpoint.model.mean.device
     length = context_length or config.train.context_length
     windows = make_windows(dataset, split, length, config.train.eval_windows, device)
-    found = reference(dataset, windows, _baselines(dataset, checkpoint, length, trained_here), device)
-    return evaluate(checkpoint.model, dataset, split, found, device)
+    return reference(dataset, windows, _baselines(dataset, checkpoint, length, trained_here), device)
 
 
 def _baselines(dataset: Dataset, checkpoint: Checkpoint, length: int, trained_here: bool) -> Baselines:

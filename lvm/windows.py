@@ -69,11 +69,11 @@ def leaked_rows(dataset: Dataset, split: str, device: torch.device) -> np.ndarra
     train = dataset.rows("train")
     leaked = np.isin(dataset.text_codes[rows], dataset.text_codes[train])
     queries = unit(dataset.vectors[rows], device)
-    for start in range(0, len(train), 16_384):
-        block = unit(dataset.vectors[train[start : start + 16_384]], device)
-        for first in range(0, len(rows), 8_192):
-            near = (queries[first : first + 8_192] @ block.T).amax(1) >= LEAKED_COSINE
-            leaked[first : first + 8_192] |= near.cpu().numpy()
+    for start in range(0, len(train), 8_192):
+        block = unit(dataset.vectors[train[start : start + 8_192]], device)
+        for first in range(0, len(rows), 4_096):
+            near = (queries[first : first + 4_096] @ block.T).amax(1) >= LEAKED_COSINE
+            leaked[first : first + 4_096] |= near.cpu().numpy()
     with replacing(cache) as temporary, temporary.open("wb") as file:
         np.save(file, rows[leaked], allow_pickle=False)
     return rows[leaked]
@@ -97,7 +97,10 @@ def make_windows(dataset: Dataset, split: str, context_length: int, size: int, d
     position = distinct - dataset.starts[docs]
     answer = np.flatnonzero(position >= context_length)
     if len(answer) < 2:
-        raise InputError(f"no document of split '{split}' has more than {context_length} chunks: give more or longer documents, or a smaller context_length")
+        raise InputError(
+            f"split '{split}' has no document with more than {context_length} chunks that can be scored: "
+            "give more or longer documents, or a smaller context_length"
+        )
     targets = distinct[answer]
     oldest = np.maximum(targets - EXCLUDED_BEFORE, dataset.starts[docs[answer]])
     excluded = np.stack([np.searchsorted(distinct, oldest), answer], 1)

@@ -10,7 +10,7 @@ from lvm.devices import resolve_device
 from lvm.encode.encoder import load_encoder
 from tasks.workspace import Workspace
 
-LOG_EVERY_CHUNKS = 16_384
+LOG_EVERY_CHUNKS = 8_192
 
 
 @task
@@ -22,7 +22,7 @@ def extract_documents(workspace: Workspace, sources: list[str], encoder: str, ma
     key = dataset_key(scan_sources(sources, max_docs).digest(), chunker, splits, loaded.recipe.id)
 
     def progress(done: int, total: int) -> None:
-        if done % LOG_EVERY_CHUNKS < 1024 or done == total:
+        if done % LOG_EVERY_CHUNKS == 0 or done == total:
             logger.info("encoded %s of %s chunks", f"{done:,}", f"{total:,}")
 
     made = extract(sources, workspace.datasets / key[:12], loaded, chunker, splits, max_docs, progress)

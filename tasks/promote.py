@@ -71,7 +71,7 @@ def _register(model: ValidatedModel, workspace: Workspace, promoted: bool) -> st
     example = golden["inputs"][:2]
     shape = (-1, -1, example.shape[2])
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), shape, "context")]),
+        inputs=Schema([TensorSpec(np.dtype(np.float32), shape)]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, shape[2]))]),
         params=ParamSchema([ParamSpec("output_type", "string", "decoder")]),
     )

@@ -15,9 +15,10 @@ from lvm.devices import resolve_device
 from lvm.diagnostics.gate import GateResult
 from lvm.diagnostics.model import model_gates
 from lvm.errors import InputError
+from lvm.evaluation import Reference
 from lvm.figures import evaluation_figures, save, training_figure
 from lvm.report import gate_rows, model_rows
-from lvm.validation import validate
+from lvm.validation import make_reference, validate
 from tasks.tracking import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
 
@@ -44,6 +45,7 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
     client = MlflowClient()
     data = open_dataset(dataset)
     evaluations, validated = {}, []
+    references: dict[str, Reference] = {}
     for model in models:
         try:
             checkpoint = load_checkpoint(model.path, resolve_device(device))
@@ -52,7 +54,9 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
             set_tags(model.run_id, {"lvm.gate": "fail"})
             fail(model.run_id, str(error))
             continue
-        found = {split: validate(data, checkpoint, split) for split in ("val", "test")}
+        # All models of one flow share dataset, context length and baselines, hence these too.
+        references = references or {split: make_reference(data, checkpoint, split) for split in ("val", "test")}
+        found = {split: validate(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
         gates = model_gates(checkpoint, found["val"])
         evaluations[model.arch] = found["test"]
         validated.append(

@@ -10,6 +10,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -224,7 +225,7 @@ def _encode(plan: _Plan, encoder: Encoder, metadata: dict[str, str], out: Path, 
         file = out / f"chunks-{number:05d}.parquet"
         part = plan.table.slice(start, SHARD_ROWS)
         if not _is_finished(file, metadata["lvm.key"], len(part)):
-            vectors = _encode_shard(part, encoder, lambda done, s=start: progress(s + done, total))
+            vectors = _encode_shard(part, encoder, partial(_advance, progress, start, total))
             values = {name: part.column(name) for name in part.column_names}
             values["split"] = pa.array(plan.row_splits[start : start + len(part)])
             values["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), encoder.recipe.dim)
@@ -238,9 +239,14 @@ def _encode(plan: _Plan, encoder: Encoder, metadata: dict[str, str], out: Path, 
                     use_dictionary=["doc_id", "source", "split"],
                 )
             encoded += len(part)
-        progress(start + len(part), total)
+        else:
+            progress(start + len(part), total)
         shards.append(Shard(file=file.name, rows=len(part), sha256=sha256_file(file)))
     return shards, encoded
+
+
+def _advance(progress: Progress, start: int, total: int, done: int) -> None:
+    progress(start + done, total)
 
 
 def _is_finished(file: Path, key: str, rows: int) -> bool:

@@ -94,7 +94,8 @@ class T5MeanEncoder:
         self.group = 32 * batch_size(device)
         weights = weights_sha256(folder, pattern="model*.safetensors")
         with _loading(name, folder):
-            self._model = T5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()
+            self._model = T5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
+            self._model.to(torch.device(device))  # type: ignore[arg-type]  (transformers' wrapper hides the signature)
             self._tokenize = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.tokenizer = plain_tokenizer(self._tokenize)
         self.dtype = str(dtype).removeprefix("torch.")

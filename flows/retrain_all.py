@@ -17,11 +17,10 @@ from prefect.futures import wait
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from lvm.config import ChunkerConfig
+from lvm.config import ChunkerConfig, train_config
 from lvm.corpus.dataset import read_manifest
 from lvm.devices import slots
 from lvm.errors import GateRefused, InputError
-from lvm.training import train_config
 from tasks.diagnose import diagnose_champion, diagnose_data, prepare_baselines
 from tasks.extract import extract_documents
 from tasks.promote import Promotion, promote_best

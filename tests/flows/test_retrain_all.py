@@ -1,0 +1,300 @@
+"""The whole flow, really run: documents to a champion, once more without work, and not at all on spoilt documents."""
+
+import contextlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.retrain_all import ARCHITECTURES, retrain_all
+from lvm.checkpoint import load_checkpoint
+from lvm.corpus.dataset import Dataset, open_dataset
+from lvm.errors import InputError
+from tasks.promote import Promotion
+from tests.lvm.test_cli import tree
+
+pytestmark = pytest.mark.slow
+
+# Large and long enough for all three to beat the baselines on these few documents.
+SETTINGS = ["model.width=128", "epochs=8"]
+
+
+@dataclass(frozen=True)
+class First:
+    """What the first run of the flow left behind."""
+
+    root: Path
+    promotion: Promotion
+    terminal: str
+    artifacts: dict[str, str]
+    flow_state: str
+
+    @property
+    def dataset(self) -> Dataset:
+        """The one dataset that it made."""
+        (folder,) = (self.root / "data").iterdir()
+        return open_dataset(folder)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Prefect server for the flows of this process; device leases apart from everyone else's."""
+    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("leases")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def first(server: None, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> First:
+    """The flow on the small corpus in an empty folder."""
+    root = tmp_path_factory.mktemp("root")
+    with contextlib.redirect_stdout(io.StringIO()) as terminal:
+        promotion = retrain_all(sources=[str(small_corpus)], settings=SETTINGS, device="cpu", root=root)
+    with get_client(sync_client=True) as client:
+        artifacts = {artifact.key: artifact.data for artifact in client.read_artifacts()}
+        (run,) = client.read_flow_runs()
+    return First(root, promotion, terminal.getvalue(), artifacts, run.state_name)
+
+
+def command(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`python -m flows.retrain_all` as a user types it, with a Prefect of its own."""
+    home = root.parent / f"{root.name}-home"
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    environment |= {"PREFECT_HOME": str(home), "TMPDIR": str(home / "tmp"), "COLUMNS": "200"}
+    words = [sys.executable, "-m", "flows.retrain_all", "--device", "cpu", "--root", str(root), *map(str, arguments)]
+    words += [f"--set={setting}" for setting in SETTINGS]
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def store(root: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{root / 'mlruns' / 'mlflow.db'}")
+
+
+def parents(root: Path) -> list[Any]:
+    """The flow's own MLflow runs, oldest first."""
+    client = store(root)
+    found = client.search_runs([client.get_experiment_by_name("lvm").experiment_id], order_by=["attributes.start_time ASC"])
+    return [run for run in found if MLFLOW_PARENT_RUN_ID not in run.data.tags]
+
+
+def children(root: Path, parent: Any) -> dict[str, Any]:
+    """The runs below one of them, by architecture."""
+    found = store(root).search_runs([parent.info.experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'")
+    assert len({run.info.run_name for run in found}) == len(found)
+    return {run.info.run_name: run for run in found}
+
+
+def files(root: Path, run: Any, folder: str = "") -> set[str]:
+    """Paths of a run's artifacts in one folder."""
+    return {file.path for file in store(root).list_artifacts(run.info.run_id, folder) if not file.is_dir}
+
+
+def logged(root: Path, run: Any, path: str) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        return json.loads(Path(store(root).download_artifacts(run.info.run_id, path, folder)).read_text(encoding="utf-8"))
+
+
+# The first run
+
+
+def test_flow_ends_with_a_champion_that_passed_every_gate(first):
+    assert first.flow_state == "Completed"
+    assert (first.promotion.promoted, first.promotion.version) == (True, "1")
+    assert first.promotion.challenger in ARCHITECTURES
+    (parent,) = parents(first.root)
+    gates = logged(first.root, children(first.root, parent)[first.promotion.challenger], "gates/model.json")["gates"]
+    assert [g["name"] for g in gates if not g["passed"]] == []
+    assert str(store(first.root).get_model_version_by_alias("lvm", "champion").version) == "1"
+
+
+def test_exported_champion_loads_without_mlflow_or_prefect(first):
+    checkpoint = load_checkpoint(first.root / "models" / "champion", torch.device("cpu"))
+    assert checkpoint.config.arch == first.promotion.challenger
+    assert checkpoint.config.dataset_digest == first.dataset.manifest.digest
+
+
+def test_three_runs_stand_under_one_parent_and_all_are_finished(first):
+    (parent,) = parents(first.root)
+    runs = children(first.root, parent)
+    assert set(runs) == set(ARCHITECTURES)
+    assert {parent.info.status, *(run.info.status for run in runs.values())} == {"FINISHED"}
+    digest = first.dataset.manifest.digest[:12]
+    for run in (parent, *runs.values()):
+        assert {i.dataset.digest for i in run.inputs.dataset_inputs} == {digest}
+        assert run.data.tags["lvm.dataset_digest"] == digest
+        assert run.data.tags["lvm.prefect_flow_run_id"] == parent.data.tags["lvm.prefect_flow_run_id"]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(arch, first):
+    (parent,) = parents(first.root)
+    run = children(first.root, parent)[arch]
+    assert (run.data.params["model.arch"], run.data.params["model.width"], run.data.params["epochs"]) == (arch, "128", "8")
+    assert run.data.tags["lvm.device"] == "cpu" and run.data.tags["lvm.gate"] in ("pass", "fail")
+    wanted = {"train/loss_infonce", "train/loss_regression", "val/cosine", "val/recall_at_5", "val/skill_cosine", "val/sigma_ratio"}
+    wanted |= {"val/effective_rank", "val/pairwise_cosine", "val/shuffle_drop", "best/cosine", "test/cosine", "test/skill_cosine"}
+    wanted |= {"val/skill_cosine_low", "val/baseline_ridge_cosine", "gate/mean_vector_baseline", "gate/collapse"}
+    assert wanted <= set(run.data.metrics)
+    curve = store(first.root).get_metric_history(run.info.run_id, "val/cosine")
+    assert len({point.step for point in curve}) >= 3
+    assert files(first.root, run, "figures") == {f"figures/{name}.png" for name in ("skill", "sigma", "ranks", "training")}
+    assert files(first.root, run, "evaluation") == {"evaluation/val.json", "evaluation/test.json"}
+    assert "card.md" in files(first.root, run)
+    gates = logged(first.root, run, "gates/model.json")["gates"]
+    assert {g["name"] for g in gates} >= {"reload_parity", "mean_vector_baseline", "moment_matching", "collapse"}
+    assert run.data.tags["lvm.gate"] == ("pass" if all(g["passed"] for g in gates) else "fail")
+    summary = logged(first.root, run, "evaluation/test.json")
+    assert run.data.metrics["test/cosine"] == pytest.approx(summary["metrics"]["cosine"]["value"])
+
+
+def test_parent_run_holds_what_was_asked_the_data_gates_the_figures_and_the_report(first, small_corpus):
+    (parent,) = parents(first.root)
+    assert json.loads(parent.data.params["sources"]) == [str(small_corpus)]
+    assert json.loads(parent.data.params["architectures"]) == ARCHITECTURES
+    assert all(setting in parent.data.params["settings"] for setting in SETTINGS)
+    assert all(g["passed"] for g in logged(first.root, parent, "gates/data.json")["gates"])
+    assert files(first.root, parent, "figures") == {f"figures/{name}.png" for name in ("skill", "sigma", "ranks", "training")}
+    assert "report.md" in files(first.root, parent)
+
+
+def test_terminal_ends_with_the_comparison_the_champion_and_the_next_command(first):
+    shown = " ".join(first.terminal.split())
+    assert "Models on test documents" in shown
+    for arch in ARCHITECTURES:
+        assert arch in shown
+    assert f"Champion: {first.promotion.challenger} (version 1): no champion stood" in shown
+    assert "Next: lvm validate" in shown and shown.index("Next:") > shown.index("Champion:")
+
+
+def test_prefect_keeps_gates_models_and_comparison_as_artifacts(first):
+    assert set(first.artifacts) == {"data-gates", "comparison", *(f"model-{arch}" for arch in ARCHITECTURES)}
+    assert "chunk_order" in first.artifacts["data-gates"]
+    assert "| skill over the best baseline |" in first.artifacts["model-lstm"]
+    assert f"{first.promotion.challenger} (champion)" in first.artifacts["comparison"]
+
+
+# The second run
+
+
+@pytest.fixture(scope="module")
+def second(first: First, small_corpus: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, dict[str, int]]]:
+    """The same again, as a real command; with the times of data and models before and after it."""
+
+    def times() -> dict[str, int]:
+        kept = [*(first.root / "data").rglob("*.parquet"), *(first.root / "runs").rglob("*.safetensors")]
+        kept += [*(first.root / "runs").rglob("metrics.jsonl"), *(first.root / "runs").rglob("config.json")]
+        return {str(file): file.stat().st_mtime_ns for file in kept}
+
+    before = times()
+    done = command(first.root, "--source", small_corpus)
+    return done, {"before": before, "after": times()}
+
+
+def test_second_run_succeeds_with_the_report_on_standard_output_alone(second):
+    done, _ = second
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.startswith("Models on test documents")
+    assert done.stdout.splitlines()[-1].startswith("Next: lvm validate ")
+    assert "Traceback" not in done.stderr
+
+
+def test_second_run_reuses_dataset_and_finished_trainings(second):
+    done, times = second
+    assert len(times["before"]) > 3 * 4
+    assert times["after"] == times["before"]
+    assert ", reused" in done.stderr
+
+
+def test_second_run_has_runs_of_its_own_with_the_whole_curves(first, second):
+    old, new = parents(first.root)
+    runs = {"old": children(first.root, old), "new": children(first.root, new)}
+    assert set(runs["new"]) == set(ARCHITECTURES)
+    assert {new.info.status, *(run.info.status for run in runs["new"].values())} == {"FINISHED"}
+    for arch in ARCHITECTURES:
+        curves = [store(first.root).get_metric_history(runs[age][arch].info.run_id, "train/loss") for age in ("old", "new")]
+        assert [(p.step, p.value) for p in curves[0]] == [(p.step, p.value) for p in curves[1]] != []
+
+
+def test_second_run_leaves_the_champion_and_says_why(first, second):
+    done, _ = second
+    assert "The champion is unchanged" in done.stdout and "it is the standing champion itself" in done.stdout
+    client = store(first.root)
+    assert [str(found.version) for found in client.search_model_versions("name = 'lvm'")] == ["1"]
+    gates = logged(first.root, parents(first.root)[1], "gates/champion.json")["gates"]
+    assert all(g["passed"] for g in gates)
+
+
+# What is refused
+
+
+@pytest.fixture(scope="module")
+def spoilt(first: First, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """The flow, as a real command, on every other document of the first run, its sentences shuffled."""
+    folder = tmp_path_factory.mktemp("spoilt")
+    dataset = first.dataset
+    shuffler = random.Random(0)
+    lines = []
+    for doc in range(0, len(dataset.doc_ids), 2):
+        sentences = dataset.texts(np.arange(dataset.starts[doc], dataset.starts[doc + 1]))
+        shuffler.shuffle(sentences)
+        lines.append(json.dumps({"doc_id": dataset.doc_ids[doc], "text": "\n".join(sentences)}))
+    (folder / "shuffled.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return command(folder / "root", "--source", folder / "shuffled.jsonl"), folder / "root"
+
+
+def test_spoilt_documents_end_the_command_with_3_and_the_reason(spoilt):
+    done, _ = spoilt
+    assert done.returncode == 3, done.stderr[-3000:]
+    (sentence,) = (line for line in done.stderr.splitlines() if line.startswith("retrain-all: "))
+    assert sentence.startswith("retrain-all: chunk_order: ") and "The order of chunks was lost" in sentence
+
+
+def test_nothing_is_trained_on_spoilt_documents(spoilt):
+    done, root = spoilt
+    assert done.stdout == ""
+    assert not (root / "models").exists()
+    assert [file for file in tree(root) if file.startswith("runs/")] == []
+
+
+def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):
+    _, root = spoilt
+    (parent,) = parents(root)
+    assert parent.info.status == "FAILED"
+    assert parent.data.tags["lvm.gate"] == "fail"
+    assert parent.data.tags[MLFLOW_RUN_NOTE].startswith("GateRefused: chunk_order: ")
+    assert children(root, parent) == {}
+    verdicts = {g["name"]: g["passed"] for g in logged(root, parent, "gates/data.json")["gates"]}
+    assert verdicts["chunk_order"] is False and verdicts["duplicates"] is True
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"architectures": ["lstm", "rnn"]}, "model.arch"),
+        ({"architectures": ["lstm", "lstm"]}, "each architecture once"),
+        ({"architectures": []}, "each architecture once"),
+        ({"settings": ["model.widht=64"]}, "unknown field 'model.widht'"),
+        ({"device": "cuda:99"}, "is not on this machine"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_any_work(asked, says, server, small_corpus, tmp_path):
+    with pytest.raises(InputError, match=says):
+        retrain_all(**{"sources": [str(small_corpus)], "device": "cpu", "root": tmp_path, **asked})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,149 @@
+"""A table says the same in a terminal and in a report, and nothing in it is taken for markup."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from lvm.checkpoint import load_checkpoint
+from lvm.corpus.dataset import Dataset
+from lvm.diagnostics.data import data_gates
+from lvm.diagnostics.gate import GateResult, verdict
+from lvm.report import BASELINE_METRICS, Rows, comparison_rows, gate_rows, interval_text, model_rows
+from lvm.validation import validate
+from tests.lvm.test_training import trained
+
+
+@pytest.fixture(scope="module")
+def summaries(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Summaries on val (with intervals) and on test (too few documents for them)."""
+    checkpoint = load_checkpoint(trained(dataset), torch.device("cpu"))
+    return {split: validate(dataset, checkpoint, split).summary() for split in ("val", "test")}
+
+
+def printed(rows: Rows, width: int = 400) -> list[str]:
+    """Lines in a terminal of that width."""
+    console = Console(file=io.StringIO(), width=width, no_color=True)
+    console.print(rows.rich())
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def terminal_cells(rows: Rows) -> list[list[str]]:
+    """Header and rows as a terminal shows them."""
+    return [[cell.strip() for cell in line.replace("┃", "│").split("│")[1:-1]] for line in printed(rows) if line.startswith(("┃", "│"))]
+
+
+def markdown_cells(rows: Rows) -> list[list[str]]:
+    """Header and rows as a Markdown reader finds them."""
+    found: list[list[str]] = []
+    for token in MarkdownIt().enable("table").parse(rows.markdown()):
+        if token.type == "tr_open":
+            found.append([])
+        elif token.type == "inline" and found:
+            found[-1].append("".join(child.content for child in token.children or []).strip())
+    return found
+
+
+def every_table(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> list[Rows]:
+    models = {"lstm": summaries["val"], "gru": summaries["val"]}
+    return [
+        gate_rows(data_gates(dataset)),
+        model_rows(summaries["val"], "lstm"),
+        model_rows(summaries["test"], "lstm"),
+        comparison_rows(models, {"lstm": True, "gru": False}, "lstm"),
+    ]
+
+
+def test_terminal_and_markdown_hold_the_same_cells(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> None:
+    for rows in every_table(summaries, dataset):
+        expected = [list(rows.columns), *map(list, rows.rows)]
+        assert all(len(row) == len(rows.columns) for row in rows.rows)
+        assert terminal_cells(rows) == expected
+        assert markdown_cells(rows) == expected
+        assert rows.title in printed(rows)[0]
+        assert rows.markdown().startswith(f"**{rows.title}**\n\n|")
+
+
+def test_too_few_documents_is_shown_in_brackets(summaries: dict[str, dict[str, Any]]) -> None:
+    rows = model_rows(summaries["test"], "lstm")
+    value = summaries["test"]["metrics"]["cosine"]["value"]
+    for cells in (terminal_cells(rows), markdown_cells(rows)):
+        assert cells[1][1] == f"{value:.4f} [too few documents]"
+
+
+@pytest.mark.parametrize("text", ["[bold]x[/bold]", "[/]", "[red", "a | b", "[link=http://x]y", "back\\slash", "two\nlines"])
+def test_no_text_is_taken_for_markup(text: str) -> None:
+    rows = Rows(f"at {text}", ["name", "value [b]"], [[text, "1"]])
+    terminal, markdown = terminal_cells(rows), markdown_cells(rows)
+    assert terminal[0] == markdown[0] == ["name", "value [b]"]
+    shown = text.split("\n")
+    assert [row[0] for row in terminal[1:]] == shown
+    assert len(markdown) == 2 and markdown[1][1] == "1", "a row stays a row"
+    assert " ".join(printed(rows)[: len(shown)]).split() == ["at", *text.split()]
+    if "\\" not in text:
+        assert markdown[1][0] == " ".join(shown)
+
+
+def test_a_narrow_terminal_folds_and_loses_nothing(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> None:
+    rows = gate_rows(data_gates(dataset))
+    lines = printed(rows, width=80)
+    assert max(map(len, lines)) <= 80
+    folded = "".join(line.split("│")[-2].strip() for line in lines if line.startswith("│"))
+    for row in rows.rows:
+        assert row[-1].replace(" ", "") in folded.replace(" ", "")
+
+
+def test_intervals_read_as_value_and_ends() -> None:
+    assert interval_text({"value": 0.25, "low": 0.2, "high": 0.3}) == "0.2500 [0.2000, 0.3000]"
+    assert interval_text({"value": 0.25, "low": -0.2, "high": 0.3}, sign=True) == "+0.2500 [-0.2000, +0.3000]"
+    assert interval_text({"value": 0.25, "low": None, "high": None}, sign=True) == "+0.2500 [too few documents]"
+
+
+def test_gates_show_verdict_value_threshold_and_reason() -> None:
+    gates: list[GateResult] = [
+        verdict("first", 0.1234567, 0.5, False, "all well"),
+        verdict("second", 3e-5, 1e-4, False, "look here", warned=True),
+        verdict("third", 12345.678, 0.5, True, "no"),
+    ]
+    assert gate_rows(gates).rows == [
+        ["first", "pass", "0.1235", "0.5", "all well"],
+        ["second", "WARN", "3e-05", "0.0001", "look here"],
+        ["third", "FAIL", "1.235e+04", "0.5", "no"],
+    ]
+
+
+def test_a_model_stands_above_every_baseline_with_chance_and_pool_in_the_title(summaries: dict[str, dict[str, Any]]) -> None:
+    summary = summaries["val"]
+    rows = model_rows(summary, "lstm")
+    assert rows.rows[0] == ["lstm", *(interval_text(summary["metrics"][name]) for name in BASELINE_METRICS)]
+    baselines = rows.rows[1:-1]
+    assert {row[0] for row in baselines} == set(summary["baselines"])
+    assert [float(row[1]) for row in baselines] == sorted((float(row[1]) for row in baselines), reverse=True)
+    for name, *values in baselines:
+        assert values == [f"{summary['baselines'][name][metric]:.4f}" for metric in BASELINE_METRICS]
+    assert rows.rows[-1][1] == f"{interval_text(summary['metrics']['skill_cosine'], True)} over {summary['best_baseline']['cosine']}"
+    pool = summary["pool"]
+    for part in (
+        f"{pool['queries']} windows",
+        f"pool {pool['size']}",
+        pool["sha256"][:8],
+        f"chance R@5 {pool['chance_recall_at_5']:.4f}",
+        "context 3",
+    ):
+        assert part in rows.title
+
+
+def test_a_comparison_marks_the_champion_and_shows_each_metrics_best_baseline(summaries: dict[str, dict[str, Any]]) -> None:
+    summary = summaries["val"]
+    rows = comparison_rows({"lstm": summary, "gru": summary}, {"lstm": True, "gru": False}, "gru")
+    assert [row[0] for row in rows.rows[:2]] == ["lstm", "gru (champion)"]
+    assert [row[-1] for row in rows.rows[:2]] == ["pass", "FAIL"]
+    for row, metric, column in zip(rows.rows[2:], ("cosine", "recall_at_5"), (1, 3), strict=True):
+        best = summary["best_baseline"][metric]
+        assert row[0] == f"best baseline for {metric}: {best}"
+        assert [cell for cell in row[1:] if cell] == [row[column]] == [f"{summary['baselines'][best][metric]:.4f}"]
+        assert list(rows.columns)[column] == metric
+    assert not [row for row in comparison_rows({"lstm": summary}, {"lstm": True}, None).rows if "champion" in row[0]]

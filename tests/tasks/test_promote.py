@@ -1,0 +1,182 @@
+"""The registry: who becomes challenger and champion, what is refused, and what the champion answers once it is loaded."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from prefect.logging import disable_run_logger
+
+from lvm.checkpoint import load_checkpoint
+from lvm.config import train_config
+from lvm.corpus.dataset import Dataset
+from lvm.diagnostics.model import model_gates
+from lvm.training import train
+from lvm.validation import validate
+from tasks.promote import Promotion, promote_best
+from tasks.tracking import MODEL, child_run, connect, parent_run
+from tasks.train import TrainedModel
+from tasks.validate import ValidatedModel
+from tasks.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace with a store of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        workspace = Workspace(root=tmp_path_factory.mktemp("workspace"))
+        connect(workspace)
+        yield workspace
+
+
+def measured(workspace: Workspace, dataset: Dataset, name: str, *settings: str) -> ValidatedModel:
+    """A small model, really trained, measured and held against the gates."""
+    cpu = torch.device("cpu")
+    config = train_config("lstm", dataset.dim, ["model.width=64", "context_length=2", *settings])
+    train(config, dataset, workspace.runs / name, cpu)
+    with parent_run(workspace, "parent", {}, {}) as parent:
+        run = child_run(parent, name, config.model_dump(), {}, dataset.manifest)
+        MlflowClient().set_terminated(run, "FINISHED")
+    checkpoint = load_checkpoint(workspace.runs / name, cpu)
+    found = validate(dataset, checkpoint, "val")
+    gates = [gate.as_json() for gate in model_gates(checkpoint, found)]
+    trained = TrainedModel(arch="lstm", path=workspace.runs / name, run_id=run)
+    return ValidatedModel(trained=trained, val=found.summary(), test=validate(dataset, checkpoint, "test").summary(), gates=gates)
+
+
+def cleared(model: ValidatedModel) -> ValidatedModel:
+    """The model as if it had passed: what is tested here is what follows from a verdict, and a model that passes takes longer to train."""
+    return model.model_copy(update={"gates": [gate | {"passed": True, "severity": "ok"} for gate in model.gates]})
+
+
+@pytest.fixture(scope="module")
+def weak(workspace: Workspace, dataset: Dataset) -> ValidatedModel:
+    """A model that has hardly begun to learn; its gates refuse it."""
+    return measured(workspace, dataset, "weak", "epochs=1", "learning_rate=1e-7")
+
+
+@pytest.fixture(scope="module")
+def strong(workspace: Workspace, dataset: Dataset) -> ValidatedModel:
+    """A model clearly better than `weak` on the same documents."""
+    return measured(workspace, dataset, "strong", "epochs=3")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a call of the task answered, and how it left registry and link."""
+
+    outcome: Promotion
+    aliases: dict[str, str]
+    versions: list[str]
+    champion: str | None
+
+
+def promote(workspace: Workspace, dataset: Dataset, *models: ValidatedModel) -> Step:
+    """Run the task's own function; a champion that is there stands."""
+    with disable_run_logger():
+        outcome = promote_best.fn(list(models), dataset.path, workspace, workspace.champion.exists(), "cpu")
+    versions = sorted(str(found.version) for found in MlflowClient().search_model_versions(f"name = '{MODEL}'"))
+    aliases = MlflowClient().get_registered_model(MODEL).aliases if versions else {}
+    champion = workspace.champion.resolve().name if workspace.champion.exists() else None
+    return Step(outcome, {alias: str(version) for alias, version in aliases.items()}, versions, champion)
+
+
+@pytest.fixture(scope="module")
+def life(workspace: Workspace, dataset: Dataset, weak: ValidatedModel, strong: ValidatedModel) -> dict[str, Step]:
+    """A registry's life: each step begins where the one before it ended."""
+    other = strong.model_copy(update={"trained": strong.trained.model_copy(update={"arch": "transformer"})})
+    return {
+        "barred": promote(workspace, dataset, weak),
+        "first": promote(workspace, dataset, cleared(weak)),
+        "again": promote(workspace, dataset, cleared(weak)),
+        "better": promote(workspace, dataset, cleared(strong)),
+        "worse": promote(workspace, dataset, other, cleared(weak)),
+    }
+
+
+def test_model_that_fails_a_gate_is_never_registered(life, weak):
+    step = life["barred"]
+    assert not weak.passed
+    assert (step.outcome.challenger, step.outcome.promoted, step.outcome.version) == (None, False, None)
+    assert "no model passed its gates" in step.outcome.reason and "mean_vector_baseline" in step.outcome.reason
+    assert (step.aliases, step.versions, step.champion) == ({}, [], None)
+
+
+def test_first_model_that_passes_becomes_challenger_and_champion(life, workspace, weak):
+    step = life["first"]
+    assert (step.outcome.challenger, step.outcome.promoted, step.outcome.version) == ("lstm", True, "1")
+    assert (step.aliases, step.champion) == ({"challenger": "1", "champion": "1"}, "weak-v1")
+    published = workspace.root / "models" / "versions" / "weak-v1"
+    for name in ("config.json", "model.safetensors", "golden.safetensors", "baselines.safetensors", "card.md"):
+        assert (published / name).read_bytes() == (weak.trained.path / name).read_bytes()
+
+
+def test_same_model_again_is_neither_registered_nor_promoted(life):
+    step = life["again"]
+    assert (step.outcome.challenger, step.outcome.promoted, step.outcome.version) == ("lstm", False, None)
+    assert "the standing champion itself" in step.outcome.reason
+    assert (step.aliases, step.versions, step.champion) == ({"challenger": "1", "champion": "1"}, ["1"], "weak-v1")
+
+
+def test_better_model_replaces_the_champion_on_paired_documents(life, workspace, strong):
+    step = life["better"]
+    assert (step.outcome.promoted, step.outcome.version) == (True, "2")
+    assert "paired by document: +" in step.outcome.reason
+    assert (step.aliases, step.champion) == ({"challenger": "2", "champion": "2"}, "strong-v2")
+    assert workspace.champion.is_symlink()
+    assert (workspace.root / "models" / "versions" / "weak-v1" / "config.json").is_file(), "what served before is still there to go back to"
+    run = MlflowClient().get_run(strong.trained.run_id)
+    assert run.info.status == "FINISHED"
+    assert (run.data.tags["lvm.version"], run.data.tags["lvm.promoted"]) == ("2", "true")
+    card = (strong.trained.path / "card.md").read_text(encoding="utf-8")
+    assert MlflowClient().get_model_version(MODEL, "2").description == card[:5000]
+
+
+def test_worse_model_is_challenger_though_a_barred_one_is_better_and_the_champion_stays(life, weak):
+    step = life["worse"]
+    assert (step.outcome.challenger, step.outcome.promoted, step.outcome.version) == ("lstm", False, "3")
+    assert "paired by document: -" in step.outcome.reason
+    assert (step.aliases, step.champion) == ({"challenger": "3", "champion": "2"}, "strong-v2")
+    assert MlflowClient().get_run(weak.trained.run_id).data.tags["lvm.promoted"] == "false"
+
+
+def test_registered_champion_reproduces_the_golden_predictions_without_this_checkout_or_pickle(life, workspace, strong, tmp_path):
+    words = """
+import json, sys
+import mlflow, numpy as np
+from safetensors.numpy import load_file
+model = mlflow.pyfunc.load_model("models:/lvm@champion")
+golden = load_file(sys.argv[1])
+answers = {"default": model.predict(golden["inputs"])}
+answers |= {kind: model.predict(golden["inputs"], params={"output_type": kind}) for kind in ("decoder", "cosine")}
+heads = {"default": "y_dec", "decoder": "y_dec", "cosine": "y_cos"}
+print(json.dumps({kind: float(np.abs(found - golden[heads[kind]]).max()) for kind, found in answers.items()}))
+try:
+    model.predict(golden["inputs"], params={"output_type": "text"})
+except ValueError as error:
+    print(error)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{workspace.mlruns / 'mlflow.db'}",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    command = [sys.executable, "-c", words, str((strong.trained.path / "golden.safetensors").resolve())]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    differences, refusal = done.stdout.splitlines()[-2:]
+    assert set(json.loads(differences)) == {"default", "decoder", "cosine"}
+    assert max(json.loads(differences).values()) <= 1e-4
+    assert "expected 'decoder' or 'cosine'" in refusal
+
+
+def test_nothing_that_was_registered_is_pickled(life, workspace):
+    kept = [file for file in (workspace.mlruns / "artifacts").rglob("*") if file.is_file()]
+    assert any(file.name == "model.safetensors" for file in kept)
+    assert [file for file in kept if file.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")] == []

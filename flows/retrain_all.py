@@ -47,6 +47,8 @@ def retrain_all(
 ) -> Promotion:
     """Extract documents, refuse what cannot work, train the models in parallel, compare, promote.
 
+    Raises `GateRefused` when a gate on the data fails, or no model passes its own.
+
     Args:
         sources: builtin:sotu, folders of .txt/.md, .jsonl[.gz] or .parquet files.
         encoder: minilm, gtr-t5-base or sentence-transformers:<name or folder>.
@@ -80,6 +82,8 @@ def retrain_all(
 
         promotion = promote_best(models, dataset, workspace, champion_stands, device)
         write_report(models, promotion, workspace, dataset, run)
+        if promotion.challenger is None:
+            raise GateRefused(promotion.reason)
         return promotion
 
 
@@ -87,6 +91,7 @@ def main(
     source: Annotated[list[str], typer.Option(help="Repeatable; see 'lvm extract --help'.")] = ["builtin:sotu"],  # noqa: B006
     encoder: Annotated[str, typer.Option(help="Encoder recipe.")] = "minilm",
     max_docs: Annotated[int | None, typer.Option(min=2, help="A fixed sample of so many documents.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Token budget of a chunk.")] = ChunkerConfig().max_tokens,
     arch: Annotated[list[str], typer.Option(help="Repeatable.")] = ARCHITECTURES,
     setting: Annotated[list[str], typer.Option("--set", help="Field of TrainConfig, as epochs=20; repeatable.")] = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
@@ -95,7 +100,7 @@ def main(
 ) -> None:
     """Run the flow here and now, without a server to start."""
     try:
-        retrain_all(source, encoder, max_docs, architectures=arch, settings=setting, device=device, fresh=fresh, root=root)
+        retrain_all(source, encoder, max_docs, max_tokens, architectures=arch, settings=setting, device=device, fresh=fresh, root=root)
     except (InputError, GateRefused) as error:
         print(f"retrain-all: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

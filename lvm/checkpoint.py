@@ -22,7 +22,7 @@ from lvm.baselines import Baselines
 from lvm.config import Config, GateThresholds, TrainConfig, parse
 from lvm.durable import replacing, sha256_file, write_json, write_text
 from lvm.encode.recipe import EncoderRecipe
-from lvm.errors import InputError
+from lvm.errors import GateRefused, InputError
 from lvm.models import Predictor, build_predictor
 
 FORMAT = 1
@@ -152,8 +152,9 @@ def read_config(path: Path) -> CheckpointConfig:
 def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThresholds().parity) -> Checkpoint:
     """Load a model and reproduce its golden predictions.
 
-    Raises `InputError` when a file is missing or altered, when the weights do not fit the
-    declared architecture, or when a golden prediction differs by more than `tolerance`.
+    Raises `InputError` when a file is missing or altered or the weights do not fit the declared
+    architecture, and `GateRefused` (the gate `reload_parity`) when a golden prediction differs by
+    more than `tolerance`.
     """
     config = read_config(path)
     for name in FILES:
@@ -172,5 +173,5 @@ def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThr
     parity = float(torch.cat([y_dec - golden["y_dec"], y_cos - golden["y_cos"]]).abs().max())
     if not parity <= tolerance:  # also when it is NaN
         difference = f"golden predictions differ by {parity:.2g}, over {tolerance:g}"
-        raise InputError(f"{path}: {difference}: these are not the weights or not the code of this model; train it again")
+        raise GateRefused(f"reload_parity: {path}: {difference}: these are not the weights or not the code of this model; train it again")
     return Checkpoint(path, config, model, Baselines.load(path / "baselines.safetensors"), parity)

@@ -52,8 +52,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def publish_folder(source: Path, link: Path, version: str) -> Path:
+def publish_folder(source: Path, link: Path, version: str, leave_out: str = "") -> Path:
     """Copy the folder `source` to `versions/<version>` beside `link`, then point `link` at the copy.
+
+    `leave_out` names an entry of the folder that is not published.
 
     The link is replaced by one rename, so a reader of `link` finds the old folder or the new
     one, never a mixture and never nothing. Returns the folder now published.
@@ -61,7 +63,7 @@ def publish_folder(source: Path, link: Path, version: str) -> Path:
     target = link.parent / "versions" / version
     if not target.exists():
         temporary = target.with_name(f".{version}.{uuid.uuid4().hex[:8]}.tmp")
-        shutil.copytree(source, temporary)
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(leave_out))
         for file in temporary.rglob("*"):
             sync(file)
         os.replace(temporary, target)

@@ -69,6 +69,7 @@ class Trainer:
             raise InputError(f"split 'train' of dataset {dataset.path} is empty: give more documents (ten or more)")
         if not any(getattr(config.loss, name) for name in TERMS):
             raise InputError(f"every loss weight is 0: give one of {', '.join(f'loss.{name}' for name in TERMS)} a value")
+        dataset.require_finite()
         self.config, self.dataset, self.out, self.device = config, dataset, out, device
         self.on_event = on_event
         self.key = run_key(config, dataset)

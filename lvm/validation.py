@@ -34,6 +34,7 @@ def make_reference(dataset: Dataset, checkpoint: Checkpoint, split: str, context
         raise InputError(f"field 'split' is {split!r}; expected val, test or all")
     if split == "all" and trained_here:
         raise InputError("split 'all' holds the documents that this model was trained on: give --split test, or other documents")
+    dataset.require_finite()
     device = checkpoint.model.mean.device
     length = context_length or config.train.context_length
     windows = make_windows(dataset, split, length, config.train.eval_windows, device)

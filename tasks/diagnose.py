@@ -14,7 +14,7 @@ from lvm.devices import resolve_device
 from lvm.diagnostics.data import data_gates
 from lvm.diagnostics.gate import require
 from lvm.diagnostics.model import model_gates
-from lvm.errors import InputError
+from lvm.errors import GateRefused, InputError
 from lvm.report import gate_rows
 from lvm.validation import validate
 from tasks.tracking import log_dataset, log_metrics, set_tags
@@ -57,7 +57,7 @@ def diagnose_champion(workspace: Workspace, dataset: Path, run_id: str, device: 
         return False
     try:
         checkpoint = load_checkpoint(workspace.champion.resolve(), resolve_device(device))
-    except InputError as error:
+    except (InputError, GateRefused) as error:
         get_run_logger().warning("the champion does not load and will be replaced: %s", error)
         return False
     results = model_gates(checkpoint, validate(open_dataset(dataset), checkpoint, "val"))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file
 
 import lvm
-from lvm.checkpoint import load_checkpoint
+from lvm.checkpoint import FILES, load_checkpoint
 from lvm.corpus.dataset import open_dataset
 from lvm.devices import resolve_device
 from lvm.durable import publish_folder
@@ -60,7 +60,7 @@ def promote_best(models: list[ValidatedModel], dataset: Path, workspace: Workspa
         promoted, reason = True, "no champion stood that passes its gates"
     version = _register(best, workspace, promoted)
     if promoted:
-        published = publish_folder(best.trained.path, workspace.champion, f"{best.trained.path.name}-v{version}")
+        published = publish_folder(best.trained.path, workspace.champion, f"{best.trained.path.name}-v{version}", leave_out="training")
         get_run_logger().info("champion: %s at %s (%s)", best.trained.arch, published, reason)
     return Promotion(challenger=best.trained.arch, promoted=promoted, version=version, reason=reason)
 
@@ -79,7 +79,7 @@ def _register(model: ValidatedModel, workspace: Workspace, promoted: bool) -> st
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).parent / "pyfunc_model.py"),
-            artifacts={"checkpoint": str(model.trained.path.resolve())},
+            artifacts={name: str((model.trained.path / name).resolve()) for name in ("config.json", *FILES)},
             code_paths=[str(Path(lvm.__file__).parent)],
             signature=signature,
             input_example=example,

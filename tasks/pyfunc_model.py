@@ -19,7 +19,7 @@ class NextChunk(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the checkpoint among the artifacts; its golden predictions are reproduced first."""
-        self.model = load_checkpoint(Path(context.artifacts["checkpoint"]), torch.device("cpu")).model
+        self.model = load_checkpoint(Path(context.artifacts["config.json"]).parent, torch.device("cpu")).model
 
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Predict the next chunk. `params["output_type"]`: 'decoder' or 'cosine'."""

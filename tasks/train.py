@@ -18,7 +18,7 @@ from lvm.corpus.dataset import read_manifest
 from lvm.devices import lease
 from lvm.durable import digest_json
 from lvm.errors import InputError
-from tasks.tracking import MetricsRelay, child_run, failing, set_tags
+from tasks.tracking import MetricsRelay, child_run, connect, failing, set_tags
 from tasks.workspace import Workspace
 
 RELAY_SECONDS = 2.0
@@ -34,9 +34,13 @@ class TrainedModel(BaseModel):
     run_id: str
 
 
+class TrainerFailed(RuntimeError):
+    """The trainer ended by itself, for a reason that another attempt would meet again."""
+
+
 async def _worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """A trainer that was killed resumes; bad input stays bad."""
-    return not isinstance(await state.aresult(raise_on_failure=False), InputError)
+    """A trainer that was killed resumes; bad input stays bad, and a loss that diverged diverges."""
+    return not isinstance(await state.aresult(raise_on_failure=False), InputError | TrainerFailed)
 
 
 @task(retries=2, retry_delay_seconds=1, retry_condition_fn=_worth_retrying, task_run_name="train-{arch}")
@@ -49,6 +53,7 @@ def train_model(
     process and ends when the pipe does, so it never outlives its flow. Each attempt is an MLflow
     run of its own: that of a killed trainer ends FAILED, the next one shows the whole curve.
     """
+    connect(workspace)  # a task runner may have put this task into another process
     manifest = read_manifest(dataset)
     config = train_config(arch, manifest.recipe.dim, settings)
     out = workspace.runs / f"{arch}-{digest_json([config.model_dump(), manifest.digest])[:12]}"
@@ -91,4 +96,6 @@ def _run_trainer(command: list[str], out: Path, threads: int, relay: MetricsRela
     if process.returncode:
         words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         message = f"trainer ended with {process.returncode}: {' '.join(words)} (whole log: {log})"
-        raise InputError(message) if process.returncode == 2 else RuntimeError(message)
+        if process.returncode < 0:
+            raise RuntimeError(message)  # a signal: the next attempt goes on
+        raise InputError(message) if process.returncode == 2 else TrainerFailed(message)

@@ -14,7 +14,7 @@ from lvm.corpus.dataset import open_dataset
 from lvm.devices import resolve_device
 from lvm.diagnostics.gate import GateResult
 from lvm.diagnostics.model import model_gates
-from lvm.errors import InputError
+from lvm.errors import GateRefused, InputError
 from lvm.evaluation import Reference
 from lvm.figures import evaluation_figures, save, training_figure
 from lvm.report import gate_rows, model_rows
@@ -49,7 +49,7 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
     for model in models:
         try:
             checkpoint = load_checkpoint(model.path, resolve_device(device))
-        except InputError as error:  # reload_parity's own refusal: the model is barred, its siblings go on
+        except (InputError, GateRefused) as error:  # the model is barred, its siblings go on
             get_run_logger().error("%s does not reload: %s", model.arch, error)
             set_tags(model.run_id, {"lvm.gate": "fail"})
             fail(model.run_id, str(error))
@@ -70,7 +70,7 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
             model.run_id, str(save(training_figure({model.arch: _metrics_file(model)}), folder / "training.png")), "figures"
         )
     if not validated:
-        raise InputError("no model could be reloaded; see the log above")
+        raise GateRefused("no model could be reloaded; see the log above")
     together = evaluation_figures(evaluations, figures)
     together.append(save(training_figure({m.arch: _metrics_file(m) for m in models}), figures / "training.png"))
     for file in together:

@@ -176,6 +176,19 @@ class Dataset:
         wanted[self.docs(split)] = True
         return np.flatnonzero(wanted[self.row_doc])
 
+    def require_finite(self) -> None:
+        """Raise `InputError` naming the documents when a vector is zero or not finite.
+
+        Opening does not look, so that the gate `duplicates` can; training and validation do.
+        """
+        bad: list[int] = []
+        for start in range(0, self.n_rows, 65_536):
+            norms = np.linalg.norm(self.vectors[start : start + 65_536], axis=1)
+            bad += (start + np.flatnonzero(~np.isfinite(norms) | (norms == 0))).tolist()
+        if bad:
+            names = sorted({self.doc_ids[self.row_doc[row]] for row in bad})[:5]
+            raise InputError(f"dataset {self.path}: {len(bad)} vectors are zero or not finite, in {names}: extract again")
+
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """Texts of the given rows."""
         return self.table.column("text").take(pa.array(rows, pa.int64())).to_pylist()
@@ -232,7 +245,7 @@ def open_dataset(path: Path) -> Dataset:
     unknown = set(pc.unique(table.column("split")).to_pylist()) - set(SPLITS)
     if unknown:
         raise InputError(f"dataset {path}: column 'split' holds {sorted(map(str, unknown))}; expected {SPLITS}")
-    cache = path / "derived" / f"{manifest.digest[:12]}-vectors.f32"
+    cache = path / "derived" / f"{manifest.digest[:12]}-v{DERIVED_VERSION}-vectors.f32"
     shape = (len(table), manifest.recipe.dim)
     if not cache.is_file() or cache.stat().st_size != shape[0] * shape[1] * 4:
         _write_vectors(files, cache, manifest.recipe.dim)

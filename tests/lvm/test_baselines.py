@@ -31,6 +31,7 @@ class TableEncoder:
     """An encoder that looks its vectors up, so that a dataset can follow a known law."""
 
     dtype = "float32"
+    group = 1024
 
     def __init__(self, vectors: Mapping[str, np.ndarray]) -> None:
         self.vectors = vectors

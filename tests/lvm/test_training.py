@@ -182,6 +182,14 @@ def test_run_killed_during_its_export_exports_the_same_again(dataset: Dataset, t
     assert what_repeats(tmp_path / "run") == what_repeats(whole)
 
 
+def test_run_whose_loss_reaches_one_head_alone_resumes_too(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(dataset, "epochs=2", "loss.infonce=0", "loss.variance=0")  # nothing trains y_cos
+    train(config, dataset, tmp_path / "whole", CPU)
+    killed_after(dataset, tmp_path / "killed", 4, config)
+    train(config, dataset, tmp_path / "killed", CPU, resume=True)
+    assert what_repeats(tmp_path / "killed") == what_repeats(tmp_path / "whole")
+
+
 def test_line_of_metrics_that_a_kill_cut_short_is_written_again(dataset: Dataset, unfinished: Path) -> None:
     file = unfinished / "training" / "metrics.jsonl"
     with file.open("a", encoding="utf-8") as lines:

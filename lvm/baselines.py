@@ -4,6 +4,7 @@ Two of them are strong, one for each head: ridge regression for the cosine, the 
 exponentially weighted mean for retrieval. A model is compared with the best of all, per metric.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,9 @@ class Baselines:
 
     def save(self, path: Path) -> None:
         """Write as safetensors, durably."""
-        metadata = {"context_length": str(self.context_length), "penalty": repr(self.penalty)}
-        metadata |= {f"decay.{name}": repr(decay) for name, decay in self.decays.items()}
+        # One JSON string: safetensors writes several entries in an order of its own.
+        fitted = {"context_length": self.context_length, "penalty": self.penalty, "decays": self.decays}
+        metadata = {"fitted": json.dumps(fitted, sort_keys=True)}
         with replacing(path) as temporary:
             save_file({"mean": self.mean.contiguous(), "ridge": self.ridge.contiguous()}, temporary, metadata)
 
@@ -74,11 +76,7 @@ class Baselines:
         """Read what `save` wrote; `InputError` when the file is missing or not one of ours."""
         try:
             with safe_open(path, "pt") as file:
-                metadata = file.metadata()
-                decays = {k.removeprefix("decay."): float(v) for k, v in metadata.items() if k.startswith("decay.")}
-                return cls(
-                    int(metadata["context_length"]), file.get_tensor("mean"), file.get_tensor("ridge"), decays, float(metadata["penalty"])
-                )
+                return cls(mean=file.get_tensor("mean"), ridge=file.get_tensor("ridge"), **json.loads(file.metadata()["fitted"]))
         except Exception as error:  # safetensors raises its own kinds, a missing key another
             raise InputError(f"{path} is not a baselines file ({error}): train the model again") from error
 
@@ -137,8 +135,8 @@ def _fit_ridge(dataset: Dataset, val: Windows, mean: torch.Tensor, lags: int, de
     gram = torch.zeros(size, size, dtype=precise, device=device)
     cross = torch.zeros(size, dim, dtype=precise, device=device)
     shift = mean.to(device)
-    for start in range(0, len(rows), 8192):
-        block = rows[start : start + 8192]
+    for start in range(0, len(rows), 4096):
+        block = rows[start : start + 4096]
         x = torch.cat([features(part, shift) for part in contexts(dataset.vectors, block, lags, device)])
         y = torch.from_numpy(dataset.vectors[block]).to(device) - shift
         gram += (x.T @ x).to(precise)
@@ -147,8 +145,9 @@ def _fit_ridge(dataset: Dataset, val: Windows, mean: torch.Tensor, lags: int, de
     target = unit(dataset.vectors[val.targets], device)
     best = (-2.0, torch.empty(0), 0.0)
     for penalty in PENALTIES:
-        factor = torch.linalg.cholesky(gram + penalty * scale * torch.eye(size, dtype=precise, device=device))
-        weights = torch.cholesky_solve(cross, factor).float()
+        penalised = gram.clone()
+        penalised.diagonal().add_(penalty * scale)
+        weights = torch.cholesky_solve(cross, torch.linalg.cholesky(penalised)).float()
         predicted = _predictions(dataset, val, lambda x, w=weights: shift + features(x[:, -lags:], shift) @ w, device)  # type: ignore[misc]
         score = float(F.cosine_similarity(predicted, target).mean())
         best = max(best, (score, weights.cpu(), penalty), key=lambda item: item[0])

@@ -19,7 +19,7 @@ Arch = Literal["lstm", "gru", "mamba2", "transformer", "amn"]
 class Config(BaseModel):
     """Base of all configurations: immutable, no unknown field, docstrings as descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ChunkerConfig(Config):

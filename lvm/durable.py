@@ -34,6 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
+        temporary.chmod(0o644)  # safetensors makes its files private; a served model need not be
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)

@@ -66,8 +66,8 @@ def retrieval_ranks(query_ND: torch.Tensor, pool_PD: torch.Tensor, answer_N: np.
     """
     position = torch.arange(len(pool_PD), device=pool_PD.device)
     ranks = []
-    for start in range(0, len(query_ND), 1024):
-        part = slice(start, start + 1024)
+    for start in range(0, len(query_ND), 256):
+        part = slice(start, start + 256)
         scores = query_ND[part] @ pool_PD.T
         answer = torch.as_tensor(answer_N[part], device=scores.device)
         excluded = torch.as_tensor(excluded_N2[part], device=scores.device)

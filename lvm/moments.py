@@ -30,8 +30,8 @@ def encoder_statistics(dataset: Dataset, device: torch.device) -> EncoderStatist
     rows = dataset.rows("train")
     sums = torch.zeros(4, dataset.dim, dtype=torch.float64)
     norms = 0.0
-    for start in range(0, len(rows), 65_536):
-        raw = torch.from_numpy(dataset.vectors[rows[start : start + 65_536]]).double()
+    for start in range(0, len(rows), 8_192):
+        raw = torch.from_numpy(dataset.vectors[rows[start : start + 8_192]]).double()
         scaled = F.normalize(raw, dim=-1)
         sums += torch.stack([raw.sum(0), raw.square().sum(0), scaled.sum(0), scaled.square().sum(0)])
         norms += float(raw.norm(dim=-1).sum())

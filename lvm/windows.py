@@ -108,7 +108,7 @@ def make_windows(dataset: Dataset, split: str, context_length: int, size: int, d
     return Windows(distinct, answer, docs[answer], excluded, context_length, len(leaked), hashlib.sha256(keys.encode()).hexdigest())
 
 
-def contexts(vectors: np.ndarray, targets: np.ndarray, length: int, device: torch.device, batch: int = 1024) -> Iterator[torch.Tensor]:
+def contexts(vectors: np.ndarray, targets: np.ndarray, length: int, device: torch.device, batch: int = 256) -> Iterator[torch.Tensor]:
     """The contexts of `targets` in order, in batches: float32 [<= batch, length, D]."""
     for start in range(0, len(targets), batch):
         rows = targets[start : start + batch, None] + np.arange(-length, 0)

@@ -182,8 +182,8 @@ class Dataset:
         Opening does not look, so that the gate `duplicates` can; training and validation do.
         """
         bad: list[int] = []
-        for start in range(0, self.n_rows, 65_536):
-            norms = np.linalg.norm(self.vectors[start : start + 65_536], axis=1)
+        for start in range(0, self.n_rows, 8_192):
+            norms = np.linalg.norm(self.vectors[start : start + 8_192], axis=1)
             bad += (start + np.flatnonzero(~np.isfinite(norms) | (norms == 0))).tolist()
         if bad:
             names = sorted({self.doc_ids[self.row_doc[row]] for row in bad})[:5]

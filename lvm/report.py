@@ -23,11 +23,14 @@ class Rows:
 
     def rich(self) -> Table:
         """For the terminal."""
+        wide = len(self.columns) > 6
         table = Table(title=escape(self.title), title_justify="left")
         for i, column in enumerate(self.columns):
-            table.add_column(escape(column), overflow="fold", justify="left" if i == 0 else "right" if len(self.columns) > 6 else "left")
+            table.add_column(escape(column), overflow="fold", justify="right" if wide and i else "left")
         for row in self.rows:
-            table.add_row(*(escape(cell) for cell in row))
+            # An interval stands under its value, or seven columns would not fit a terminal.
+            cells = [cell.replace(" [", "\n[") for cell in row] if wide else row
+            table.add_row(*map(escape, cells))
         return table
 
     def markdown(self) -> str:
@@ -75,24 +78,26 @@ def model_rows(summary: Mapping[str, Any], name: str = "model") -> Rows:
 
 
 def comparison_rows(summaries: Mapping[str, Mapping[str, Any]], passed: Mapping[str, bool], champion: str | None) -> Rows:
-    """Several models beside each other and beside the best baselines."""
+    """Several models beside each other, and the best baseline of each metric."""
     rows = []
     for name, summary in summaries.items():
         own = summary["metrics"]
         rows.append([
             f"{name} (champion)" if name == champion else name,
-            interval_text(own["cosine"]),
+            f"{own['cosine']['value']:.4f}",
             interval_text(own["skill_cosine"], True),
-            interval_text(own["recall_at_5"]),
+            f"{own['recall_at_5']['value']:.4f}",
             interval_text(own["skill_recall_at_5"], True),
-            interval_text(own["shuffle_drop"], True),
+            f"{own['shuffle_drop']['value']:+.4f}",
             "pass" if passed[name] else "FAIL",
         ])  # fmt: skip
     first = next(iter(summaries.values()))
     for metric, column in (("cosine", 1), ("recall_at_5", 3)):
         best = first["best_baseline"][metric]
-        row = [f"best baseline for {metric}: {best}", *[""] * 6]
+        row = [best, *[""] * 5, "baseline"]
         row[column] = f"{first['baselines'][best][metric]:.4f}"
         rows.append(row)
     columns = ["model", "cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5", "shuffle_drop", "gates"]
-    return Rows(f"Models on {first['split']} documents, context {first['context_length']}, 95 % intervals over documents", columns, rows)
+    shown = f"Models on {first['split']} documents, context {first['context_length']}"
+    title = f"{shown}; skill over the best baseline, 95 % intervals over documents"
+    return Rows(title, columns, rows)

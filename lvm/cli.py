@@ -161,6 +161,7 @@ def train(
     from lvm.corpus.dataset import open_dataset
     from lvm.devices import resolve_device
     from lvm.events import Event
+    from lvm.models.mamba2 import scan_name
     from lvm.report import Rows
     from lvm.training import TrainingDiverged
     from lvm.training import train as run
@@ -173,6 +174,8 @@ def train(
     place = resolve_device(device)
     people.print(f"{arch} on {place}, dataset {data.manifest.digest[:12]}, {data.manifest.chunks['train']} training chunks")
     people.print_json(data=config.model_dump())
+    if arch == "mamba2":
+        people.print(f"Mamba2's scan: {scan_name(place)}", style="bold")
     with progress_bar("steps") as bar:
         task = bar.add_task(arch, total=None, visible=False)
 

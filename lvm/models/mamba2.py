@@ -29,6 +29,13 @@ EXPAND = 2
 CHUNK = 64
 
 
+def scan_name(device: torch.device) -> str:
+    """Which form of the scan runs on `device`, for people to see."""
+    if fused_scan is not None and device.type == "cuda":
+        return "the fused kernel of mamba-ssm"
+    return "pure PyTorch, chunked (the fused kernel of mamba-ssm needs a CUDA device and the package)"
+
+
 def ssd_recurrent(x_BTHP: torch.Tensor, dt_BTH: torch.Tensor, A_H: torch.Tensor, B_BTN: torch.Tensor, C_BTN: torch.Tensor) -> torch.Tensor:
     """The state-space recurrence, one step at a time: the definition. Returns y [B, T, H, P], without D x."""
     state = x_BTHP.new_zeros(*x_BTHP[:, 0].shape, B_BTN.shape[-1])

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -19,20 +18,10 @@ from lvm.diagnostics.model import model_gates
 from lvm.training import train
 from lvm.validation import validate
 from tasks.promote import Promotion, promote_best
-from tasks.tracking import MODEL, child_run, connect, parent_run
+from tasks.tracking import MODEL, child_run, parent_run
 from tasks.train import TrainedModel
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A workspace with a store of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        workspace = Workspace(root=tmp_path_factory.mktemp("workspace"))
-        connect(workspace)
-        yield workspace
 
 
 def measured(workspace: Workspace, dataset: Dataset, name: str, *settings: str) -> ValidatedModel:

@@ -17,25 +17,15 @@ from tasks.tracking import EXPERIMENT, MetricsRelay, child_run, connect, failing
 from tasks.workspace import Workspace
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A workspace with a store of its own, as a flow makes one where MLFLOW_TRACKING_URI is not set."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        workspace = Workspace(root=tmp_path_factory.mktemp("workspace"))
-        connect(workspace)
-        yield workspace
+def run_of(run_id: str) -> Any:
+    return MlflowClient().get_run(run_id)
 
 
 @pytest.fixture()
-def workspace(store: Workspace) -> Workspace:
-    """The same, connected: another test may have been elsewhere since."""
-    connect(store)
-    return store
-
-
-def run_of(run_id: str) -> Any:
-    return MlflowClient().get_run(run_id)
+def workspace(workspace: Workspace) -> Workspace:
+    """The module's workspace, connected again: another test may have been elsewhere since."""
+    connect(workspace)
+    return workspace
 
 
 # The store

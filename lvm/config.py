@@ -202,6 +202,15 @@ class GateThresholds(Config):
     parity: float = 1e-4
     """Greatest absolute difference of golden predictions after a reload."""
 
+    encoder_contract: float = 0.999
+    """Least agreement of a stored vector with the decoder's own encoder, where both are of one dtype."""
+
+    encoder_contract_other_dtype: float = 0.99
+    """The same where the dtypes differ."""
+
+    decoder_roundtrip: float = 0.80
+    """Mean round-trip cosine of decoded true vectors under which decoding is reported as unavailable."""
+
 
 def parse(kind: type[C], values: dict[str, Any]) -> C:
     """Validate `values` as `kind`; a wrong or unknown field becomes an `InputError` that names it."""

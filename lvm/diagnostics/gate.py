@@ -14,7 +14,7 @@ class GateResult:
     name: str
     passed: bool
     severity: Literal["ok", "warn", "fail"]
-    """`warn` passes and is shown; `fail` stops the flow or bars the model from promotion."""
+    """`warn` passes and is shown; `fail` stops the flow, bars the model from promotion, or makes decoding unavailable."""
 
     value: float
     """What was measured."""

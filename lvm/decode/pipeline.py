@@ -1,0 +1,113 @@
+"""The whole pipeline on windows of a dataset: texts -> encoder -> context -> model -> y_dec -> text.
+
+Nothing stored is trusted on the way: contexts and true next chunks are embedded again from their
+texts by the decoder's own encoder, after the gate `encoder_contract` has held it against the store.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from lvm.checkpoint import Checkpoint
+from lvm.config import GateThresholds
+from lvm.corpus.dataset import Dataset
+from lvm.decode import Decoder
+from lvm.decode.arms import WRITTEN, Arms, Question, cosines, decode_arms, encoder_norm
+from lvm.decode.nearest import ChunkLibrary
+from lvm.diagnostics.decoder import decoder_abc, encoder_contract
+from lvm.diagnostics.gate import GateResult, require
+from lvm.windows import make_windows
+
+CONTEXT = 5
+WINDOWS = 100
+
+
+@dataclass(frozen=True)
+class DecodedWindows:
+    """What was decoded, and what the gates say of it."""
+
+    split: str
+    arms: Arms
+    contract: GateResult
+    abc: GateResult
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON values: availability and gates, scores by arm, what the texts are about, samples."""
+        return {
+            "available": self.abc.passed,
+            "split": self.split,
+            "context_length": CONTEXT,
+            "windows": len(self.arms.questions),
+            "documents": len(np.unique(self.arms.docs)),
+            "gates": [self.contract.as_json(), self.abc.as_json()],
+            "arms": self.arms.scores(),
+            "about": {name: asdict(interval) for name, interval in self.arms.about().items()},
+            "samples": self.arms.samples(),
+        }
+
+
+def decode_windows(
+    dataset: Dataset, checkpoint: Checkpoint, decoder: Decoder, split: str = "test", limits: GateThresholds = GateThresholds()
+) -> DecodedWindows:
+    """Decode 100 windows of `split` at context 5, or all there are, in every arm.
+
+    Raises `InputError` when dataset, model and decoder are not of one recipe, and `GateRefused` when
+    `encoder_contract` fails. The gate `decoder_abc` refuses nothing here: it says in the summary
+    whether the texts can be relied on.
+    """
+    checkpoint.config.recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
+    contract = encoder_contract(dataset, decoder, limits)
+    require([contract])
+    rows = _sample(dataset, checkpoint, split)
+    questions = _questions(dataset, rows)
+    contexts, truth = _embed(questions, decoder)
+    y_dec = _predict(checkpoint, contexts)
+    device = checkpoint.model.mean.device
+    # Train holds no test or validation document; the rest matters where windows are of 'all' documents.
+    library = ChunkLibrary(dataset, "train", device)
+    own = dataset.row_doc[library.rows] == dataset.row_doc[rows][:, None]
+    same = dataset.text_codes[library.rows] == dataset.text_codes[rows][:, None]
+    nearest = library.nearest(y_dec, own | same)
+    real = decoder.encoder.encode([chunk.text for chunk in nearest])
+    decoded = decode_arms(decoder, truth, y_dec, real, encoder_norm(checkpoint.model))
+    arms = Arms(questions, dataset.row_doc[rows], nearest, decoded, {})
+    arms.cosine.update(cosines(decoder, {name: arms.texts(name) for name in (*decoded, *WRITTEN)}, truth))
+    return DecodedWindows(split, arms, contract, decoder_abc(arms, limits))
+
+
+def _sample(dataset: Dataset, checkpoint: Checkpoint, split: str) -> np.ndarray:
+    """int64 [<= 100]: rows of the targets, a fixed sample of those that are scored."""
+    windows = make_windows(dataset, split, CONTEXT, checkpoint.config.train.eval_windows, checkpoint.model.mean.device)
+    targets = windows.targets
+    return np.sort(np.random.default_rng(0).choice(targets, min(WINDOWS, len(targets)), replace=False))
+
+
+def _questions(dataset: Dataset, rows: np.ndarray) -> list[Question]:
+    texts = dataset.texts((rows[:, None] + np.arange(-CONTEXT, 1)).ravel())
+    lengths = dataset.table.column("n_tokens").take(rows).to_pylist()
+    return [
+        Question(
+            doc_id=dataset.doc_ids[dataset.row_doc[row]],
+            chunk_index=int(dataset.chunk_index[row]),
+            context=texts[start : start + CONTEXT],
+            truth=texts[start + CONTEXT],
+            n_tokens=lengths[i],
+        )
+        for i, (row, start) in enumerate(zip(rows, range(0, len(texts), CONTEXT + 1), strict=True))
+    ]
+
+
+def _embed(questions: list[Question], decoder: Decoder) -> tuple[np.ndarray, np.ndarray]:
+    """Contexts [N, 5, D] and true next chunks [N, D], embedded from their texts."""
+    vectors = decoder.encoder.encode([text for question in questions for text in (*question.context, question.truth)])
+    vectors = vectors.reshape(len(questions), CONTEXT + 1, -1)
+    return vectors[:, :CONTEXT], vectors[:, CONTEXT]
+
+
+@torch.inference_mode()
+def _predict(checkpoint: Checkpoint, contexts_NTD: np.ndarray) -> np.ndarray:
+    """y_dec [N, D]."""
+    y_dec, _ = checkpoint.model(torch.from_numpy(contexts_NTD).to(checkpoint.model.mean.device), return_both=True)
+    return y_dec.cpu().numpy()

@@ -1,0 +1,69 @@
+"""Gates on a decoder: does it belong to the stored vectors, and can it read real ones?
+
+They are the decoder's verdicts, not the model's: neither bars a model from promotion.
+`encoder_contract` refuses to decode at all, since every text would be of another space;
+`decoder_abc` makes the report say that decoding is unavailable.
+"""
+
+import numpy as np
+
+from lvm.config import GateThresholds
+from lvm.corpus.dataset import Dataset
+from lvm.decode import Decoder
+from lvm.decode.arms import Arms
+from lvm.diagnostics.gate import GateResult, verdict
+
+SAMPLE = 64
+
+
+def encoder_contract(dataset: Dataset, decoder: Decoder, limits: GateThresholds = GateThresholds()) -> GateResult:
+    """The decoder's own encoder gives the stored chunks their stored vectors again.
+
+    A sample of rows is embedded anew. Agreement is the cosine times the ratio of the shorter norm to
+    the longer: a cosine alone would not see that one side makes unit length. The value is the worst
+    row's. Vectors of one dtype must agree to .999; another dtype is allowed to round, to .99.
+
+    Raises `InputError`, before anything is embedded, when the declared recipes differ.
+    """
+    decoder.recipe.require_same(dataset.manifest.recipe, f"the decoder, on dataset {dataset.path}")
+    decoder.recipe.require_same(decoder.encoder.recipe, "the decoder's own encoder")
+    rows = np.sort(np.random.default_rng(0).choice(dataset.n_rows, min(SAMPLE, dataset.n_rows), replace=False))
+    stored = np.asarray(dataset.vectors[rows], np.float64)
+    again = decoder.encoder.encode(dataset.texts(rows)).astype(np.float64)
+    norms = np.linalg.norm(stored, axis=1), np.linalg.norm(again, axis=1)
+    agreement = (stored * again).sum(1) / np.maximum(*norms) ** 2
+    same_dtype = dataset.manifest.encoder_dtype == decoder.encoder.dtype
+    threshold = limits.encoder_contract if same_dtype else limits.encoder_contract_other_dtype
+    off = np.flatnonzero(~(agreement >= threshold))  # a NaN is off too
+    worst = float(agreement.min())
+    reason = f"{len(rows)} chunks embedded again by the decoder's encoder agree to {agreement.mean():.5f}, at worst {worst:.5f}"
+    if not same_dtype:
+        reason += f" ({decoder.encoder.dtype} against {dataset.manifest.encoder_dtype})"
+    if len(off):
+        documents = sorted({dataset.doc_ids[dataset.row_doc[rows[i]]] for i in off})[:5]
+        reason += (
+            f"; {len(off)} do not, in {documents}. The stored vectors are of another encoder than the decoder reads: "
+            "extract the documents again, or give the decoder that was trained on theirs"
+        )
+    return verdict("encoder_contract", worst, threshold, bool(len(off)), reason)
+
+
+def decoder_abc(arms: Arms, limits: GateThresholds = GateThresholds()) -> GateResult:
+    """The decoder reads real vectors (arm A): only then do its texts say anything about a model.
+
+    The value is A's mean round-trip cosine. The reason sets B and C beside it, so that the reader
+    sees who is to blame: A low, the decoder; A high and C's text far from the true next chunk, the model.
+    """
+    a, c = arms.roundtrip("A"), arms.roundtrip("C")
+    b = f"{arms.roundtrip('B'):.3f}" if "B" in arms.decoded else "the same, the recipe makes unit length"
+    about = {name: interval.value for name, interval in arms.about().items()}
+    failed = not a >= limits.decoder_roundtrip
+    reason = (
+        f"round trip of A {a:.3f}, B {b}, C {c:.3f}; cosine of the text to the true next chunk: A {about['A']:.3f}, C {about['C']:.3f}, "
+        f"nearest real chunk {about['nearest']:.3f}, last chunk {about['copy_last']:.3f}"
+    )
+    if failed:
+        reason += ". Decoding is unavailable, and the decoder is to blame, not the model: train one on such text with 'lvm train-decoder'"
+    else:
+        reason += ". The decoder reads real vectors: what C lacks beside A is the model's"
+    return verdict("decoder_abc", a, limits.decoder_roundtrip, failed, reason)

@@ -3,27 +3,20 @@
 Exit codes: 0 success, 1 a training that diverged, 2 bad usage or input, 3 a gate refuses.
 """
 
-import json
 import os
-import shlex
 import sys
 import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lvm import cli_text
+from lvm.cli_common import DatasetArgument, DecoderOption, DeviceOption, JsonOption, next_command, output, people, progress_bar
 from lvm.config import ChunkerConfig, parse, train_config
 from lvm.errors import GateRefused, InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate.")
-people = Console(stderr=True)
-
-DatasetArgument = Annotated[Path, typer.Argument(help="Folder that 'lvm extract' wrote.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate, text out.")
 
 
 def main() -> None:
@@ -40,35 +33,6 @@ def main() -> None:
         # A path of the command line that is not what it should be, found where it is written.
         print(f"lvm: {error.filename}: {error.strerror}: give another path", file=sys.stderr)
         sys.exit(InputError.exit_code)
-
-
-def output(value: dict[str, Any], as_json: bool, *parts: Any) -> None:
-    """Print the JSON object, or the tables and lines of text."""
-    if as_json:
-        print(json.dumps(value, allow_nan=False))
-        return
-    console = Console()
-    for part in parts:
-        # Text goes out as it is: folded to the terminal's width, a command could not be copied.
-        console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
-
-
-def next_command(*words: object) -> str:
-    """The line that ends a report: what to type next, quoted for a shell."""
-    return "Next: " + shlex.join(["lvm", *map(str, words)])
-
-
-def progress_bar(unit: str) -> Progress:
-    """A bar on standard error with count, speed and time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=people, transient=False)
 
 
 @app.command()
@@ -205,9 +169,10 @@ def validate(
     context_length: Annotated[int | None, typer.Option(min=1, help="Chunks of context; the model's own by default.")] = None,
     device: DeviceOption = "auto",
     figures: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for figures.")] = None,
+    decoder: DecoderOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model beside every baseline."""
+    """Measure a model beside every baseline, and put 100 of its predictions into words."""
     from lvm.checkpoint import load_checkpoint
     from lvm.corpus.dataset import open_dataset
     from lvm.devices import resolve_device
@@ -222,7 +187,13 @@ def validate(
 
         evaluation_figures({checkpoint.config.arch: found}, figures)
     summary = found.summary()
-    output(summary, as_json, model_rows(summary, checkpoint.config.arch).rich(), next_command("diagnose", dataset, "--model", model))
+    summary["decode"], texts = cli_text.decoded_windows(data, checkpoint, split, decoder)
+    tables = [model_rows(summary, checkpoint.config.arch).rich(), *texts]
+    output(summary, as_json, *tables, next_command("diagnose", dataset, "--model", model))
+
+
+app.command()(cli_text.decode)
+app.command()(cli_text.generate)
 
 
 def validation_line(event: dict[str, Any]) -> str:

@@ -101,3 +101,94 @@ def comparison_rows(summaries: Mapping[str, Mapping[str, Any]], passed: Mapping[
     shown = f"Models on {first['split']} documents, context {first['context_length']}"
     title = f"{shown}; skill over the best baseline, 95 % intervals over documents"
     return Rows(title, columns, rows)
+
+
+ARM_LABELS = {
+    "nearest": "nearest real chunk",
+    "C": "C: the prediction, in words",
+    "E": "E: C at the encoder's norm",
+    "D": "D: nearest, decoded",
+    "copy_last": "last chunk again",
+    "A": "A: true next, decoded",
+    "B": "B: A at unit length",
+}
+"""What the table of texts shows, in its order: the real chunk leads, since a conditional mean decodes blandly."""
+
+
+def arm_rows(summary: Mapping[str, Any]) -> Rows:
+    """The text metrics of every arm; `summary` is a `DecodedWindows.summary()`."""
+    rows = []
+    for name, label in ARM_LABELS.items():
+        scores = summary["arms"][name]
+        about = summary["about"].get(scores.get("same_as", name))
+        rows.append([
+            label + (" (is A)" if "same_as" in scores else ""),
+            f"{scores['bleu']:.1f}",
+            f"{scores['token_f1']:.3f}",
+            f"{scores['rouge_l']:.3f}",
+            f"{scores['roundtrip_cosine']:.3f}" if "roundtrip_cosine" in scores else "",
+            interval_text(about),
+            f"{scores['distinct_2']:.2f}",
+            f"{scores['repetition']:.2f}",
+            f"{scores['exact']:.2f}",
+        ])  # fmt: skip
+    for other, label in (("copy_last", "the last chunk again"), ("nearest", "the nearest real chunk")):
+        rows.append([f"C's lead over {label}", "", "", "", "", interval_text(summary["about"][f"C_over_{other}"], True), "", "", ""])
+    title = (
+        f"{'Text' if summary['available'] else 'DECODING UNAVAILABLE: text'} of {summary['windows']} windows of {summary['documents']} "
+        f"{summary['split']} documents, context {summary['context_length']}; about: cosine to the true next chunk"
+    )
+    return Rows(title, ["", "BLEU", "token F1", "ROUGE-L", "round trip", "about", "distinct-2", "repeats", "exact"], rows)
+
+
+def length_rows(summary: Mapping[str, Any]) -> Rows:
+    """A, the ceiling, beside C, the prediction, by the true next chunk's length."""
+    a, c = (summary["arms"][arm]["by_length"] for arm in ("A", "C"))
+    metrics = (("bleu", ".1f"), ("token_f1", ".3f"), ("roundtrip_cosine", ".3f"))
+    rows = [[bucket, str(a[bucket]["n"]), *(f"{arm[bucket][m]:{form}}" for m, form in metrics for arm in (a, c))] for bucket in a]
+    columns = ["tokens", "windows", "BLEU A", "C", "token F1 A", "C", "round trip A", "C"]
+    return Rows("By length of the true next chunk", columns, rows)
+
+
+def sample_rows(summary: Mapping[str, Any], count: int) -> Rows:
+    """The texts of `count` windows, spread over all, under each other."""
+    every = summary["samples"]
+    rows = []
+    for sample in every[:: max(1, len(every) // count)][:count]:
+        real = sample["nearest"]
+        texts = {
+            "last of the context": sample["copy_last"],
+            "true next": sample["truth"],
+            "nearest real chunk": f"{real['text']} ({place(real)})",
+            "C: in words": sample["inverted"],
+            "A: ceiling": sample["ceiling"],
+        }
+        window = f"{sample['doc_id']}:{sample['chunk_index']}"
+        rows += [["" if i else window, label, text] for i, (label, text) in enumerate(texts.items())]
+    title = "Samples" if summary["available"] else "Samples; DECODING UNAVAILABLE: read neither C nor A as what the model says"
+    return Rows(title, ["window", "", "text"], rows)
+
+
+def place(chunk: Mapping[str, Any]) -> str:
+    """Where a real chunk stands, and how near it is."""
+    return f"{chunk['source']}, {chunk['doc_id']}:{chunk['chunk_index']}, cosine {chunk['cosine']:.3f}"
+
+
+def decoded_rows(results: Sequence[Mapping[str, Any]], decoder: str) -> Rows:
+    """Each decoded text, beside the text that was embedded where there was one."""
+    rows = []
+    for number, found in enumerate(results, 1):
+        cosine = f"round trip {found['roundtrip_cosine']:.3f}, step {found['steps']}"
+        rows += [[str(number), "given", found["input"]]] if "input" in found else []
+        rows.append(["" if "input" in found else str(number), "decoded", f"{found['text']} ({cosine})"])
+    return Rows(f"Decoded by {decoder}", ["", "", "text"], rows)
+
+
+def generated_rows(steps: Sequence[Mapping[str, Any]], context: int) -> Rows:
+    """What was predicted, step by step: the nearest real chunk with its source, then the prediction in words."""
+    rows = []
+    for number, step in enumerate(steps, 1):
+        real, inverted = step["nearest"], step["inverted"]
+        rows += [[str(number), "nearest real chunk", f"{real['text']} ({place(real)})"]] if real else []
+        rows.append(["" if real else str(number), "in words", f"{inverted['text']} (round trip {inverted['roundtrip_cosine']:.3f})"])
+    return Rows(f"After a context of {context} chunks", ["step", "", "text"], rows)

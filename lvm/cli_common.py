@@ -1,0 +1,48 @@
+"""What the subcommands share: options, the two ways of printing a result, the progress bar."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+people = Console(stderr=True)
+
+DatasetArgument = Annotated[Path, typer.Argument(help="Folder that 'lvm extract' wrote.")]
+DecoderOption = Annotated[
+    str, typer.Option(help="auto (the shipped one where it fits), none, minilm, a folder of 'lvm train-decoder', or vec2text:<name>.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def output(value: dict[str, Any], as_json: bool, *parts: Any) -> None:
+    """Print the JSON object, or the tables and lines of text."""
+    if as_json:
+        print(json.dumps(value, allow_nan=False))
+        return
+    console = Console()
+    for part in parts:
+        # Text goes out as it is: folded to the terminal's width, a command could not be copied.
+        console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+
+
+def next_command(*words: object) -> str:
+    """The line that ends a report: what to type next, quoted for a shell."""
+    return "Next: " + shlex.join(["lvm", *map(str, words)])
+
+
+def progress_bar(unit: str) -> Progress:
+    """A bar on standard error with count, speed and time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=people, transient=False)

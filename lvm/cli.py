@@ -187,7 +187,7 @@ def validate(
 
         evaluation_figures({checkpoint.config.arch: found}, figures)
     summary = found.summary()
-    summary["decode"], texts = cli_text.decoded_windows(data, checkpoint, split, decoder)
+    summary["decode"], texts = cli_text.decoded_windows(data, checkpoint, split, context_length, decoder)
     tables = [model_rows(summary, checkpoint.config.arch).rich(), *texts]
     output(summary, as_json, *tables, next_command("diagnose", dataset, "--model", model))
 

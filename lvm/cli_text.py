@@ -89,7 +89,9 @@ def generate(
     output({"decoder": name, "context": context, "steps": found}, as_json, generated_rows(found, len(context)).rich(), *advice)
 
 
-def decoded_windows(data: "Dataset", checkpoint: "Checkpoint", split: str, decoder: str) -> tuple[dict[str, Any], list[Any]]:
+def decoded_windows(
+    data: "Dataset", checkpoint: "Checkpoint", split: str, context_length: int | None, decoder: str
+) -> tuple[dict[str, Any], list[Any]]:
     """The 'decode' object of `lvm validate`, and its tables for people."""
     from lvm.decode import load_decoder
     from lvm.decode.choice import choose_decoder, without_decoder
@@ -101,7 +103,7 @@ def decoded_windows(data: "Dataset", checkpoint: "Checkpoint", split: str, decod
     if name is None:
         reason = without_decoder(decoder, recipe, str(data.path))
         return {"available": False, "reason": reason}, [reason]
-    found = decode_windows(data, checkpoint, load_decoder(name, str(checkpoint.model.mean.device)), split)
+    found = decode_windows(data, checkpoint, load_decoder(name, str(checkpoint.model.mean.device)), split, context_length)
     summary = found.summary()
     gates = gate_rows([found.contract, found.abc], f"Gates on the decoder {name}")
     tables = [gates, arm_rows(summary), length_rows(summary), sample_rows(summary, SHOWN)]

@@ -6,6 +6,7 @@ One colour an architecture throughout; baselines and the encoder are grey or bla
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -127,5 +128,25 @@ def training_figure(metrics_files: Mapping[str, Path]) -> Figure:
         axis.set_title(title)
         axis.set_xlabel("step")
     axes.flat[0].legend()
+    figure.tight_layout()
+    return figure
+
+
+def decode_figure(summary: Mapping[str, Any]) -> Figure:
+    """Decoded text by length of the true next chunk: the ceiling, the prediction in words, the nearest real chunk.
+
+    `summary` is a `DecodedWindows.summary()`. What lies between ceiling and prediction is the model's.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
+    arms = {"A: ceiling": ("A", ENCODER), "C: prediction": ("C", colour("")), "nearest real chunk": ("nearest", BASELINE)}
+    for axis, (metric, title) in zip(axes, (("bleu", "BLEU"), ("token_f1", "token F1"), ("roundtrip_cosine", "round trip")), strict=True):
+        for label, (arm, c) in arms.items():
+            lengths = summary["arms"][arm]["by_length"]
+            values = [bucket.get(metric, np.nan) for bucket in lengths.values()]  # nothing was decoded of the real chunk
+            axis.plot(list(lengths), values, "o-", color=c, label=label)
+        axis.set_title(title)
+        axis.set_xlabel("tokens of the true next chunk")
+        axis.set_ylim(bottom=0)
+    axes[0].legend()
     figure.tight_layout()
     return figure

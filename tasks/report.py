@@ -7,15 +7,21 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 
-from lvm.report import comparison_rows
+from lvm.report import arm_rows, comparison_rows, sample_rows
+from tasks.decode import DecodedModel
 from tasks.promote import Promotion
 from tasks.tracking import log_metrics
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
 
+SAMPLES = 2
+"""Windows whose texts are shown."""
+
 
 @task
-def write_report(models: list[ValidatedModel], promotion: Promotion, workspace: Workspace, dataset: Path, run_id: str) -> None:
+def write_report(
+    models: list[ValidatedModel], promotion: Promotion, text: DecodedModel, workspace: Workspace, dataset: Path, run_id: str
+) -> None:
     """Compare the models on test documents, say who is champion and why, and what to type next."""
     summaries = {m.trained.arch: m.test for m in models}
     winner = promotion.challenger if promotion.promoted else None
@@ -26,7 +32,10 @@ def write_report(models: list[ValidatedModel], promotion: Promotion, workspace: 
         verdict = f"Champion: {winner} (version {promotion.version})"
     if promotion.challenger and not winner:
         verdict += f"; challenger {promotion.challenger}"
-    page = "\n\n".join(["# retrain-all", f"{verdict}: {promotion.reason}.", table.markdown(), *failures])
+    samples = [sample_rows(text.summary, SAMPLES)] if text.summary else []
+    words = [f"Text of {text.arch}: {text.reason}." if text.arch else f"{text.reason}."]
+    tables = [arm_rows(text.summary).markdown(), samples[0].markdown()] if text.summary else []
+    page = "\n\n".join(["# retrain-all", f"{verdict}: {promotion.reason}.", table.markdown(), *failures, *words, *tables])
     create_markdown_artifact(page, key="comparison", description="The models beside each other")
     client = MlflowClient()
     client.log_text(run_id, page, "report.md")
@@ -34,7 +43,7 @@ def write_report(models: list[ValidatedModel], promotion: Promotion, workspace: 
         metrics = {f"{model.trained.arch}/{name}": model.test["metrics"][name]["value"] for name in ("skill_cosine", "skill_recall_at_5")}
         log_metrics(run_id, metrics)
     console = Console()
-    console.print(table.rich())
-    console.print("\n".join([f"{verdict}: {promotion.reason}.", *failures]), markup=False)
+    console.print(table.rich(), *(found.rich() for found in samples))
+    console.print("\n".join([*words, f"{verdict}: {promotion.reason}.", *failures]), markup=False)
     if workspace.champion.exists():
         console.print(f"Next: lvm validate {dataset} --model {workspace.champion}   |   make ui", markup=False)

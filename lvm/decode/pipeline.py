@@ -21,6 +21,8 @@ from lvm.diagnostics.gate import GateResult, require
 from lvm.windows import make_windows
 
 CONTEXT = 5
+"""Chunks of context, fewer where the model is compared at fewer."""
+
 WINDOWS = 100
 
 
@@ -38,7 +40,7 @@ class DecodedWindows:
         return {
             "available": self.abc.passed,
             "split": self.split,
-            "context_length": CONTEXT,
+            "context_length": len(self.arms.questions[0].context),
             "windows": len(self.arms.questions),
             "documents": len(np.unique(self.arms.docs)),
             "gates": [self.contract.as_json(), self.abc.as_json()],
@@ -49,9 +51,16 @@ class DecodedWindows:
 
 
 def decode_windows(
-    dataset: Dataset, checkpoint: Checkpoint, decoder: Decoder, split: str = "test", limits: GateThresholds = GateThresholds()
+    dataset: Dataset,
+    checkpoint: Checkpoint,
+    decoder: Decoder,
+    split: str = "test",
+    context_length: int | None = None,
+    limits: GateThresholds = GateThresholds(),
 ) -> DecodedWindows:
-    """Decode 100 windows of `split` at context 5, or all there are, in every arm.
+    """Decode 100 windows of `split`, or all there are, in every arm.
+
+    The context is five chunks, or `context_length` (the model's own by default) where that is less.
 
     Raises `InputError` when dataset, model and decoder are not of one recipe, and `GateRefused` when
     `encoder_contract` fails. The gate `decoder_abc` refuses nothing here: it says in the summary
@@ -60,8 +69,9 @@ def decode_windows(
     checkpoint.config.recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
     contract = encoder_contract(dataset, decoder, limits)
     require([contract])
-    rows = _sample(dataset, checkpoint, split)
-    questions = _questions(dataset, rows)
+    length = min(CONTEXT, context_length or checkpoint.config.train.context_length)
+    rows = _sample(dataset, checkpoint, split, length)
+    questions = _questions(dataset, rows, length)
     contexts, truth = _embed(questions, decoder)
     y_dec = _predict(checkpoint, contexts)
     device = checkpoint.model.mean.device
@@ -77,33 +87,27 @@ def decode_windows(
     return DecodedWindows(split, arms, contract, decoder_abc(arms, limits))
 
 
-def _sample(dataset: Dataset, checkpoint: Checkpoint, split: str) -> np.ndarray:
+def _sample(dataset: Dataset, checkpoint: Checkpoint, split: str, length: int) -> np.ndarray:
     """int64 [<= 100]: rows of the targets, a fixed sample of those that are scored."""
-    windows = make_windows(dataset, split, CONTEXT, checkpoint.config.train.eval_windows, checkpoint.model.mean.device)
+    windows = make_windows(dataset, split, length, checkpoint.config.train.eval_windows, checkpoint.model.mean.device)
     targets = windows.targets
     return np.sort(np.random.default_rng(0).choice(targets, min(WINDOWS, len(targets)), replace=False))
 
 
-def _questions(dataset: Dataset, rows: np.ndarray) -> list[Question]:
-    texts = dataset.texts((rows[:, None] + np.arange(-CONTEXT, 1)).ravel())
-    lengths = dataset.table.column("n_tokens").take(rows).to_pylist()
-    return [
-        Question(
-            doc_id=dataset.doc_ids[dataset.row_doc[row]],
-            chunk_index=int(dataset.chunk_index[row]),
-            context=texts[start : start + CONTEXT],
-            truth=texts[start + CONTEXT],
-            n_tokens=lengths[i],
-        )
-        for i, (row, start) in enumerate(zip(rows, range(0, len(texts), CONTEXT + 1), strict=True))
-    ]
+def _questions(dataset: Dataset, rows: np.ndarray, length: int) -> list[Question]:
+    n_tokens = dataset.table.column("n_tokens").take(rows).to_pylist()
+    out = []
+    for row, n in zip(rows, n_tokens, strict=True):
+        *context, truth = dataset.texts(np.arange(row - length, row + 1))
+        out.append(Question(dataset.doc_ids[dataset.row_doc[row]], int(dataset.chunk_index[row]), context, truth, n))
+    return out
 
 
 def _embed(questions: list[Question], decoder: Decoder) -> tuple[np.ndarray, np.ndarray]:
-    """Contexts [N, 5, D] and true next chunks [N, D], embedded from their texts."""
+    """Contexts [N, T, D] and true next chunks [N, D], embedded from their texts."""
     vectors = decoder.encoder.encode([text for question in questions for text in (*question.context, question.truth)])
-    vectors = vectors.reshape(len(questions), CONTEXT + 1, -1)
-    return vectors[:, :CONTEXT], vectors[:, CONTEXT]
+    vectors = vectors.reshape(len(questions), -1, vectors.shape[1])
+    return vectors[:, :-1], vectors[:, -1]
 
 
 @torch.inference_mode()

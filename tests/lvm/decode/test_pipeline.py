@@ -13,7 +13,7 @@ from lvm.checkpoint import Checkpoint, load_checkpoint
 from lvm.corpus.dataset import Dataset
 from lvm.decode import Decoded, pipeline
 from lvm.decode.arms import decode_arms, encoder_norm
-from lvm.decode.pipeline import CONTEXT, WINDOWS, DecodedWindows, decode_windows
+from lvm.decode.pipeline import WINDOWS, DecodedWindows, decode_windows
 from lvm.decode.text_metrics import text_scores
 from lvm.encode.encoder import Encoder
 from lvm.errors import GateRefused, InputError
@@ -33,7 +33,7 @@ def checkpoint(dataset: Dataset) -> Checkpoint:
 @pytest.fixture(scope="module")
 def found(dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder) -> DecodedWindows:
     """Validation windows (with enough documents for intervals) decoded by the oracle."""
-    return decode_windows(dataset, checkpoint, LookupDecoder(dataset, encoder), "val")
+    return decode_windows(dataset, checkpoint, LookupDecoder(dataset, encoder), "val", context_length=8)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_a_hundred_windows_of_the_split_stand_beside_their_own_texts(found: Deco
     assert len(set(rows)) == len(rows) == WINDOWS
     assert set(dataset.doc_splits[dataset.row_doc[rows]]) == {"val"}
     for row, question in zip(rows, found.arms.questions, strict=True):
-        assert [*question.context, question.truth] == dataset.texts(np.arange(row - CONTEXT, row + 1))
-        assert dataset.row_doc[row - CONTEXT] == dataset.row_doc[row], "a context never reaches into another document"
+        assert [*question.context, question.truth] == dataset.texts(np.arange(row - 5, row + 1))
+        assert dataset.row_doc[row - 5] == dataset.row_doc[row], "a context never reaches into another document"
 
 
 def test_the_oracle_reads_every_true_chunk_and_the_model_is_left_to_blame(found: DecodedWindows, summary: dict[str, Any]) -> None:
@@ -155,7 +155,7 @@ def test_samples_hold_every_window_s_texts_side_by_side(found: DecodedWindows, s
 def test_the_summary_is_json(summary: dict[str, Any]) -> None:
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert [gate["name"] for gate in summary["gates"]] == ["encoder_contract", "decoder_abc"]
-    assert (summary["windows"], summary["context_length"], summary["split"]) == (WINDOWS, CONTEXT, "val")
+    assert (summary["windows"], summary["context_length"], summary["split"]) == (WINDOWS, 5, "val")
 
 
 def test_a_decoder_that_cannot_read_makes_decoding_unavailable_but_refuses_nothing(
@@ -179,6 +179,15 @@ def test_a_model_of_another_recipe_is_refused(dataset: Dataset, checkpoint: Chec
     foreign = replace(checkpoint, config=checkpoint.config.model_copy(update={"recipe": other}))
     with pytest.raises(InputError, match="pooling: cls against mean"):
         decode_windows(dataset, foreign, Never(encoder), "val")
+
+
+def test_the_context_is_five_or_what_the_model_is_compared_at_when_that_is_less(
+    few: int, dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder
+) -> None:
+    assert checkpoint.config.train.context_length == 3
+    for asked, used in ((None, 3), (2, 2), (5, 5), (20, 5)):
+        found = decode_windows(dataset, checkpoint, ConstantDecoder(encoder), "val", asked)
+        assert {len(question.context) for question in found.arms.questions} == {used}
 
 
 class Never(ConstantDecoder):

@@ -1,0 +1,131 @@
+"""Stage `decode`: a decoder that fits the data, and the challenger's predictions in words."""
+
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
+
+from lvm.checkpoint import load_checkpoint
+from lvm.corpus.dataset import open_dataset
+from lvm.decode import load_decoder
+from lvm.decode.choice import choose_decoder, without_decoder
+from lvm.decode.pipeline import DecodedWindows, decode_windows
+from lvm.devices import resolve_device
+from lvm.diagnostics.decoder import encoder_contract
+from lvm.diagnostics.gate import GateResult, require
+from lvm.figures import decode_figure, save
+from lvm.report import arm_rows, gate_rows, length_rows, sample_rows
+from tasks.promote import Promotion
+from tasks.tracking import log_metrics, set_tags
+from tasks.validate import ValidatedModel, last_step
+
+SAMPLES = 10
+"""Windows whose texts the artifact shows; MLflow's table has all."""
+
+
+class DecoderChoice(BaseModel):
+    """The decoder of a flow."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str | None
+    """For `load_decoder`; None when nothing is decoded."""
+
+    reason: str
+    """Why this one, or why none and what to do."""
+
+
+class DecodedModel(BaseModel):
+    """The text of a flow."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arch: str | None
+    """The model that was decoded, None when none was."""
+
+    reason: str
+    """What the decoder's gate says, or why there is no text."""
+
+    summary: dict[str, Any]
+    """A `DecodedWindows.summary()`, empty when nothing was decoded."""
+
+
+@task
+def diagnose_decoder(dataset: Path, asked: str, run_id: str, device: str) -> DecoderChoice:
+    """Choose the decoder and hold it against the stored vectors, before anything is trained for it.
+
+    Raises `InputError` when there is no such decoder or it is of another recipe, and `GateRefused`
+    when its encoder does not give the stored vectors.
+    """
+    data = open_dataset(dataset)
+    name = choose_decoder(asked, data.manifest.recipe)
+    if name is None:
+        reason = without_decoder(asked, data.manifest.recipe, str(dataset))
+        get_run_logger().warning(reason)
+        return DecoderChoice(name=None, reason=reason)
+    result = encoder_contract(data, load_decoder(name, str(resolve_device(device))))
+    get_run_logger().log(20 if result.passed else 40, "%s %s: %s", result.name, result.severity, result.reason)
+    _log_gates(run_id, [result])
+    require([result])
+    return DecoderChoice(name=name, reason=result.reason)
+
+
+@task
+def decode_challenger(
+    models: list[ValidatedModel], promotion: Promotion, choice: DecoderChoice, dataset: Path, figures: Path, device: str
+) -> DecodedModel:
+    """Put 100 test predictions of the best new model into words: that one alone, since text takes longer than vectors.
+
+    Nothing that is found here bars a model: the gate `decoder_abc` judges the decoder.
+    """
+    if choice.name is None:
+        return DecodedModel(arch=None, reason=choice.reason, summary={})
+    if promotion.challenger is None:
+        return DecodedModel(arch=None, reason="Nothing is decoded: no model passed its gates", summary={})
+    (model,) = (m for m in models if m.trained.arch == promotion.challenger)
+    place = resolve_device(device)
+    checkpoint = load_checkpoint(model.trained.path, place)
+    found = decode_windows(open_dataset(dataset), checkpoint, load_decoder(choice.name, str(place)))
+    summary = found.summary()
+    _log(model, choice.name, found, summary, save(decode_figure(summary), figures / promotion.challenger / "text.png"))
+    return DecodedModel(arch=promotion.challenger, reason=found.abc.reason, summary=summary)
+
+
+def text_metrics(summary: dict[str, Any]) -> dict[str, float]:
+    """Names for MLflow: `decode/bleu` is the prediction's (arm C), `decode/A_bleu` another arm's, `decode/about_...` as in the summary."""
+    out: dict[str, float] = {}
+    for arm, scores in summary["arms"].items():
+        prefix = "decode/" if arm == "C" else f"decode/{arm}_"
+        out |= {prefix + name: value for name, value in scores.items() if name not in ("by_length", "same_as", "n")}
+    for name, interval in summary["about"].items():
+        ends = {"": interval["value"], "_low": interval["low"], "_high": interval["high"]}
+        out |= {f"decode/about_{name}{end}": value for end, value in ends.items() if value is not None}
+    return out
+
+
+def _log(model: ValidatedModel, decoder: str, found: DecodedWindows, summary: dict[str, Any], figure: Path) -> None:
+    """Metrics, samples as a table, tables as a page, figure and gates to the model's run."""
+    run_id, client = model.trained.run_id, MlflowClient()
+    gates = [found.contract, found.abc]
+    log_metrics(run_id, text_metrics(summary), step=last_step(model.trained))
+    _log_gates(run_id, gates)
+    set_tags(run_id, {"lvm.decoder": decoder, "lvm.decoding": "available" if summary["available"] else "unavailable"})
+    title = f"Gates on the decoder {decoder}"
+    tables = [gate_rows(gates, title), arm_rows(summary), length_rows(summary), sample_rows(summary, SAMPLES)]
+    page = "\n\n".join(table.markdown() for table in tables)
+    client.log_text(run_id, page, "decode/text.md")
+    client.log_dict(run_id, summary, "decode/summary.json")
+    columns = ("doc_id", "chunk_index", "truth", "inverted", "ceiling", "copy_last")
+    table: dict[str, list[Any]] = {column: [sample[column] for sample in summary["samples"]] for column in columns}
+    table["nearest"] = [sample["nearest"]["text"] for sample in summary["samples"]]
+    client.log_table(run_id, table, "decode/samples.json")
+    client.log_artifact(run_id, str(figure), "figures")
+    create_markdown_artifact(page, key="decode", description=f"{model.trained.arch} in words")
+
+
+def _log_gates(run_id: str, gates: list[GateResult]) -> None:
+    MlflowClient().log_dict(run_id, {"gates": [gate.as_json() for gate in gates]}, "gates/decoder.json")
+    log_metrics(run_id, {f"gate/{gate.name}": gate.value for gate in gates})

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -347,11 +348,15 @@ def test_impossible_steps_and_beams_are_refused(folder, gtr, steps, beam, messag
 
 
 LIBRARY = """
-import logging, os, sys, traceback
+import logging, os, sys
 import lvm.cli, lvm.decode.vec2text_decoder
 from lvm.decode import load_decoder
 from lvm.errors import InputError
 assert "vec2text" not in sys.modules, "imported without being asked for"
+import transformers
+names = ("TOKENIZERS_PARALLELISM", "WANDB__SERVICE_WAIT", "_WANDB_STARTUP_DEBUG")
+state = lambda: ([os.environ.get(name) for name in names], transformers.logging.get_verbosity(), logging.getLogger("torch._dynamo").level)
+before = state()
 for missing in ("vec2text", "evaluate"):
     sys.modules[missing] = None
     try:
@@ -361,16 +366,14 @@ for missing in ("vec2text", "evaluate"):
     del sys.modules[missing]
     for name in [name for name in sys.modules if name.split(".")[0] == "vec2text"]:
         del sys.modules[name]
-import transformers
-state = lambda: (dict(os.environ), transformers.logging.get_verbosity(), logging.getLogger("torch._dynamo").level)
-before = state()
 from lvm.decode.vec2text_repairs import import_vec2text
 print(import_vec2text().__name__, state() == before)
 """
 
 
 def test_library_is_imported_only_when_asked_for_named_when_missing_and_leaves_the_process_as_it_was():
-    run = subprocess.run([sys.executable, "-c", LIBRARY], cwd=ROOT, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM" and "WANDB" not in name}
+    run = subprocess.run([sys.executable, "-c", LIBRARY], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     missing, broken, imported = run.stdout.splitlines()
     for line, module in ((missing, "vec2text"), (broken, "evaluate")):

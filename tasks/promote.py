@@ -1,6 +1,10 @@
 """Stage `promote`: the best new model becomes challenger, and champion if it earns it."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
@@ -75,12 +79,12 @@ def _register(model: ValidatedModel, workspace: Workspace, promoted: bool) -> st
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, shape[2]))]),
         params=ParamSchema([ParamSpec("output_type", "string", "decoder")]),
     )
-    with mlflow.start_run(run_id=model.trained.run_id):
+    with mlflow.start_run(run_id=model.trained.run_id), _code() as code:
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).parent / "pyfunc_model.py"),
             artifacts={name: str((model.trained.path / name).resolve()) for name in ("config.json", *FILES)},
-            code_paths=[str(Path(lvm.__file__).parent)],
+            code_paths=[str(code)],
             signature=signature,
             input_example=example,
             pip_requirements=[f"{name}>={version}" for name, version in _requirements().items()],
@@ -94,6 +98,14 @@ def _register(model: ValidatedModel, workspace: Workspace, promoted: bool) -> st
         client.set_registered_model_alias(MODEL, "champion", version)
     set_tags(model.trained.run_id, {"lvm.version": version, "lvm.promoted": str(promoted).lower()})
     return version
+
+
+@contextmanager
+def _code() -> Iterator[Path]:
+    """The package as it goes with a registered model: without the shipped decoder's weights, which a predictor does not need."""
+    with TemporaryDirectory() as folder:
+        leave_out = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        yield Path(shutil.copytree(Path(lvm.__file__).parent, Path(folder) / "lvm", ignore=leave_out))
 
 
 def _requirements() -> dict[str, Any]:

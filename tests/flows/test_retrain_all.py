@@ -154,7 +154,8 @@ def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(a
     assert wanted <= set(run.data.metrics)
     curve = store(first.root).get_metric_history(run.info.run_id, "val/cosine")
     assert len({point.step for point in curve}) >= 3
-    assert files(first.root, run, "figures") == {f"figures/{name}.png" for name in ("skill", "sigma", "ranks", "training")}
+    figures = {"skill", "sigma", "ranks", "training"} | ({"text"} if arch == first.promotion.challenger else set())
+    assert files(first.root, run, "figures") == {f"figures/{name}.png" for name in figures}
     assert files(first.root, run, "evaluation") == {"evaluation/val.json", "evaluation/test.json"}
     assert "card.md" in files(first.root, run)
     gates = logged(first.root, run, "gates/model.json")["gates"]
@@ -183,8 +184,28 @@ def test_terminal_ends_with_the_comparison_the_champion_and_the_next_command(fir
     assert "Next: lvm validate" in shown and shown.index("Next:") > shown.index("Champion:")
 
 
+def test_challenger_s_hundred_predictions_stand_in_words_beside_the_real_chunks(first):
+    (parent,) = parents(first.root)
+    assert [g["name"] for g in logged(first.root, parent, "gates/decoder.json")["gates"]] == ["encoder_contract"]
+    runs = children(first.root, parent)
+    run = runs.pop(first.promotion.challenger)
+    assert {"decode/bleu", "decode/roundtrip_cosine", "decode/A_bleu", "decode/about_C_over_copy_last"} <= set(run.data.metrics)
+    summary = logged(first.root, run, "decode/summary.json")
+    assert (summary["windows"], summary["context_length"], summary["split"]) == (100, 5, "test")
+    train = {first.dataset.doc_ids[doc] for doc in first.dataset.docs("train")}
+    assert {sample["nearest"]["doc_id"] for sample in summary["samples"]} <= train
+    assert run.data.tags["lvm.decoding"] == ("available" if summary["available"] else "unavailable")
+    for other in runs.values():
+        assert not [name for name in other.data.metrics if name.startswith("decode/")]
+
+
+def test_terminal_shows_the_real_chunk_before_the_words(first):
+    shown = first.terminal
+    assert shown.index("nearest real chunk") < shown.index("C: in words") < shown.index(f"Text of {first.promotion.challenger}: round trip")
+
+
 def test_prefect_keeps_gates_models_and_comparison_as_artifacts(first):
-    assert set(first.artifacts) == {"data-gates", "comparison", *(f"model-{arch}" for arch in ARCHITECTURES)}
+    assert set(first.artifacts) == {"data-gates", "comparison", "decode", *(f"model-{arch}" for arch in ARCHITECTURES)}
     assert "chunk_order" in first.artifacts["data-gates"]
     assert "| skill over the best baseline |" in first.artifacts["model-lstm"]
     assert f"{first.promotion.challenger} (champion)" in first.artifacts["comparison"]

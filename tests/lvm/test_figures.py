@@ -18,6 +18,7 @@ from lvm.figures import (
     COLOURS,
     ENCODER,
     colour,
+    decode_figure,
     evaluation_figures,
     rank_figure,
     save,
@@ -29,6 +30,7 @@ from lvm.models import TRUNKS
 from lvm.validation import validate
 from tests.lvm.test_training import events, trained
 
+LENGTHS = ("1-16", "17-32")
 SKILL_PANELS = (("cosine", 1.0), ("recall_at_5", 100.0))
 
 
@@ -156,3 +158,19 @@ def test_figure_that_cannot_be_written_keeps_the_old_one(tmp_path: Path, found: 
     with pytest.raises(ZeroDivisionError):
         save(figure, file)
     assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_text_by_length_shows_ceiling_prediction_and_real_chunk() -> None:
+    def arm(*values: float, decoded: bool = True) -> dict[str, object]:
+        metrics = ["bleu", "token_f1", *(["roundtrip_cosine"] if decoded else [])]
+        return {"by_length": {name: dict.fromkeys(metrics, value) for name, value in zip(LENGTHS, values, strict=True)}}
+
+    summary = {"arms": {"A": arm(0.9, 0.8), "C": arm(0.3, 0.2), "nearest": arm(0.4, 0.5, decoded=False)}}
+    figure = decode_figure(summary)
+    assert [axis.get_title() for axis in figure.axes] == ["BLEU", "token F1", "round trip"]
+    for axis in figure.axes:
+        lines = {line.get_label(): list(line.get_ydata()) for line in axis.lines}
+        assert list(axis.lines[0].get_xdata()) == list(LENGTHS)
+        assert lines["A: ceiling"] == [0.9, 0.8] and lines["C: prediction"] == [0.3, 0.2]
+    assert np.isnan(lines["nearest real chunk"]).all(), "nothing was decoded there"
+    assert list(figure.axes[0].lines[2].get_ydata()) == [0.4, 0.5]

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 
 from lvm.decode import Decoded, require_vectors
-from lvm.encode.encoder import Encoder, batch_size, load_encoder
+from lvm.encode.encoder import Encoder, load_encoder
 from lvm.errors import InputError
 
 STEPS = 20
 """Corrections where none are asked for, as in vec2text's own examples."""
+
+CPU_BATCH, ACCELERATOR_BATCH = 32, 256
+"""Hypotheses that are written together; every one has a key-value cache of up to 128 tokens."""
 
 
 class Vec2TextDecoder:
@@ -59,7 +62,9 @@ class Vec2TextDecoder:
     def decode(self, vectors: np.ndarray) -> Sequence[Decoded]:
         """See `Decoder.decode`. The texts of a batch are generated together, as long as the longest."""
         checked = require_vectors(vectors, self.recipe)
-        size = max(1, batch_size(self._device) // self.beam**2)  # each of a vector's beams has as many successors
+        size = max(
+            1, (CPU_BATCH if self._device == "cpu" else ACCELERATOR_BATCH) // self.beam**2
+        )  # each of a vector's beams has as many successors
         batches = (torch.from_numpy(checked[start : start + size]).to(self._device) for start in range(0, len(checked), size))
         return [decoded for batch in batches for decoded in self._loop.invert(batch, self.steps, self.beam)]
 

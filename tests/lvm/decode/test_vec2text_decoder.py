@@ -143,7 +143,7 @@ def test_sequence_beam_considers_more_texts_and_returns_the_best_of_them(trained
 def test_text_of_a_vector_does_not_depend_on_the_others(trained, monkeypatch):
     decoder = trained.decoder(steps=1)
     together = [one.text for one in decoder.decode(trained.vectors[:6])]
-    monkeypatch.setattr("lvm.decode.vec2text_decoder.batch_size", lambda device: 4)
+    monkeypatch.setattr("lvm.decode.vec2text_decoder.CPU_BATCH", 4)
     assert [one.text for one in decoder.decode(trained.vectors[:6])] == together
     assert decoder.decode(trained.vectors[:0]) == []
 

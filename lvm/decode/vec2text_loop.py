@@ -18,7 +18,8 @@ class CorrectionLoop(vec2text.trainers.Corrector):  # type: ignore[misc, name-de
 
     `Trainer.__init__` is not called: it would fetch metrics from the hub, make a folder in the
     working directory and choose the device itself. Every text that the loop considers, all beams
-    of all steps, passes through `embed_generated_hypothesis`; the best one of each vector is kept.
+    of all steps, passes through `embed_generated_hypothesis`; the best one of each vector is kept,
+    here in the loop: it serves one caller at a time.
     """
 
     def __init__(self, inversion: Any, corrector: Any | None, encoder: Encoder) -> None:

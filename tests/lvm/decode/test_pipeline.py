@@ -106,6 +106,21 @@ def test_the_nearest_chunk_of_all_documents_is_never_of_the_window_s_own(
     assert train & {q.doc_id for q in found.arms.questions}, "there were some that it could have been"
 
 
+def test_a_chunk_with_the_answer_s_very_text_is_never_the_nearest_one(
+    few: int, dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder
+) -> None:
+    before = decode_windows(dataset, checkpoint, ConstantDecoder(encoder), "val")
+    chunk = before.arms.nearest[0]
+    row = dataset.starts[dataset.doc_ids.index(chunk.doc_id)] + chunk.chunk_index
+    repeated, codes = replace(dataset), dataset.text_codes.copy()
+    codes[row] = codes[rows_of(before, dataset)[0]]  # as if that chunk said what the answer says
+    repeated.__dict__["text_codes"] = codes
+    after = decode_windows(repeated, checkpoint, ConstantDecoder(encoder), "val")
+    assert [q.truth for q in after.arms.questions] == [q.truth for q in before.arms.questions]
+    assert after.arms.nearest[0] != chunk
+    assert chunk.cosine > after.arms.nearest[0].cosine
+
+
 def test_a_text_is_about_the_next_chunk_as_far_as_its_embedding_is(
     found: DecodedWindows, summary: dict[str, Any], dataset: Dataset
 ) -> None:

@@ -66,12 +66,13 @@ def test_a_library_changes_nothing_that_is_written(
 
 
 def test_the_model_reads_no_more_chunks_than_it_was_trained_on(dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder) -> None:
-    limit = checkpoint.config.train.sampler.length
-    rows = np.arange(limit + 10)
-    decoder = LookupDecoder(dataset, encoder)
-    texts, vectors = dataset.texts(rows), np.array(dataset.vectors[rows])
-    whole = generate(checkpoint, decoder, texts, vectors, 1)
-    assert whole == generate(checkpoint, decoder, texts[10:], vectors[10:], 1)
+    limit, read = checkpoint.config.train.sampler.length, []
+    hook = checkpoint.model.register_forward_pre_hook(lambda _, given: read.append(given[0].numpy().copy()))
+    rows = np.arange(limit - 1)
+    generate(checkpoint, LookupDecoder(dataset, encoder), dataset.texts(rows), np.array(dataset.vectors[rows]), 3)
+    hook.remove()
+    assert [context.shape[1] for context in read] == [limit - 1, limit, limit]
+    assert np.array_equal(read[2][0, : limit - 2], dataset.vectors[rows[1:]]), "the oldest is left out"
 
 
 def test_steps_are_json(rollout: list[Step]) -> None:

@@ -61,6 +61,7 @@ def test_token_f1_is_that_of_sets_and_the_same_both_ways(one: str, other: str) -
 
 def test_words_keep_case_and_count_punctuation() -> None:
     assert words("We don't know, Mr. President.") == ["We", "do", "n't", "know", ",", "Mr.", "President", "."]
+    assert token_f1(words("The navy"), words("the navy")) == 0.5
 
 
 def test_word_order_moves_bleu_and_rouge_but_not_token_f1() -> None:

@@ -95,7 +95,7 @@ def decoded_windows(
     """The 'decode' object of `lvm validate`, and its tables for people."""
     from lvm.decode import load_decoder
     from lvm.decode.choice import choose_decoder, without_decoder
-    from lvm.decode.pipeline import decode_windows
+    from lvm.decode.pipeline import CORRECTIONS, decode_windows
     from lvm.report import arm_rows, gate_rows, length_rows, sample_rows
 
     recipe = data.manifest.recipe
@@ -103,7 +103,8 @@ def decoded_windows(
     if name is None:
         reason = without_decoder(decoder, recipe, str(data.path))
         return {"available": False, "reason": reason}, [reason]
-    found = decode_windows(data, checkpoint, load_decoder(name, str(checkpoint.model.mean.device)), split, context_length)
+    loaded = load_decoder(name, str(checkpoint.model.mean.device), CORRECTIONS)
+    found = decode_windows(data, checkpoint, loaded, split, context_length)
     summary = found.summary()
     gates = gate_rows([found.contract, found.abc], f"Gates on the decoder {name}")
     tables = [gates, arm_rows(summary), length_rows(summary), sample_rows(summary, SHOWN)]

@@ -12,7 +12,7 @@ from lvm.checkpoint import load_checkpoint
 from lvm.corpus.dataset import open_dataset
 from lvm.decode import load_decoder
 from lvm.decode.choice import choose_decoder, without_decoder
-from lvm.decode.pipeline import DecodedWindows, decode_windows
+from lvm.decode.pipeline import CORRECTIONS, DecodedWindows, decode_windows
 from lvm.devices import resolve_device
 from lvm.diagnostics.decoder import encoder_contract
 from lvm.diagnostics.gate import GateResult, require
@@ -88,7 +88,7 @@ def decode_challenger(
     (model,) = (m for m in models if m.trained.arch == promotion.challenger)
     place = resolve_device(device)
     checkpoint = load_checkpoint(model.trained.path, place)
-    found = decode_windows(open_dataset(dataset), checkpoint, load_decoder(choice.name, str(place)))
+    found = decode_windows(open_dataset(dataset), checkpoint, load_decoder(choice.name, str(place), CORRECTIONS))
     summary = found.summary()
     _log(model, choice.name, found, summary, save(decode_figure(summary), figures / promotion.challenger / "text.png"))
     return DecodedModel(arch=promotion.challenger, reason=found.abc.reason, summary=summary)

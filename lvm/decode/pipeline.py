@@ -25,6 +25,9 @@ CONTEXT = 5
 
 WINDOWS = 100
 
+CORRECTIONS = 1
+"""Steps of the decoder in this test: every arm has the same, and more would cost minutes on a CPU."""
+
 
 @dataclass(frozen=True)
 class DecodedWindows:

@@ -32,9 +32,10 @@ def generate(
     """Predict `steps` chunks after the context `texts`, whose embeddings are `vectors` [n, D].
 
     What is written is embedded and joins the context, so that each step reads real vectors. y_dec itself
-    cannot be fed back: it is a mean of what may follow, which the model continues with nearly the same
-    mean. The nearest real chunk is shown and not fed back, so that a library does not change the text;
-    none that stands in the context or was shown before is shown.
+    is not fed back: it is a mean of what may follow, which the model continues with the same mean (cosine
+    .994 to 1.000 from step to step on 60 addresses, .96 to .97 with a real chunk's vector in its place).
+    The nearest real chunk is shown and not fed back, so that a library does not change the text; none
+    that stands in the context or was shown before is shown.
 
     The model sees as many of the last chunks as it was trained on. Raises `InputError` when model
     and decoder are of different recipes.

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import lvm.decode
 from lvm.corpus.dataset import Dataset, open_dataset
 from lvm.corpus.extract import extract
 from lvm.decode import pipeline
+from lvm.decode.config import DecoderTrainConfig, InverterConfig
+from lvm.decode.folder import save_decoder
+from lvm.decode.model import InverterModel
+from lvm.decode.tokens import train_tokenizer
 from lvm.encode.encoder import Encoder, load_encoder
 from tests.lvm.decode.lookup import ConstantDecoder, LookupDecoder, loader
 from tests.lvm.test_cli import lvm as run
@@ -61,6 +66,18 @@ def unnormalised(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -
     return open_dataset(folder / "data")
 
 
+@pytest.fixture(scope="module")
+def untrained(dataset: Dataset, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the project's own decoder, tiny and never trained: it loads and writes, and what it writes is nonsense."""
+    folder = tmp_path_factory.mktemp("untrained")
+    config = InverterConfig(width=64, feed_forward=64, encoder_layers=1, decoder_layers=1, prefix=2, vocabulary=300, max_tokens=8)
+    torch.manual_seed(0)
+    model = InverterModel(config, encoder.recipe.dim)
+    tokenizer = train_tokenizer(dataset.texts(np.arange(200)), config.vocabulary)
+    save_decoder(folder, model, tokenizer, DecoderTrainConfig(model=config), encoder.recipe, "none", [], {}, "untrained")
+    return folder
+
+
 # lvm decode
 
 
@@ -80,6 +97,24 @@ def test_decode_reads_vectors_from_a_file(lookup: list[str], dataset: Dataset, t
     results = run("decode", "--vectors", tmp_path / "v.npy", "--json").json["results"]
     assert [found["text"] for found in results] == dataset.texts([0, 1, 2])
     assert all(set(found) == {"text", "roundtrip_cosine", "steps"} for found in results)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_real_decoder_folder_decodes_with_the_steps_that_are_asked_for(steps: int, untrained: Path, context: Path) -> None:
+    finished = run("decode", "--text-file", context, "--decoder", untrained, "--steps", steps, "--json")
+    assert finished.code == 0, finished.err
+    results = finished.json["results"]
+    assert len(results) == 5
+    assert all(0 <= found["steps"] <= steps and -1 <= found["roundtrip_cosine"] <= 1 for found in results)
+
+
+def test_a_folder_that_is_no_decoder_or_was_altered_is_refused(untrained: Path, context: Path, tmp_path: Path) -> None:
+    assert "holds no config.json" in refusal(run("decode", "--text-file", context, "--decoder", tmp_path))
+    altered = Path(shutil.copytree(untrained, tmp_path / "altered"))
+    content = bytearray((altered / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (altered / "model.safetensors").write_bytes(content)
+    assert "missing, truncated or altered" in refusal(run("decode", "--text-file", context, "--decoder", altered))
 
 
 def test_decode_shows_people_each_text_beside_what_came_back(lookup: list[str], context: Path) -> None:
@@ -218,6 +253,16 @@ def test_a_decoder_of_one_text_is_reported_as_unavailable_and_the_model_is_still
     assert finished.code == 0
     assert "DECODING UNAVAILABLE" in finished.out and "FAIL" in finished.out
     assert "the decoder is to blame" in " ".join(finished.out.replace("│", " ").split())
+
+
+def test_a_real_decoder_that_learned_nothing_is_found_out(
+    dataset: Dataset, model: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "WINDOWS", WINDOWS)
+    text = run("validate", dataset.path, "--model", model, "--split", "val", "--decoder", untrained, "--json").json["decode"]
+    assert (text["available"], text["decoder"]) == (False, str(untrained))
+    assert text["gates"][0]["passed"] is True, "it is of the right encoder, and cannot read it"
+    assert text["arms"]["A"]["roundtrip_cosine"] == pytest.approx(text["gates"][1]["value"], abs=1e-6)
 
 
 def test_stored_vectors_of_another_encoder_are_refused_with_3_before_decoding(

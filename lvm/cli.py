@@ -5,14 +5,24 @@ Exit codes: 0 success, 1 a training that diverged, 2 bad usage or input, 3 a gat
 
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lvm import cli_text
-from lvm.cli_common import DatasetArgument, DecoderOption, DeviceOption, JsonOption, next_command, output, people, progress_bar
+from lvm.cli_common import (
+    DatasetArgument,
+    DecoderOption,
+    DeviceOption,
+    JsonOption,
+    exit_with_stdin,
+    next_command,
+    output,
+    people,
+    progress_bar,
+)
+from lvm.cli_decoder import train_decoder
 from lvm.config import ChunkerConfig, parse, train_config
 from lvm.errors import GateRefused, InputError
 
@@ -131,7 +141,7 @@ def train(
     from lvm.training import train as run
 
     if until_stdin_closes:
-        threading.Thread(target=_exit_with_stdin, daemon=True).start()
+        exit_with_stdin()
     data = open_dataset(dataset)
     chosen = [*(setting or []), *([f"epochs={epochs}"] if epochs else [])]
     config = train_config(arch, data.dim, chosen)
@@ -194,6 +204,7 @@ def validate(
 
 app.command()(cli_text.decode)
 app.command()(cli_text.generate)
+app.command()(train_decoder)
 
 
 def validation_line(event: dict[str, Any]) -> str:
@@ -204,10 +215,3 @@ def validation_line(event: dict[str, Any]) -> str:
         f"R@5 {m['val/recall_at_5']:.4f} (skill {m['val/skill_recall_at_5']:+.4f}), "
         f"{t['system/chunks_per_second']:,.0f} chunks/s, {t['system/eta_seconds']:.0f} s left"
     )
-
-
-def _exit_with_stdin() -> None:
-    """End this process when its parent closes the pipe, which the parent's death does too."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)

@@ -1,7 +1,9 @@
 """What the subcommands share: options, the two ways of printing a result, the progress bar."""
 
 import json
+import os
 import shlex
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,3 +48,14 @@ def progress_bar(unit: str) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=people, transient=False)
+
+
+def exit_with_stdin() -> None:
+    """From now on, end this process when its parent closes the pipe, which the parent's death does too."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

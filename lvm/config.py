@@ -223,10 +223,16 @@ def parse(kind: type[C], values: dict[str, Any]) -> C:
 def train_config(arch: str, dim: int, settings: Sequence[str] = ()) -> TrainConfig:
     """The default configuration of `arch` with `settings` such as `model.width=512` laid over it.
 
-    Values are JSON where they parse as such, else strings. Raises `InputError` that names an
-    unknown field or a bad value.
+    Raises `InputError` that names an unknown field or a bad value.
     """
-    values: dict[str, Any] = {"model": {"arch": arch, "dim": dim}}
+    return parse(TrainConfig, overlay({"model": {"arch": arch, "dim": dim}}, settings))
+
+
+def overlay(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """`values` with settings such as `model.width=512` put into it; JSON where they parse as such, else strings.
+
+    Raises `InputError` when one is no setting.
+    """
     for setting in settings:
         name, found, text = setting.partition("=")
         if not found:
@@ -242,7 +248,7 @@ def train_config(arch: str, dim: int, settings: Sequence[str] = ()) -> TrainConf
             if not isinstance(place, dict):
                 raise InputError(f"setting {setting!r}: '{parent}' is a value, not a group of fields")
         place[last] = value
-    return parse(TrainConfig, values)
+    return values
 
 
 def _sentences(kind: type[Config], error: ValidationError) -> str:

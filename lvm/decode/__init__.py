@@ -1,4 +1,4 @@
-"""Vectors to text: the seam that a decoder fills.
+"""Vectors to text: what a decoder is, and how one is loaded.
 
 A decoder declares the encoder recipe that it inverts; `EncoderRecipe.require_same` refuses any
 other before work begins.
@@ -6,11 +6,14 @@ other before work begins.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from lvm.encode.encoder import Encoder
 from lvm.encode.recipe import EncoderRecipe
+from lvm.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,17 +23,54 @@ class Decoded:
     text: str
 
     roundtrip_cosine: float
-    """Cosine of the text's own embedding to the vector that was decoded."""
+    """Cosine of the text's own embedding, by the real encoder, to the vector that was decoded."""
 
     steps: int
-    """Correction steps that were taken."""
+    """Correction steps that were taken until this text was found; 0 is the first hypothesis."""
 
 
 class Decoder(Protocol):
     """Turns vectors of one encoder recipe back into text."""
 
     recipe: EncoderRecipe
+    """The encoder that this decoder was trained on."""
+
+    encoder: Encoder
+    """That encoder itself: it re-embeds every hypothesis."""
 
     def decode(self, vectors: np.ndarray) -> Sequence[Decoded]:
-        """Decode float32 [n, dim], in the recipe's raw distribution."""
+        """Decode float32 [n, dim], in the recipe's raw distribution.
+
+        Raises `InputError` when a vector is of another dimension, zero, NaN or infinite.
+        """
         ...
+
+
+def require_vectors(vectors: np.ndarray, recipe: EncoderRecipe) -> np.ndarray:
+    """`vectors` as contiguous float32 [n, dim]; `InputError` when they cannot be vectors of `recipe`."""
+    if vectors.ndim != 2 or vectors.shape[1] != recipe.dim:
+        raise InputError(f"vectors of shape {list(vectors.shape)}: expected [n, {recipe.dim}], the dimension of {recipe.name}")
+    checked = np.ascontiguousarray(vectors, dtype=np.float32)
+    norms = np.linalg.norm(checked, axis=1)
+    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    if len(bad):
+        raise InputError(f"vectors {bad[:5].tolist()} of {len(checked)} are zero, NaN or infinite: encode their texts again")
+    return checked
+
+
+def load_decoder(name: str | Path, device: str = "cpu", steps: int | None = None, encoder: Encoder | None = None) -> Decoder:
+    """Load a decoder by its name.
+
+    `name` is `minilm` (the one shipped with this package), a folder that `lvm train-decoder`
+    wrote, or `vec2text:<name or folder>` (the optional library: `vec2text:gtr-base` for the
+    published GTR pair). `steps` are the corrections at most, the decoder's own default when None.
+    `encoder` is used where it is of the decoder's recipe, which is else loaded. Raises `InputError`
+    when there is no such decoder, when it was altered, or when `encoder` is of another recipe.
+    """
+    if str(name).startswith("vec2text:"):
+        from lvm.decode.vec2text_decoder import Vec2TextDecoder
+
+        return Vec2TextDecoder(str(name).partition(":")[2], device, steps, encoder)
+    from lvm.decode.inverter import Inverter, shipped
+
+    return Inverter.load(shipped(str(name)) if str(name) == "minilm" else Path(name), device, steps, encoder)

@@ -1,0 +1,124 @@
+"""The T5 decoder written out as one step a token: the same arithmetic, without the general machinery.
+
+`T5ForConditionalGeneration.generate` spends most of its time around the network. Here the
+projections that belong together are one matrix, keys and values of the memory are computed once,
+their own go into one buffer, and rows that have ended leave the batch. A test holds the tokens
+equal to `generate`'s.
+"""
+
+import torch
+from torch.nn import functional as F
+from transformers import T5ForConditionalGeneration
+
+from lvm.decode.model import EOS, PAD
+
+COMPACT_EVERY = 8
+"""Steps between looks at which rows have ended: each look waits for the device."""
+
+
+class TokenWriter:
+    """Writes token sequences from the encoder's states, with the weights of `t5` as they are now, in `dtype`."""
+
+    def __init__(self, t5: T5ForConditionalGeneration, dtype: torch.dtype, limit: int) -> None:
+        config = t5.config
+        self.heads, self.width, self.limit, self.eps = config.num_heads, config.d_model, limit, config.layer_norm_epsilon
+        self.dtype, self.device = dtype, t5.device
+
+        def cast(*weights: torch.Tensor) -> torch.Tensor:
+            return torch.cat([w.detach() for w in weights]).to(dtype)
+
+        self.embedding = cast(t5.shared.weight)
+        # T5 scales its states before the output matrix, which is the input embedding too.
+        self.output = (t5.lm_head.weight.detach() * self.width**-0.5).to(dtype)
+        self.final_norm = cast(t5.decoder.final_layer_norm.weight)
+        self.layers = []
+        for block in t5.decoder.block:
+            own, other, feed = block.layer
+            attention, memory, gate = own.SelfAttention, other.EncDecAttention, feed.DenseReluDense
+            self.layers.append({
+                "norm_own": cast(own.layer_norm.weight),
+                "qkv": cast(attention.q.weight, attention.k.weight, attention.v.weight),
+                "own_out": cast(attention.o.weight),
+                "norm_memory": cast(other.layer_norm.weight),
+                "query": cast(memory.q.weight),
+                "memory": cast(memory.k.weight, memory.v.weight),
+                "memory_out": cast(memory.o.weight),
+                "norm_feed": cast(feed.layer_norm.weight),
+                "gate": cast(gate.wi_0.weight, gate.wi_1.weight),
+                "feed_out": cast(gate.wo.weight),
+            })  # fmt: skip
+        bias = t5.decoder.block[0].layer[0].SelfAttention.compute_bias(limit, limit)
+        self.bias = bias[0].detach().to(dtype)
+        """[heads, limit, limit]: what a query adds to the score of a key, by distance."""
+
+    @torch.inference_mode()
+    def __call__(
+        self, states: torch.Tensor, seen: torch.Tensor | None, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Write one sequence for each row of `states` [B, M, width]; int64 [B, limit], PAD after EOS.
+
+        `seen`, bool [B, M], says which states count. Temperature 0 takes the likeliest token, any
+        other samples from the distribution at that temperature.
+        """
+        batch, dtype = len(states), self.dtype
+        states = states.to(dtype)
+        hidden = torch.zeros(batch, states.shape[1], dtype=dtype, device=self.device)
+        mask = (hidden if seen is None else hidden.masked_fill(~seen, torch.finfo(dtype).min))[:, None, None]
+        keys = [self._split(F.linear(states, layer["memory"]), 2) for layer in self.layers]
+        shape = (2, batch, self.heads, self.limit, self.width // self.heads)
+        own = [torch.empty(shape, dtype=dtype, device=self.device) for _ in self.layers]
+        out = torch.full((batch, self.limit), PAD, device=self.device)
+        rows = torch.arange(batch, device=self.device)
+        token = torch.full((batch,), PAD, device=self.device)
+        ended = torch.zeros(batch, dtype=torch.bool, device=self.device)
+        for step in range(self.limit):
+            logits = self._step(token, step, own, keys, mask)
+            token = self._choose(logits, temperature, generator)
+            token = torch.where(ended, PAD, token)
+            out[rows, step] = token
+            ended |= token == EOS
+            if step % COMPACT_EVERY == COMPACT_EVERY - 1:
+                going = (~ended).nonzero().squeeze(1)
+                if not len(going):
+                    break
+                if len(going) <= 0.8 * len(rows):
+                    rows, token, mask, ended = rows[going], token[going], mask[going], ended[going]
+                    own = [cache[:, going] for cache in own]
+                    keys = [pair[:, going] for pair in keys]
+        return out
+
+    def _step(self, token: torch.Tensor, step: int, own: list[torch.Tensor], keys: list[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+        """Logits [b, vocabulary] of the token after `token` [b], the one at position `step`; fills the buffers `own`."""
+        x = self.embedding[token][:, None]
+        bias = self.bias[:, step, : step + 1][None, :, None]
+        for layer, cache, (key, value) in zip(self.layers, own, keys, strict=True):
+            query, new_key, new_value = self._split(F.linear(self._norm(x, layer["norm_own"]), layer["qkv"]), 3)
+            cache[0, :, :, step : step + 1], cache[1, :, :, step : step + 1] = new_key, new_value
+            x = x + self._attend(query, cache[0, :, :, : step + 1], cache[1, :, :, : step + 1], bias, layer["own_out"])
+            query = self._split(F.linear(self._norm(x, layer["norm_memory"]), layer["query"]), 1)[0]
+            x = x + self._attend(query, key, value, mask, layer["memory_out"])
+            gate, up = F.linear(self._norm(x, layer["norm_feed"]), layer["gate"]).chunk(2, -1)
+            x = x + F.linear(F.gelu(gate, approximate="tanh") * up, layer["feed_out"])
+        return F.linear(self._norm(x, self.final_norm), self.output)[:, 0]
+
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        # T5 does not scale the product: its initialisation does.
+        weights = (query @ key.transpose(2, 3) + bias).float().softmax(-1).to(value.dtype)
+        return F.linear((weights @ value).transpose(1, 2).flatten(2), out)
+
+    def _split(self, x: torch.Tensor, parts: int) -> torch.Tensor:
+        """[b, n, parts * width] to [parts, b, heads, n, width / heads]."""
+        return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def _norm(self, x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, (self.width,), gain, self.eps)
+
+    @staticmethod
+    def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
+        logits = logits.float()
+        logits[:, PAD] = -torch.inf
+        if temperature == 0:
+            return logits.argmax(-1)
+        # The Gumbel-max trick: adding such noise to log-probabilities and taking the best samples from them.
+        uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+        return (logits / temperature - (-uniform.clamp_min(1e-20).log()).log()).argmax(-1)

@@ -36,10 +36,11 @@ def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTex
         for split in ("val", "test"):
             held.update(map(plain, other.texts(other.rows(split))))
     share = dataset.manifest.splits.min_shared
+    everything = dataset.texts(np.arange(dataset.n_rows))
     kept: list[str] = []
     documents = texts = 0
     for doc in dataset.docs("train"):
-        own = dataset.texts(np.arange(dataset.starts[doc], dataset.starts[doc + 1]))
+        own = everything[dataset.starts[doc] : dataset.starts[doc + 1]]
         free = [text for text in own if plain(text) not in held]
         if len(own) - len(free) >= share * len(own):
             documents += 1

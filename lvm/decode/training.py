@@ -10,6 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -86,13 +87,18 @@ class InverterTrainer:
         self._started, self._first_step = time.monotonic(), 0
 
     def run(self) -> None:
-        """Train until the last round is done, saving the state after each."""
-        while self.round < self.config.rounds:
-            self.train_round()
-            self.round += 1
-            self.measure()
-            if self.ranks.rank == 0:
-                save_round(self.folder / STATE, self.key, self.round, self.step, self.measured, self.model, self.optimizers)
+        """Train until the last round is done, saving the state after each; the next texts are drawn meanwhile."""
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self.draw, self.round)
+            while self.round < self.config.rounds:
+                pool = coming.result()
+                if self.round + 1 < self.config.rounds:
+                    coming = ahead.submit(self.draw, self.round + 1)
+                self.train_round(pool)
+                self.round += 1
+                self.measure()
+                if self.ranks.rank == 0:
+                    save_round(self.folder / STATE, self.key, self.round, self.step, self.measured, self.model, self.optimizers)
 
     def resume(self) -> None:
         """Go on from the saved state, if there is one; `InputError` when it is of another run or damaged."""
@@ -104,13 +110,21 @@ class InverterTrainer:
         elif self.ranks.rank == 0:
             (self.folder / EVENTS).unlink(missing_ok=True)
 
-    def train_round(self) -> None:
-        """Draw a pool and learn from it `passes` times."""
+    def draw(self, number: int) -> Pool:
+        """Draw, embed and tokenize the texts of round `number`."""
         config = self.config
-        torch.manual_seed(int(np.random.default_rng([config.seed, self.round, self.ranks.rank]).integers(2**62)))
+        texts = draw_texts(self.texts, self.texts_per_rank, config.spans, np.random.default_rng([config.seed, number, self.ranks.rank]))
+        target = torch.from_numpy(self.encoder.encode(texts)).to(self.device)
+        return Pool(target, Ragged(encode_texts(self.tokenizer, texts, config.model.max_tokens), self.device))
+
+    def train_round(self, pool: Pool) -> None:
+        """Learn `passes` times from a pool, of whose texts hypotheses are made first from `correct_from` on."""
+        config = self.config
+        torch.manual_seed(int(np.random.default_rng([config.seed, self.round, self.ranks.rank, 1]).integers(2**62)))
         started = time.monotonic()
-        pool = self.draw(np.random.default_rng([config.seed, self.round, self.ranks.rank, 1]))
-        drawn, first = time.monotonic() - started, self.step
+        if self.round >= config.correct_from * config.rounds:
+            pool = self.with_guesses(pool)
+        wrote, first = time.monotonic() - started, self.step
         # The order of lengths must be the same everywhere, or every device waits for the longest batch of all.
         together = np.random.default_rng([config.seed, self.round])
         self.model.train()
@@ -119,34 +133,23 @@ class InverterTrainer:
                 corrects = pool.guesses is not None and bool(together.random() < config.corrections)
                 self.train_step(pool, rows, corrects)
         seconds = time.monotonic() - started
-        rate = (self.step - first) * config.batch / (seconds - drawn)
-        self._emit({}, {"system/draw_seconds": drawn, "system/round_seconds": seconds, "system/texts_per_second": rate})
+        rate = (self.step - first) * config.batch / (seconds - wrote)
+        self._emit({}, {"system/guess_seconds": wrote, "system/round_seconds": seconds, "system/texts_per_second": rate})
 
-    def draw(self, rng: np.random.Generator) -> Pool:
-        """Draw, embed and tokenize this round's texts; from `correct_from` on, write hypotheses for them too."""
-        config, limit = self.config, self.config.model.max_tokens
-        texts = draw_texts(self.texts, self.texts_per_rank, config.spans, rng)
-        vectors = self.encoder.encode(texts)
-        target = torch.from_numpy(vectors).to(self.device)
-        labels = Ragged(encode_texts(self.tokenizer, texts, limit), self.device)
-        if self.round < config.correct_from * config.rounds:
-            return Pool(target, labels)
+    def with_guesses(self, pool: Pool) -> Pool:
+        """`pool` with a hypothesis for each text, written with the weights as they are now."""
         writer = self.writer()
-        sought = self.noisy(target).cpu().numpy()
+        sought = self.noisy(pool.vectors).cpu().numpy()
         guesses = writer.write(sought)
-        guess_vectors = self.encoder.encode(guesses)
+        vectors = self.encoder.encode(guesses)
         # Half of them are corrected once already: what the corrector will meet from its second step on.
-        again = np.flatnonzero(rng.random(len(texts)) < 0.5)
-        second = writer.write(sought[again], [guesses[i] for i in again], guess_vectors[again])
-        guess_vectors[again] = self.encoder.encode(second)
+        again = np.flatnonzero(np.random.default_rng([self.config.seed, self.round, self.ranks.rank, 2]).random(len(guesses)) < 0.5)
+        second = writer.write(sought[again], [guesses[i] for i in again], vectors[again])
+        vectors[again] = self.encoder.encode(second)
         for place, text in zip(again.tolist(), second, strict=True):
             guesses[place] = text
-        return Pool(
-            target,
-            labels,
-            Ragged(encode_texts(self.tokenizer, guesses, limit), self.device),
-            torch.from_numpy(guess_vectors).to(self.device),
-        )
+        tokens = Ragged(encode_texts(self.tokenizer, guesses, self.config.model.max_tokens), self.device)
+        return Pool(pool.vectors, pool.labels, tokens, torch.from_numpy(vectors).to(self.device))
 
     def writer(self) -> TextWriter:
         """What writes texts with the weights as they are now, dropout off."""

@@ -61,6 +61,7 @@ def main() -> None:
     with torch.no_grad():
         model.t5.shared.weight[:2] = 0  # neither PAD nor EOS is ever the likeliest
     model.to(a.device)
+    model.t5.config.decoder_start_token_id = 0  # vec2text asks the config for it
     precision = resolve_dtype(a.device, "auto")
     results, rows = [], []
     for batch in a.batch:

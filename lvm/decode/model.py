@@ -59,7 +59,6 @@ class InverterModel(nn.Module):
                 num_decoder_layers=config.decoder_layers,
                 feed_forward_proj="gated-gelu_pytorch_tanh",  # gated-gelu's own formula, in one kernel
                 dropout_rate=config.dropout,
-                decoder_start_token_id=PAD,
             )
         )
         _fuse_norms(self.t5)

@@ -27,7 +27,7 @@ def save_round(
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
     """Write weights, moments and position durably. `key` is the run's identity."""
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         state[f"weight.{name}"] = parameter
         state |= {f"{kept}.{name}": value for o in optimizers for kept, value in o.state.get(parameter, {}).items()}

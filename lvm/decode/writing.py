@@ -6,6 +6,8 @@ their own go into one buffer, and rows that have ended leave the batch. A test h
 equal to `generate`'s.
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
@@ -32,7 +34,8 @@ class TokenWriter:
         self.output = (t5.lm_head.weight.detach() * self.width**-0.5).to(dtype)
         self.final_norm = cast(t5.decoder.final_layer_norm.weight)
         self.layers = []
-        for block in t5.decoder.block:
+        blocks: Any = t5.decoder.block
+        for block in blocks:
             own, other, feed = block.layer
             attention, memory, gate = own.SelfAttention, other.EncDecAttention, feed.DenseReluDense
             self.layers.append({
@@ -47,7 +50,7 @@ class TokenWriter:
                 "gate": cast(gate.wi_0.weight, gate.wi_1.weight),
                 "feed_out": cast(gate.wo.weight),
             })  # fmt: skip
-        bias = t5.decoder.block[0].layer[0].SelfAttention.compute_bias(limit, limit)
+        bias = blocks[0].layer[0].SelfAttention.compute_bias(limit, limit)
         self.bias = bias[0].detach().to(dtype)
         """[heads, limit, limit]: what a query adds to the score of a key, by distance."""
 
@@ -103,8 +106,8 @@ class TokenWriter:
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         # T5 does not scale the product: its initialisation does.
-        weights = (query @ key.transpose(2, 3) + bias).float().softmax(-1).to(value.dtype)
-        return F.linear((weights @ value).transpose(1, 2).flatten(2), out)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
+        return F.linear(attended.transpose(1, 2).flatten(2), out)
 
     def _split(self, x: torch.Tensor, parts: int) -> torch.Tensor:
         """[b, n, parts * width] to [parts, b, heads, n, width / heads]."""

@@ -19,8 +19,8 @@ def append_event(file: Path, event: Event) -> None:
 
 
 def event_order(event: Event) -> int:
-    """Place of an event of metrics.jsonl among its run's: a validation comes before the step of the same number."""
-    return 2 * int(event["step"]) + ("val/cosine" not in event["metrics"])
+    """Place of an event of metrics.jsonl among its run's: what was measured after so many steps comes before the step of that number."""
+    return 2 * int(event["step"]) + any(name.startswith("train/") for name in event["metrics"])
 
 
 def keep_events(file: Path, step: int) -> None:

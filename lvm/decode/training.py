@@ -94,9 +94,9 @@ class InverterTrainer:
                 pool = coming.result()
                 if self.round + 1 < self.config.rounds:
                     coming = ahead.submit(self.draw, self.round + 1)
-                self.train_round(pool)
+                timing = self.train_round(pool)
                 self.round += 1
-                self.measure()
+                self.measure(timing)
                 if self.ranks.rank == 0:
                     save_round(self.folder / STATE, self.key, self.round, self.step, self.measured, self.model, self.optimizers)
 
@@ -117,8 +117,8 @@ class InverterTrainer:
         target = torch.from_numpy(self.encoder.encode(texts)).to(self.device)
         return Pool(target, Ragged(encode_texts(self.tokenizer, texts, config.model.max_tokens), self.device))
 
-    def train_round(self, pool: Pool) -> None:
-        """Learn `passes` times from a pool, of whose texts hypotheses are made first from `correct_from` on."""
+    def train_round(self, pool: Pool) -> dict[str, float]:
+        """Learn `passes` times from a pool, of whose texts hypotheses are made first from `correct_from` on; returns what took how long."""
         config = self.config
         torch.manual_seed(int(np.random.default_rng([config.seed, self.round, self.ranks.rank, 1]).integers(2**62)))
         started = time.monotonic()
@@ -134,7 +134,7 @@ class InverterTrainer:
                 self.train_step(pool, rows, corrects)
         seconds = time.monotonic() - started
         rate = (self.step - first) * config.batch / (seconds - wrote)
-        self._emit({}, {"system/guess_seconds": wrote, "system/round_seconds": seconds, "system/texts_per_second": rate})
+        return {"system/guess_seconds": wrote, "system/round_seconds": seconds, "system/texts_per_second": rate}
 
     def with_guesses(self, pool: Pool) -> Pool:
         """`pool` with a hypothesis for each text, written with the weights as they are now."""
@@ -190,8 +190,8 @@ class InverterTrainer:
             optimizer.step()
         self.step += 1
 
-    def measure(self) -> None:
-        """Decode the held-out texts without and with one correction, and compare."""
+    def measure(self, timing: dict[str, float]) -> None:
+        """Decode the held-out texts without and with one correction, and compare; one event for the round, with its `timing`."""
         if self.ranks.rank:
             return
         found: dict[str, float] = {}
@@ -202,7 +202,7 @@ class InverterTrainer:
             values = {"bleu": scores.bleu, "token_f1": scores.token_f1, "roundtrip_cosine": cosine}
             found |= {f"val/{name}_{steps}_corrections": value for name, value in values.items()}
         self.measured = found
-        self._emit(found, {})
+        self._emit(found, timing)
 
     def _emit(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
         if self.ranks.rank:

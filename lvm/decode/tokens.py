@@ -4,6 +4,7 @@ The encoder's tokenizer will not do: MiniLM's, for one, knows no capitals, and a
 back without them is another text.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -28,7 +29,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
             f"field 'model.vocabulary' is {vocabulary}, but the texts yield {tokenizer.get_vocab_size()} entries: "
             f"give --set model.vocabulary={tokenizer.get_vocab_size()} or more text"
         )
-    return tokenizer
+    # A text may hold the very characters of a special token, as HTML does: they are text, not an end.
+    # The trainer cannot merge them into that token either, since no word has letters and punctuation.
+    plain = json.loads(tokenizer.to_str()) | {"added_tokens": []}
+    return Tokenizer.from_str(json.dumps(plain))
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[np.ndarray]:

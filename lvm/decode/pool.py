@@ -68,12 +68,12 @@ class Pool:
 
 
 def batches(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rows in batches of exactly `size` and nearly one length each, in random order; the remainder is left out.
+    """Rows in batches of exactly `size` and nearly one length each, in random order; a random remainder is left out.
 
     Lengths are blurred before sorting, or the same texts would meet in every pass.
     """
-    order = np.argsort(lengths + rng.random(len(lengths)) * 4)
-    whole = order[: len(order) // size * size].reshape(-1, size)
+    kept = rng.permutation(len(lengths))[: len(lengths) // size * size]
+    whole = kept[np.argsort(lengths[kept] + rng.random(len(kept)) * 4)].reshape(-1, size)
     yield from whole[rng.permutation(len(whole))]
 
 

@@ -48,7 +48,8 @@ def load_round(
         with safe_open(file, "pt") as state, torch.no_grad():
             metadata, names = state.metadata(), set(state.keys())
             if metadata["key"] != key:
-                raise InputError(f"{file.parent.parent} was trained with another configuration or dataset: give --fresh or another --out")
+                other = "another configuration, dataset or number of processes"
+                raise InputError(f"{file.parent.parent} was trained with {other}: give --fresh or another --out")
             for name, parameter in model.named_parameters():
                 parameter.copy_(state.get_tensor(f"weight.{name}"))
                 kept = {k: state.get_tensor(f"{k}.{name}").to(parameter.device) for k in KEPT if f"{k}.{name}" in names}

@@ -79,6 +79,8 @@ class InverterTrainer:
         self.model.to(device)
         self.weights = list(self.model.parameters())
         self.optimizers = make_optimizers(self.model, config)
+        if config.batch % ranks.world:
+            raise InputError(f"field 'batch' is {config.batch}: give a multiple of {ranks.world}, the number of processes")
         self.per_rank = config.batch // ranks.world
         self.texts_per_rank = config.texts // ranks.world
         self.total_steps = config.rounds * config.passes * (self.texts_per_rank // self.per_rank)
@@ -132,6 +134,9 @@ class InverterTrainer:
             for rows in batches(pool.labels.lengths, self.per_rank, together):
                 corrects = pool.guesses is not None and bool(together.random() < config.corrections)
                 self.train_step(pool, rows, corrects)
+        # Between the looks at the loss it may have broken: nothing of it is saved.
+        if not all(bool(w.isfinite().all()) for w in self.weights):
+            raise TrainingDiverged(f"weights are no longer numbers after step {self.step}: lower learning_rate, with --fresh")
         seconds = time.monotonic() - started
         rate = (self.step - first) * config.batch / (seconds - wrote)
         return {"system/guess_seconds": wrote, "system/round_seconds": seconds, "system/texts_per_second": rate}
@@ -275,6 +280,7 @@ def train_decoder(
         if (finished.train, finished.dataset_digest, finished.held_out) != (config, dataset.manifest.digest, held_out):
             raise InputError(f"{out} holds a decoder of another configuration or dataset: give --fresh or another --out")
         return finished
+    ranks.wait()  # or a process that is late would take what the first one writes for an earlier run
     found = training_texts(dataset, hold_out)
     judge = (hold_out or [dataset])[0]
     rows = judge.rows("val")
@@ -301,9 +307,12 @@ def train_decoder(
 
 
 def _tokenizer(config: DecoderTrainConfig, texts: Sequence[str], folder: Path, ranks: Ranks) -> Tokenizer:
-    """The run's tokenizer, trained by the first process and kept with its state."""
+    """The run's tokenizer, trained by the first process and kept with its state; without one, it may be another run's."""
     file = folder / TOKENIZER
-    if ranks.rank == 0 and not file.exists():
+    if ranks.rank == 0 and not (folder / STATE).exists():
         write_text(file, train_tokenizer(texts, config.model.vocabulary).to_str())
     ranks.wait()
-    return Tokenizer.from_file(str(file))
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library has no kind of its own
+        raise InputError(f"{file} is missing, truncated or altered ({error}): give --fresh to start over") from error

@@ -14,7 +14,7 @@ import torch
 import lvm.decode
 from lvm.corpus.dataset import Dataset, open_dataset
 from lvm.corpus.extract import extract
-from lvm.decode import pipeline
+from lvm.decode import choice, pipeline
 from lvm.decode.config import DecoderTrainConfig, InverterConfig
 from lvm.decode.folder import save_decoder
 from lvm.decode.model import InverterModel
@@ -30,8 +30,9 @@ WINDOWS = 20
 
 @pytest.fixture()
 def lookup(dataset: Dataset, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The oracle in place of whatever decoder is loaded; the names that were asked for. Fewer windows."""
+    """The oracle in place of whatever decoder is loaded, one shipped with the package too; the names that were asked for. Fewer windows."""
     calls: list[str] = []
+    monkeypatch.setattr(choice, "is_shipped", lambda name: True)
     monkeypatch.setattr(lvm.decode, "load_decoder", loader(LookupDecoder(dataset, encoder), calls))
     monkeypatch.setattr(pipeline, "WINDOWS", WINDOWS)
     return calls
@@ -232,6 +233,17 @@ def test_validate_without_a_decoder_says_that_nothing_is_decoded(lookup: list[st
     assert lookup == []
 
 
+def test_validate_where_no_decoder_is_shipped_still_measures_the_model_and_says_so(
+    lookup: list[str], dataset: Dataset, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "is_shipped", lambda name: False)
+    found = run("validate", dataset.path, "--model", model, "--split", "val", "--json").json
+    assert found["metrics"]["cosine"]["value"] > 0
+    assert found["decode"]["available"] is False
+    assert found["decode"]["reason"].startswith("No decoder for the recipe minilm") and "lvm train-decoder" in found["decode"]["reason"]
+    assert lookup == []
+
+
 def test_validate_of_a_recipe_without_a_decoder_names_the_command_that_makes_one(
     lookup: list[str], unnormalised: Dataset, tmp_path: Path
 ) -> None:
@@ -249,7 +261,7 @@ def test_a_decoder_of_one_text_is_reported_as_unavailable_and_the_model_is_still
 ) -> None:
     monkeypatch.setattr(lvm.decode, "load_decoder", loader(ConstantDecoder(encoder)))
     monkeypatch.setattr(pipeline, "WINDOWS", WINDOWS)
-    finished = run("validate", dataset.path, "--model", model, "--split", "val")
+    finished = run("validate", dataset.path, "--model", model, "--split", "val", "--decoder", "one-text")
     assert finished.code == 0
     assert "DECODING UNAVAILABLE" in finished.out and "FAIL" in finished.out
     assert "the decoder is to blame" in " ".join(finished.out.replace("│", " ").split())

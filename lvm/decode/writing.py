@@ -67,17 +67,17 @@ class TokenWriter:
         states = states.to(dtype)
         hidden = torch.zeros(batch, states.shape[1], dtype=dtype, device=self.device)
         mask = (hidden if seen is None else hidden.masked_fill(~seen, torch.finfo(dtype).min))[:, None, None]
-        keys = [self._split(F.linear(states, layer["memory"]), 2) for layer in self.layers]
-        shape = (2, batch, self.heads, self.limit, self.width // self.heads)
+        # [2, b, heads, M, width / heads]: keys and values of the memory, for each layer.
+        memory = [F.linear(states, layer["memory"]).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4) for layer in self.layers]
+        shape = (batch, 2, self.heads, self.limit, self.width // self.heads)
         own = [torch.empty(shape, dtype=dtype, device=self.device) for _ in self.layers]
         out = torch.full((batch, self.limit), PAD, device=self.device)
         rows = torch.arange(batch, device=self.device)
         token = torch.full((batch,), PAD, device=self.device)
         ended = torch.zeros(batch, dtype=torch.bool, device=self.device)
         for step in range(self.limit):
-            logits = self._step(token, step, own, keys, mask)
-            token = self._choose(logits, temperature, generator)
-            token = torch.where(ended, PAD, token)
+            logits = self._step(token, step, own, memory, mask)
+            token = self._choose(logits, temperature, generator).masked_fill(ended, PAD)
             out[rows, step] = token
             ended |= token == EOS
             if step % COMPACT_EVERY == COMPACT_EVERY - 1:
@@ -86,32 +86,35 @@ class TokenWriter:
                     break
                 if len(going) <= 0.8 * len(rows):
                     rows, token, mask, ended = rows[going], token[going], mask[going], ended[going]
-                    own = [cache[:, going] for cache in own]
-                    keys = [pair[:, going] for pair in keys]
+                    own = [cache[going] for cache in own]
+                    memory = [pair[:, going] for pair in memory]
         return out
 
-    def _step(self, token: torch.Tensor, step: int, own: list[torch.Tensor], keys: list[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+    def _step(
+        self, token: torch.Tensor, step: int, own: list[torch.Tensor], memory: list[torch.Tensor], mask: torch.Tensor
+    ) -> torch.Tensor:
         """Logits [b, vocabulary] of the token after `token` [b], the one at position `step`; fills the buffers `own`."""
-        x = self.embedding[token][:, None]
-        bias = self.bias[:, step, : step + 1][None, :, None]
-        for layer, cache, (key, value) in zip(self.layers, own, keys, strict=True):
-            query, new_key, new_value = self._split(F.linear(self._norm(x, layer["norm_own"]), layer["qkv"]), 3)
-            cache[0, :, :, step : step + 1], cache[1, :, :, step : step + 1] = new_key, new_value
-            x = x + self._attend(query, cache[0, :, :, : step + 1], cache[1, :, :, : step + 1], bias, layer["own_out"])
-            query = self._split(F.linear(self._norm(x, layer["norm_memory"]), layer["query"]), 1)[0]
-            x = x + self._attend(query, key, value, mask, layer["memory_out"])
+        x = self.embedding[token]
+        bias = self.bias[None, :, step : step + 1, : step + 1]
+        for layer, cache, (key, value) in zip(self.layers, own, memory, strict=True):
+            projected = F.linear(self._norm(x, layer["norm_own"]), layer["qkv"]).view(len(x), 3, self.heads, -1)
+            cache[:, :, :, step] = projected[:, 1:]
+            before = cache[:, :, :, : step + 1]
+            x = self._attend(x, projected[:, 0], before[:, 0], before[:, 1], bias, layer["own_out"])
+            query = F.linear(self._norm(x, layer["norm_memory"]), layer["query"]).view(len(x), self.heads, -1)
+            x = self._attend(x, query, key, value, mask, layer["memory_out"])
             gate, up = F.linear(self._norm(x, layer["norm_feed"]), layer["gate"]).chunk(2, -1)
-            x = x + F.linear(F.gelu(gate, approximate="tanh") * up, layer["feed_out"])
-        return F.linear(self._norm(x, self.final_norm), self.output)[:, 0]
+            x = torch.addmm(x, F.gelu(gate, approximate="tanh") * up, layer["feed_out"].T)
+        return F.linear(self._norm(x, self.final_norm), self.output)
 
-    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    @staticmethod
+    def _attend(
+        x: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, out: torch.Tensor
+    ) -> torch.Tensor:
+        """`x` [b, width] and what `query` [b, heads, d] finds in `key` and `value` [b, heads, n, d]."""
         # T5 does not scale the product: its initialisation does.
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-        return F.linear(attended.transpose(1, 2).flatten(2), out)
-
-    def _split(self, x: torch.Tensor, parts: int) -> torch.Tensor:
-        """[b, n, parts * width] to [parts, b, heads, n, width / heads]."""
-        return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        found = F.scaled_dot_product_attention(query[:, :, None], key, value, attn_mask=bias, scale=1.0)
+        return torch.addmm(x, found.reshape(len(x), -1), out.T)
 
     def _norm(self, x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (self.width,), gain, self.eps)

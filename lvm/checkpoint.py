@@ -6,12 +6,10 @@ reproduces them or refuses, so that neither other weights nor another forward pa
 names can go unnoticed. No pickle anywhere.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -19,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from lvm import __version__
 from lvm.baselines import Baselines
-from lvm.config import Config, GateThresholds, TrainConfig, parse
+from lvm.config import Config, GateThresholds, TrainConfig, read_versioned
 from lvm.durable import replacing, sha256_file, write_json, write_text
 from lvm.encode.recipe import EncoderRecipe
 from lvm.errors import GateRefused, InputError
@@ -137,13 +135,7 @@ def read_config(path: Path) -> CheckpointConfig:
     file = path / "config.json"
     if not file.is_file():
         raise InputError(f"{path} holds no config.json: not a model, or its training did not finish (lvm train --resume)")
-    try:
-        values: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: train the model again") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise InputError(f"{file}: field 'format' must be {FORMAT}; train the model again with this version")
-    config = parse(CheckpointConfig, values)
+    config = read_versioned(CheckpointConfig, file, FORMAT, "train the model again")
     if config.arch != config.train.model.arch:
         raise InputError(f"{file}: field 'arch' says {config.arch}, 'train.model.arch' {config.train.model.arch}")
     return config

@@ -6,6 +6,7 @@ the run and stored beside every checkpoint. Nothing here is unread.
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -218,6 +219,20 @@ def parse(kind: type[C], values: dict[str, Any]) -> C:
         return kind.model_validate(values)
     except ValidationError as error:
         raise InputError(_sentences(kind, error)) from error
+
+
+def read_versioned(kind: type[C], file: Path, version: int, remedy: str) -> C:
+    """The configuration in the JSON file `file`, whose field 'format' must be `version`.
+
+    Raises `InputError`, which ends in `remedy`, when it is not JSON or of another format, and what `parse` raises.
+    """
+    try:
+        values: Any = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {remedy}") from error
+    if not isinstance(values, dict) or values.get("format") != version:
+        raise InputError(f"{file}: field 'format' must be {version}; {remedy} with this version")
+    return parse(kind, values)
 
 
 def train_config(arch: str, dim: int, settings: Sequence[str] = ()) -> TrainConfig:

@@ -5,10 +5,8 @@ float32, for an error of at most half a step in 127. Vectors stay float32. `conf
 holds the SHA-256 of weights and tokenizer. No pickle anywhere.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -16,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from lvm import __version__
-from lvm.config import Config, parse
+from lvm.config import Config, read_versioned
 from lvm.decode.config import DecoderTrainConfig
 from lvm.decode.model import InverterModel
 from lvm.durable import replacing, sha256_file, write_json, write_text
@@ -129,13 +127,7 @@ def read_decoder_config(path: Path) -> DecoderConfig:
     file = path / "config.json"
     if not file.is_file():
         raise InputError(f"decoder {path} holds no config.json: not a decoder, or its training did not finish (lvm train-decoder --resume)")
-    try:
-        values: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: train the decoder again") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise InputError(f"{file}: field 'format' must be {FORMAT}; train the decoder again with this version")
-    return parse(DecoderConfig, values)
+    return read_versioned(DecoderConfig, file, FORMAT, "train the decoder again")
 
 
 def load_decoder_folder(path: Path, device: torch.device) -> DecoderFolder:

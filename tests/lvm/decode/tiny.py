@@ -30,7 +30,7 @@ SETTINGS = (
     "texts=64",
     "batch=16",
 )
-HEART = ("model.vocabulary=600", "model.dropout=0", "rounds=2", "passes=30", "batch=32", "spans=0", "noise=0.1", "learning_rate=0.01")
+HEART = ("model.vocabulary=600", "model.dropout=0", "rounds=2", "passes=24", "batch=32", "spans=0", "noise=0.1", "learning_rate=0.01")
 
 
 def tiny(*extra: str) -> DecoderTrainConfig:

@@ -1,15 +1,8 @@
 """retrain-all: documents to a champion."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
-
-# An offline server otherwise logs an error at each start, and may take longer than its default to come up.
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import typer
 from prefect import flow

@@ -169,6 +169,32 @@ def sample_rows(summary: Mapping[str, Any], count: int) -> Rows:
     return Rows(title, ["window", "", "text"], rows)
 
 
+def ceiling_rows(summary: Mapping[str, Any], name: str) -> Rows:
+    """What comes back of real texts, without and with corrections, by length; `summary` is a `Ceiling.summary()`."""
+    first, corrected = (summary["scores"][search] for search in ("first", "corrected"))
+    pairs = {"all": (first, corrected)} | {b: (first["by_length"][b], corrected["by_length"][b]) for b in first["by_length"]}
+    metrics = (("bleu", ".1f"), ("token_f1", ".3f"), ("rouge_l", ".3f"), ("roundtrip_cosine", ".3f"))
+    rows = []
+    for bucket, pair in pairs.items():
+        for label, scores in zip(("first", "corrected"), pair, strict=True):
+            head = [bucket, str(scores["n"])] if label == "first" else ["", ""]
+            rows.append([*head, label, *(f"{scores[metric]:{form}}" for metric, form in metrics)])
+    title = f"{name} on {summary['texts']} texts of {summary['documents']} {summary['split']} documents, never learned from"
+    title += f"; first hypotheses, and after {corrected['steps']:.1f} corrections on average"
+    return Rows(title, ["tokens", "texts", "", "BLEU", "token F1", "ROUGE-L", "round trip"], rows)
+
+
+def ceiling_sample_rows(summary: Mapping[str, Any], count: int) -> Rows:
+    """`count` texts, spread over all, and what came back of each."""
+    every = summary["samples"]
+    rows = []
+    for sample in every[:: max(1, len(every) // count)][:count]:
+        texts = {"text": sample["truth"], "first": sample["first"], "corrected": sample["corrected"]}
+        chunk = f"{sample['doc_id']}:{sample['chunk_index']}"
+        rows += [["" if i else chunk, label, text] for i, (label, text) in enumerate(texts.items())]
+    return Rows("Samples", ["chunk", "", "text"], rows)
+
+
 def place(chunk: Mapping[str, Any]) -> str:
     """Where a real chunk stands, and how near it is."""
     return f"{chunk['source']}, {chunk['doc_id']}:{chunk['chunk_index']}, cosine {chunk['cosine']:.3f}"

@@ -20,7 +20,8 @@ from lvm.figures import decode_figure, save
 from lvm.report import arm_rows, gate_rows, length_rows, sample_rows
 from tasks.promote import Promotion
 from tasks.tracking import log_metrics, set_tags
-from tasks.validate import ValidatedModel, last_step
+from tasks.trainer_process import last_step
+from tasks.validate import ValidatedModel
 
 SAMPLES = 10
 """Windows whose texts the artifact shows; MLflow's table has all."""
@@ -68,7 +69,7 @@ def diagnose_decoder(dataset: Path, asked: str, run_id: str, device: str) -> Dec
         return DecoderChoice(name=None, reason=reason)
     result = encoder_contract(data, load_decoder(name, str(resolve_device(device))))
     get_run_logger().log(20 if result.passed else 40, "%s %s: %s", result.name, result.severity, result.reason)
-    _log_gates(run_id, [result])
+    log_gates(run_id, [result])
     require([result])
     return DecoderChoice(name=name, reason=result.reason)
 
@@ -110,8 +111,8 @@ def _log(model: ValidatedModel, decoder: str, found: DecodedWindows, summary: di
     """Metrics, samples as a table, tables as a page, figure and gates to the model's run."""
     run_id, client = model.trained.run_id, MlflowClient()
     gates = [found.contract, found.abc]
-    log_metrics(run_id, text_metrics(summary), step=last_step(model.trained))
-    _log_gates(run_id, gates)
+    log_metrics(run_id, text_metrics(summary), step=last_step(model.trained.path))
+    log_gates(run_id, gates)
     set_tags(run_id, {"lvm.decoder": decoder, "lvm.decoding": "available" if summary["available"] else "unavailable"})
     title = f"Gates on the decoder {decoder}"
     tables = [gate_rows(gates, title), arm_rows(summary), length_rows(summary), sample_rows(summary, SAMPLES)]
@@ -126,6 +127,7 @@ def _log(model: ValidatedModel, decoder: str, found: DecodedWindows, summary: di
     create_markdown_artifact(page, key="decode", description=f"{model.trained.arch} in words")
 
 
-def _log_gates(run_id: str, gates: list[GateResult]) -> None:
+def log_gates(run_id: str, gates: list[GateResult]) -> None:
+    """The gates on a decoder, to the run that it concerns."""
     MlflowClient().log_dict(run_id, {"gates": [gate.as_json() for gate in gates]}, "gates/decoder.json")
     log_metrics(run_id, {f"gate/{gate.name}": gate.value for gate in gates})

@@ -1,6 +1,5 @@
 """Stage `validate`: every new model beside the baselines, and through the gates."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from lvm.report import gate_rows, model_rows
 from lvm.validation import make_reference, validate
 from tasks.tracking import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
+from tasks.trainer_process import last_step, metrics_file
 
 
 class ValidatedModel(BaseModel):
@@ -67,19 +67,15 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
         for file in evaluation_figures({model.arch: found["test"]}, folder):
             client.log_artifact(model.run_id, str(file), "figures")
         client.log_artifact(
-            model.run_id, str(save(training_figure({model.arch: _metrics_file(model)}), folder / "training.png")), "figures"
+            model.run_id, str(save(training_figure({model.arch: metrics_file(model.path)}), folder / "training.png")), "figures"
         )
     if not validated:
         raise GateRefused("no model could be reloaded; see the log above")
     together = evaluation_figures(evaluations, figures)
-    together.append(save(training_figure({m.arch: _metrics_file(m) for m in models}), figures / "training.png"))
+    together.append(save(training_figure({m.arch: metrics_file(m.path) for m in models}), figures / "training.png"))
     for file in together:
         client.log_artifact(parent, str(file), "figures")
     return validated
-
-
-def _metrics_file(model: TrainedModel) -> Path:
-    return model.path / "training" / "metrics.jsonl"
 
 
 def _log(model: ValidatedModel, gates: list[GateResult], client: MlflowClient) -> None:
@@ -93,15 +89,10 @@ def _log(model: ValidatedModel, gates: list[GateResult], client: MlflowClient) -
         metrics |= {f"{split}/{name}": value for name, value in summary["collapse"].items()}
         metrics |= {f"{split}/baseline_{b}_{q}": v for b, values in summary["baselines"].items() for q, v in values.items()}
         client.log_dict(run_id, summary, f"evaluation/{split}.json")
-    log_metrics(run_id, metrics, step=last_step(model.trained))
+    log_metrics(run_id, metrics, step=last_step(model.trained.path))
     client.log_dict(run_id, {"gates": model.gates}, "gates/model.json")
     client.log_artifact(run_id, str(model.trained.path / "card.md"))
     set_tags(run_id, {"lvm.gate": "pass" if model.passed else "fail"})
     client.set_terminated(run_id, "FINISHED")
     tables = [gate_rows(gates, f"Gates on {arch}, validation documents"), model_rows(model.test, arch)]
     create_markdown_artifact("\n\n".join(t.markdown() for t in tables), key=f"model-{arch}", description=f"{arch}: gates and baselines")
-
-
-def last_step(model: TrainedModel) -> int:
-    """Step of a model's last event, so that its final metrics stand at the end of its curves."""
-    return int(json.loads(_metrics_file(model).read_text(encoding="utf-8").splitlines()[-1])["step"])

@@ -23,6 +23,11 @@ class Workspace(BaseModel):
         """Trained models, one folder each, named by architecture and content."""
         return self.root / "runs"
 
+    @property
+    def decoders(self) -> Path:
+        """Trained decoders, one folder each, named by encoder and content."""
+        return self.root / "decoders"
+
     def figures(self, run_id: str) -> Path:
         """Figures of one MLflow run."""
         return self.root / "runs" / "figures" / run_id

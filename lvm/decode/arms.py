@@ -86,13 +86,11 @@ class Arms:
         return out
 
     def _scores(self, name: str, rows: np.ndarray) -> dict[str, Any]:
-        texts = self.texts(name)
-        out: dict[str, Any] = asdict(text_scores([texts[i] for i in rows], [self.questions[i].truth for i in rows]))
+        truth = [self.questions[i].truth for i in rows]
         if name in self.decoded:
-            found = [self.decoded[name][i] for i in rows]
-            out["roundtrip_cosine"] = float(np.mean([one.roundtrip_cosine for one in found]))
-            out["steps"] = float(np.mean([one.steps for one in found]))
-        return out
+            return decoded_scores([self.decoded[name][i] for i in rows], truth)
+        texts = self.texts(name)
+        return asdict(text_scores([texts[i] for i in rows], truth))
 
     def about(self) -> dict[str, Interval]:
         """Whether a text is about the right thing: cosine of its embedding to the true next chunk's.
@@ -111,6 +109,15 @@ class Arms:
             {**asdict(question), "nearest": asdict(self.nearest[i]), "inverted": inverted[i], "ceiling": ceiling[i], "copy_last": copied[i]}
             for i, question in enumerate(self.questions)
         ]
+
+
+def decoded_scores(found: Sequence[Decoded], truth: Sequence[str]) -> dict[str, Any]:
+    """Every text metric of decoded texts, each beside the one that it should be, with mean round trip and steps."""
+    return {
+        **asdict(text_scores([one.text for one in found], truth)),
+        "roundtrip_cosine": float(np.mean([one.roundtrip_cosine for one in found])),
+        "steps": float(np.mean([one.steps for one in found])),
+    }
 
 
 def encoder_norm(model: Predictor) -> float:

@@ -1,8 +1,9 @@
 """Gates on a decoder: does it belong to the stored vectors, and can it read real ones?
 
-They are the decoder's verdicts, not the model's: neither bars a model from promotion.
+They are the decoder's verdicts, not the model's: none bars a model from promotion.
 `encoder_contract` refuses to decode at all, since every text would be of another space;
-`decoder_abc` makes the report say that decoding is unavailable.
+`decoder_abc`, and `decoder_ceiling` where there is no model yet, make the report say that decoding
+is unavailable.
 """
 
 import numpy as np
@@ -67,3 +68,15 @@ def decoder_abc(arms: Arms, limits: GateThresholds = GateThresholds()) -> GateRe
     else:
         reason += ". The decoder reads real vectors: what C lacks beside A is the model's"
     return verdict("decoder_abc", a, limits.decoder_roundtrip, failed, reason)
+
+
+def decoder_ceiling(roundtrip: float, texts: int, limits: GateThresholds = GateThresholds()) -> GateResult:
+    """A decoder by itself reads real vectors: `roundtrip` is the mean of arm A, on `texts` texts that it never saw.
+
+    The line is that of `decoder_abc`, which a decoder under it will not pass with any model.
+    """
+    failed = not roundtrip >= limits.decoder_roundtrip
+    reason = f"{texts} texts that were never learned from come back with a round-trip cosine of {roundtrip:.3f}"
+    if failed:
+        reason += ". Decoding with it is reported as unavailable: train it longer (rounds), on more text (texts), or wider (model.width)"
+    return verdict("decoder_ceiling", roundtrip, limits.decoder_roundtrip, failed, reason)

@@ -1,0 +1,103 @@
+"""A trainer never outlives its flow, and its end is told apart: refused input, a failure of its own, a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import tasks.trainer_process
+from lvm.corpus.dataset import Dataset
+from lvm.errors import InputError
+from tasks.tracking import MetricsRelay
+from tasks.trainer_process import TrainerFailed, run_trainer, train_into
+from tests.tasks.processes import alive, events, trainers, until
+
+
+def train_command(dataset: Dataset, out: Path, *more: str) -> list[str]:
+    """A training that goes on for an hour if nothing ends it."""
+    settings = ["model.width=64", "context_length=2", "epochs=100000", "patience=100000"]
+    command = [sys.executable, "-m", "lvm", "train", str(dataset.path), "--arch", "lstm", "--out", str(out), "--device", "cpu"]
+    return [*command, *(f"--set={setting}" for setting in settings), *more]
+
+
+def relay(tmp_path: Path) -> MetricsRelay:
+    """A relay of a file that never comes: nothing to send."""
+    return MetricsRelay(tmp_path / "none.jsonl", "none")
+
+
+def test_trainer_that_refuses_its_input_is_an_input_error_with_its_own_sentence(tmp_path):
+    command = [sys.executable, "-m", "lvm", "train", str(tmp_path / "none"), "--arch", "lstm", "--out", str(tmp_path / "lstm")]
+    with pytest.raises(InputError, match=r"dataset .*none is not a folder: make one with 'lvm extract"):
+        run_trainer(command, tmp_path / "lstm", 1, relay(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("ends", "says", "kind"),
+    [
+        ("sys.exit('no memory left')", "ended with 1: no memory left", TrainerFailed),
+        ("os.kill(os.getpid(), 9)", "ended with -9", RuntimeError),
+    ],
+)
+def test_trainer_that_breaks_is_another_error_that_names_its_log(ends, says, kind, tmp_path):
+    with pytest.raises(kind, match=says) as caught:
+        run_trainer([sys.executable, "-c", f"import os, sys; {ends}"], tmp_path / "bge-v1.5-0", 1, relay(tmp_path))
+    assert caught.type is kind, "only a kill is worth another attempt"
+    assert str(tmp_path / "bge-v1.5-0.log") in str(caught.value)
+
+
+@pytest.mark.parametrize(("attempt", "kept"), [(1, False), (2, True)])
+def test_fresh_clears_an_earlier_run_but_not_what_the_attempt_before_left(attempt, kept, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(tasks.trainer_process, "run_trainer", lambda command, *_: started.append(command))
+    monkeypatch.setattr(tasks.trainer_process, "task_run", SimpleNamespace(run_count=attempt))
+    state = tmp_path / "lstm" / "training" / "state.safetensors"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    train_into(tmp_path / "lstm", "run", ["train", "data"], ["epochs=2"], 1, fresh=True)
+    assert state.exists() == kept
+    words = ["-m", "lvm", "train", "data", "--out", str(tmp_path / "lstm"), "--set=epochs=2", "--resume", "--until-stdin-closes"]
+    assert started == [[sys.executable, *words]]
+
+
+def test_trainer_gets_its_threads_and_not_the_flow_s_mlflow_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "the flow's")
+    run_trainer([sys.executable, "-c", "import os; print(dict(os.environ))"], tmp_path / "lstm", 3, relay(tmp_path))
+    words = (tmp_path / "lstm.log").read_text()
+    assert "'OMP_NUM_THREADS': '3'" in words and "MLFLOW_RUN_ID" not in words
+
+
+@pytest.mark.slow
+def test_trainer_ends_when_the_pipe_from_its_parent_closes(dataset, tmp_path):
+    process = subprocess.Popen(train_command(dataset, tmp_path / "lstm", "--until-stdin-closes"), stdin=subprocess.PIPE)
+    try:
+        seen = len(until(lambda: events(tmp_path / "lstm")))
+        until(lambda: len(events(tmp_path / "lstm")) > seen + 3)
+        assert process.poll() is None, "it goes on as long as the pipe is open"
+        process.stdin.close()
+        assert process.wait(timeout=5) != 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_trainer_ends_when_its_parent_is_killed(dataset, tmp_path):
+    out = tmp_path / "lstm"
+    words = "import sys; from pathlib import Path; from tasks.tracking import MetricsRelay; from tasks.trainer_process import run_trainer; "
+    words += "run_trainer(sys.argv[2:], Path(sys.argv[1]), 1, MetricsRelay(Path('none'), 'none'))"
+    command = train_command(dataset, out, "--until-stdin-closes")
+    parent = subprocess.Popen([sys.executable, "-c", words, str(out), *command], start_new_session=True)
+    try:
+        until(lambda: len(events(out)) > 3)
+        (trainer,) = (pid for pid in trainers(out) if pid != parent.pid)
+        parent.kill()
+        parent.wait()
+        until(lambda: not alive(trainer), seconds=5)
+    finally:
+        parent.kill()
+        for pid in trainers(out):
+            os.kill(pid, signal.SIGKILL)

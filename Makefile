@@ -35,4 +35,4 @@ ui: setup  ## MLflow at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
 
 clean:  ## what the pipeline made; the environment stays
-	rm -rf data runs models mlruns/mlflow.db mlruns/artifacts
+	rm -rf data runs models decoders mlruns/mlflow.db mlruns/artifacts

@@ -44,6 +44,7 @@ def write_report(
         log_metrics(run_id, metrics)
     console = Console()
     console.print(table.rich(), *(found.rich() for found in samples))
-    console.print("\n".join([*words, f"{verdict}: {promotion.reason}.", *failures]), markup=False)
+    # Unfolded, or a command in them could not be copied.
+    console.print("\n".join([*words, f"{verdict}: {promotion.reason}.", *failures]), markup=False, soft_wrap=True)
     if workspace.champion.exists():
-        console.print(f"Next: lvm validate {dataset} --model {workspace.champion}   |   make ui", markup=False)
+        console.print(f"Next: lvm validate {dataset} --model {workspace.champion}   |   make ui", markup=False, soft_wrap=True)

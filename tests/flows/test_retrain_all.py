@@ -21,11 +21,15 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
+import tasks.decode
 from flows.retrain_all import ARCHITECTURES, retrain_all
 from lvm.checkpoint import load_checkpoint
 from lvm.corpus.dataset import Dataset, open_dataset
+from lvm.decode import choice
+from lvm.encode.encoder import Encoder
 from lvm.errors import InputError
 from tasks.promote import Promotion
+from tests.lvm.decode.lookup import LookupDecoder, loader
 from tests.lvm.test_cli import tree
 
 pytestmark = pytest.mark.slow
@@ -61,11 +65,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def first(server: None, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> First:
-    """The flow on the small corpus in an empty folder."""
+def first(server: None, small_corpus: Path, dataset: Dataset, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> First:
+    """The flow on the small corpus in an empty folder, with a decoder that looks vectors up among that corpus' chunks."""
     root = tmp_path_factory.mktemp("root")
-    with contextlib.redirect_stdout(io.StringIO()) as terminal:
-        promotion = retrain_all(sources=[str(small_corpus)], settings=SETTINGS, device="cpu", root=root)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as terminal:
+        patch.setattr(tasks.decode, "load_decoder", loader(LookupDecoder(dataset, encoder)))
+        promotion = retrain_all(sources=[str(small_corpus)], settings=SETTINGS, decoder="lookup", device="cpu", root=root)
     with get_client(sync_client=True) as client:
         artifacts = {artifact.key: artifact.data for artifact in client.read_artifacts()}
         (run,) = client.read_flow_runs()
@@ -194,7 +199,8 @@ def test_challenger_s_hundred_predictions_stand_in_words_beside_the_real_chunks(
     assert (summary["windows"], summary["context_length"], summary["split"]) == (100, 5, "test")
     train = {first.dataset.doc_ids[doc] for doc in first.dataset.docs("train")}
     assert {sample["nearest"]["doc_id"] for sample in summary["samples"]} <= train
-    assert run.data.tags["lvm.decoding"] == ("available" if summary["available"] else "unavailable")
+    assert summary["available"] and run.data.tags["lvm.decoding"] == "available"
+    assert run.data.metrics["decode/A_bleu"] > 99, "the decoder finds the true next chunk among the stored ones"
     for other in runs.values():
         assert not [name for name in other.data.metrics if name.startswith("decode/")]
 
@@ -251,6 +257,20 @@ def test_second_run_has_runs_of_its_own_with_the_whole_curves(first, second):
     for arch in ARCHITECTURES:
         curves = [store(first.root).get_metric_history(runs[age][arch].info.run_id, "train/loss") for age in ("old", "new")]
         assert [(p.step, p.value) for p in curves[0]] == [(p.step, p.value) for p in curves[1]] != []
+
+
+def test_second_run_takes_the_shipped_decoder_or_says_that_there_is_none(first, second):
+    """Its decoder is `auto`: which of the two it is depends on what this package holds."""
+    done, _ = second
+    runs = children(first.root, parents(first.root)[1])
+    decoded = [run for run in runs.values() if "decode/A_bleu" in run.data.metrics]
+    if choice.is_shipped("minilm"):
+        assert [run.data.tags["lvm.decoder"] for run in decoded] == ["minilm"]
+        assert f"Text of {decoded[0].info.run_name}: " in done.stdout
+    else:
+        assert decoded == []
+        assert "No decoder for the recipe minilm" in done.stdout and "nothing is decoded; make one with 'lvm train-decoder " in done.stdout
+        assert "C: in words" not in done.stdout
 
 
 def test_second_run_leaves_the_champion_and_says_why(first, second):

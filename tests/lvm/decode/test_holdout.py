@@ -54,10 +54,10 @@ def everything(dataset: Dataset) -> Dataset:
 
 @pytest.fixture()
 def long(dataset: Dataset) -> int:
-    """A document of many chunks, none of which stands anywhere else."""
+    """A document of many chunks, a multiple of five, none of which stands anywhere else."""
     texts = [plain(text) for text in dataset.texts(np.arange(dataset.n_rows))]
     alone = [doc for doc in range(len(dataset.doc_ids)) if all(texts.count(texts[row]) == 1 for row in rows_of(dataset, doc))]
-    return max(alone, key=lambda doc: len(rows_of(dataset, doc)))
+    return max((doc for doc in alone if len(rows_of(dataset, doc)) % 5 == 0), key=lambda doc: len(rows_of(dataset, doc)))
 
 
 def test_no_validation_or_test_text_is_learned(dataset: Dataset) -> None:
@@ -81,7 +81,7 @@ def test_a_copy_of_a_held_out_document_is_dropped_whole_under_any_id_case_and_wh
 
 def test_a_near_copy_is_dropped_whole_with_the_texts_that_only_it_holds(everything: Dataset, long: int) -> None:
     rows = rows_of(everything, long)
-    shared = set(rows[: -(-len(rows) // 5)])
+    shared = set(rows[: len(rows) // 5])
     other = another_collection(everything, lambda row, text: text if row in shared else f"rewritten {row}", test=[long])
     found = training_texts(everything, [other])
     assert found.dropped_documents == 1 and not set(everything.texts(rows)) & set(found.texts)
@@ -89,7 +89,7 @@ def test_a_near_copy_is_dropped_whole_with_the_texts_that_only_it_holds(everythi
 
 def test_of_a_document_that_shares_less_only_those_texts_are_dropped(everything: Dataset, long: int) -> None:
     rows = rows_of(everything, long)
-    shared = set(rows[: -(-len(rows) // 5) - 1])
+    shared = set(rows[: len(rows) // 5 - 1])
     other = another_collection(everything, lambda row, text: text if row in shared else f"rewritten {row}", test=[long])
     found = training_texts(everything, [other])
     kept = [text for row, text in enumerate(everything.texts(np.arange(everything.n_rows))) if row not in shared]

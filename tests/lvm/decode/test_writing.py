@@ -122,20 +122,20 @@ def test_sampling_repeats_with_its_seed_and_differs_with_another(vectors: torch.
     assert torch.equal(writer(states, None, 1e-6, torch.Generator().manual_seed(1)), writer(states, None)), "hardly any temperature is none"
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.2])
+@pytest.mark.parametrize("temperature", [0.03, 0.06])
 def test_samples_follow_the_distribution_at_their_temperature(vectors: torch.Tensor, temperature: float) -> None:
-    model, draws = network(2.0), 8_000
+    model, draws = network(2.0), 16_000
     states = encoded(model, vectors)[0][:1]
     with torch.inference_mode():
         logits = model.t5(encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=torch.tensor([[PAD]])).logits[0, 0]
         logits[PAD] = -torch.inf
     tokens = TokenWriter(model.t5, torch.float32, 1)(states.expand(draws, -1, -1), None, temperature, torch.Generator().manual_seed(3))
     found = torch.bincount(tokens[:, 0], minlength=CONFIG.vocabulary)[1:].numpy()
-    right, wrong = ((logits / t).softmax(0)[1:].double().numpy() for t in (temperature, 0.3 - temperature))
+    right, wrong = ((logits / t).softmax(0)[1:].double().numpy() for t in (temperature, 0.9 * temperature))
     likely = right * draws > 5
-    assert likely.sum() > 100
+    assert likely.sum() > 20
     assert chisquare(found[likely], right[likely] / right[likely].sum() * found[likely].sum()).pvalue > 0.001
-    assert chisquare(found[likely], wrong[likely] / wrong[likely].sum() * found[likely].sum()).pvalue < 1e-9, "the test tells them apart"
+    assert chisquare(found[likely], wrong[likely] / wrong[likely].sum() * found[likely].sum()).pvalue < 1e-6, "the test tells a tenth of it"
 
 
 # Texts

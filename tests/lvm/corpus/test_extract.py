@@ -328,7 +328,7 @@ def test_corpus_without_a_usable_document_is_refused(texts, encoder, tmp_path):
         ("a.jsonl", b'{"doc_id": "x", "text": "caf\xe9"}', "line 1: broken UTF-8"),
         ("a.jsonl", b'{"doc_id": "x", "text":', "line 1: not JSON"),
         ("a.jsonl", b'{"doc_id": "x"}', "'text' is missing"),
-        ("a.jsonl.gz", gzip.compress(b'{"doc_id": "x", "text": "' + TWO.encode() + b'"}\n')[:-9], "truncated"),
+        ("a.jsonl.gz", gzip.compress(b'{"doc_id": "x", "text": "' + TWO.encode() + b'"}\n', mtime=0)[:-9], "truncated"),
         ("a.parquet", b"PAR1 and no footer", "not a readable Parquet file"),
         ("a.docx", b"PK", "expected a folder"),
     ],

@@ -55,7 +55,7 @@ def fit_decoder(
     others = {path: read_manifest(path) for path in hold_out}
     for path, other in others.items():
         manifest.recipe.require_same(other.recipe, f"field 'hold_out', dataset {path}")
-    held_out = sorted(found.digest for found in (manifest, *others.values()))
+    held_out = [found.digest for found in (manifest, *others.values())]
     content = digest_json([config.model_dump(), manifest.digest, held_out])
     out = workspace.decoders / f"{label(manifest.recipe)}-{content[:12]}"
     tags = {

@@ -25,6 +25,9 @@ class TrainingTexts:
     dropped_texts: int
     """Held-out texts in the documents that stay."""
 
+    held: frozenset[str]
+    """Every held-out text, in the form that `plain` gives it: no stretch of a training text may be one either."""
+
 
 def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTexts:
     """Texts of `dataset`'s training documents without anything that `val` or `test` of it or of `hold_out` hold.
@@ -49,7 +52,7 @@ def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTex
         kept += free
     if not kept:
         raise InputError(f"dataset {dataset.path} has no training text that is not held out: give more documents")
-    return TrainingTexts(kept, documents, texts)
+    return TrainingTexts(kept, documents, texts, frozenset(held))
 
 
 def plain(text: str) -> str:

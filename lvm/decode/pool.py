@@ -11,14 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lvm.decode.holdout import plain
 from lvm.decode.model import PAD
 
 SHORTEST_SPAN = 3
 """Words."""
 
 
-def draw_texts(texts: Sequence[str], count: int, spans: float, rng: np.random.Generator) -> list[str]:
-    """`count` texts out of `texts`, a share `spans` of them cut to a random stretch of their words."""
+def draw_texts(texts: Sequence[str], count: int, spans: float, rng: np.random.Generator, held: frozenset[str] = frozenset()) -> list[str]:
+    """`count` texts out of `texts`, a share `spans` of them cut to a random stretch of their words.
+
+    A stretch that is one of the held-out texts `held`, in the form of `plain`, is left uncut.
+    """
     chosen = rng.choice(len(texts), count, replace=count > len(texts))
     cut = rng.random(count) < spans
     first, length = rng.random(count), rng.random(count)
@@ -30,7 +34,8 @@ def draw_texts(texts: Sequence[str], count: int, spans: float, rng: np.random.Ge
             if len(words) > SHORTEST_SPAN:
                 size = SHORTEST_SPAN + int(length[row] * (len(words) - SHORTEST_SPAN + 1))
                 start = int(first[row] * (len(words) - size + 1))
-                text = " ".join(words[start : start + size])
+                stretch = " ".join(words[start : start + size])
+                text = text if plain(stretch) in held else stretch
         out.append(text)
     return out
 

@@ -48,7 +48,8 @@ MEASURED = 256
 class InverterTrainer:
     """Trains an inverter of `encoder` on `texts` into the folder `out`.
 
-    `held` are validation texts, decoded after each round. `on_event` receives every line that goes
+    `held` are validation texts, decoded after each round; `never`, in the form of `plain`, are texts that no
+    stretch of a training text may be. `on_event` receives every line that goes
     to `metrics.jsonl`.
     """
 
@@ -64,7 +65,9 @@ class InverterTrainer:
         device: torch.device,
         ranks: Ranks,
         on_event: Callable[[Event], None],
+        never: frozenset[str] = frozenset(),
     ) -> None:
+        self.never = never
         self.config, self.texts, self.encoder, self.tokenizer = config, texts, encoder, tokenizer
         self.held, self.held_vectors = held, encoder.encode(held)
         self.folder, self.key, self.device, self.ranks, self.on_event = folder, key, device, ranks, on_event
@@ -115,7 +118,8 @@ class InverterTrainer:
     def draw(self, number: int) -> Pool:
         """Draw, embed and tokenize the texts of round `number`."""
         config = self.config
-        texts = draw_texts(self.texts, self.texts_per_rank, config.spans, np.random.default_rng([config.seed, number, self.ranks.rank]))
+        rng = np.random.default_rng([config.seed, number, self.ranks.rank])
+        texts = draw_texts(self.texts, self.texts_per_rank, config.spans, rng, self.never)
         target = torch.from_numpy(self.encoder.encode(texts)).to(self.device)
         return Pool(target, Ragged(encode_texts(self.tokenizer, texts, config.model.max_tokens), self.device))
 
@@ -266,7 +270,7 @@ def train_decoder(
         raise InputError("--resume and --fresh exclude each other")
     for data in (dataset, *hold_out):
         encoder.recipe.require_same(data.manifest.recipe, f"dataset {data.path}")
-    held_out = sorted(data.manifest.digest for data in (dataset, *hold_out))
+    held_out = [data.manifest.digest for data in (dataset, *hold_out)]  # in order: the first that is held out judges
     folder = out / "training"
     if fresh and ranks.rank == 0:
         for name in ("config.json", *FILES):
@@ -289,7 +293,7 @@ def train_decoder(
     held = judge.texts(np.random.default_rng(0).permutation(rows)[:MEASURED])
     tokenizer = _tokenizer(config, found.texts, folder, ranks)
     key = digest_json([config.model_dump(), held_out, dataset.manifest.digest, ranks.world])
-    trainer = InverterTrainer(config, found.texts, held, encoder, tokenizer, folder, key, device, ranks, on_event)
+    trainer = InverterTrainer(config, found.texts, held, encoder, tokenizer, folder, key, device, ranks, on_event, found.held)
     if resume:
         trainer.resume()
     if ranks.rank == 0:

@@ -67,6 +67,12 @@ def test_draws_follow_from_the_seed(texts: list[str]) -> None:
     assert draw_texts(texts, 50, 0.5, generator(1)) != draw_texts(texts, 50, 0.5, generator(2))
 
 
+def test_no_stretch_is_a_held_out_text() -> None:
+    text, held = "It is so ordered. And it is done", frozenset({"it is so ordered.", "and it is"})
+    assert held <= {t.lower() for t in draw_texts([text], 500, 1.0, generator())}
+    assert not held & {t.lower() for t in draw_texts([text], 500, 1.0, generator(), held)}
+
+
 # Ragged
 
 

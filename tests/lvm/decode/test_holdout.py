@@ -43,7 +43,7 @@ def by_hand(dataset: Dataset, held: set[str]) -> TrainingTexts:
         else:
             texts += copied
             kept += [text for text in own if plain(text) not in held]
-    return TrainingTexts(kept, documents, texts)
+    return TrainingTexts(kept, documents, texts, frozenset(held))
 
 
 @pytest.fixture()
@@ -93,11 +93,13 @@ def test_of_a_document_that_shares_less_only_those_texts_are_dropped(everything:
     other = another_collection(everything, lambda row, text: text if row in shared else f"rewritten {row}", test=[long])
     found = training_texts(everything, [other])
     kept = [text for row, text in enumerate(everything.texts(np.arange(everything.n_rows))) if row not in shared]
-    assert shared and found == TrainingTexts(kept, 0, len(shared))
+    assert shared and found == TrainingTexts(kept, 0, len(shared), found.held)
 
 
 def test_training_texts_of_other_datasets_are_no_reason_to_leave_anything_out(everything: Dataset, long: int) -> None:
-    assert training_texts(everything, [with_splits(everything)]) == TrainingTexts(everything.texts(everything.rows("train")), 0, 0)
+    assert training_texts(everything, [with_splits(everything)]) == TrainingTexts(
+        everything.texts(everything.rows("train")), 0, 0, frozenset()
+    )
 
 
 def test_every_dataset_that_is_given_is_held_out(dataset: Dataset) -> None:

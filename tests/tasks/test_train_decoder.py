@@ -71,6 +71,8 @@ def test_the_folder_is_named_by_encoder_and_by_everything_that_the_decoder_depen
         fit(workspace, other, parent, [], ["rounds=2"]),
     ):
         assert changed.path != first.path
+    orders = [fit(workspace, dataset.path, parent, held) for held in ([dataset.path, other], [other, dataset.path])]
+    assert orders[0].path != orders[1].path, "the first that is held out judges"
 
 
 def test_the_trainer_is_told_data_device_settings_and_what_to_hold_out(

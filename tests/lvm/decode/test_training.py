@@ -163,40 +163,39 @@ def test_killed_training_resumes_with_identical_weights_and_metrics(
 def test_sigkilled_process_resumes_bit_for_bit(dataset: Dataset, tmp_path: Path) -> None:
     few = "import lvm.decode.training as t; t.SAMPLE = 64; t.MEASURED = 8; t.LOG_EVERY = 1; from lvm.cli import main; main()"
     arguments = ["train-decoder", str(dataset.path), "--device", "cpu"]
-    arguments += [f"--set={setting}" for setting in (*SETTINGS, *SHORT, "rounds=6")]
+    arguments += [f"--set={setting}" for setting in (*SETTINGS, *SHORT, "rounds=12")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
     def start(out: str, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", few, *arguments, "--out", str(tmp_path / out), *more]
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
-    def size() -> int:
+    def lines() -> int:
         file = tmp_path / "killed" / "training" / "metrics.jsonl"
-        return file.stat().st_size if file.exists() else 0
+        return len(file.read_bytes().splitlines()) if file.exists() else 0
 
     undisturbed = start("whole")
     words = undisturbed.communicate(timeout=300)[1]
     assert undisturbed.returncode == 0, words.decode()
     dice = random.Random()
-    killed, rounds = 0, set()
-    for _ in range(5):
+    rounds = set()
+    for life in range(5):  # each ends somewhere in two rounds of its own, two steps and a measuring each, of which two are left at last
+        last_line = dice.randint(6 * life + 1, 6 * life + 6)
         process = start("killed", "--resume")
-        before, deadline = size(), time.monotonic() + 120
-        while size() <= before and process.poll() is None and time.monotonic() < deadline:
-            before = min(before, size())  # resuming may drop lines
+        deadline = time.monotonic() + 120
+        while lines() < last_line and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(dice.uniform(0, 1.5))
+        time.sleep(dice.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         words = process.communicate()[1]
-        assert process.returncode in (0, -signal.SIGKILL), words.decode()
-        killed += process.returncode != 0
+        assert process.returncode == -signal.SIGKILL, words.decode()
         if (tmp_path / "killed" / "training" / "state.safetensors").exists():
             with safe_open(tmp_path / "killed" / "training" / "state.safetensors", "pt") as file:
                 rounds.add(json.loads(file.metadata()["progress"])["round"])
     last = start("killed", "--resume")
     words = last.communicate(timeout=300)[1]
     assert last.returncode == 0, words.decode()
-    assert killed >= 3 and len(rounds) >= 2, "the kills fell on different places of the run"
+    assert len(rounds) >= 3, "the kills fell on different rounds of the run"
     assert what_repeats(tmp_path / "killed") == what_repeats(tmp_path / "whole")
 
 

@@ -26,7 +26,7 @@ class TextWriter:
     def __init__(self, model: InverterModel, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.device = model.mean.device
-        self.width = 64 if self.device.type == "cpu" else 8_192
+        self.width = 256 if self.device.type == "cpu" else 8_192
         self.tokens = TokenWriter(model.t5, dtype, model.config.max_tokens)
 
     @torch.inference_mode()

@@ -15,11 +15,11 @@ from lvm.decode.candidates import TextWriter
 from lvm.decode.config import InverterConfig
 from lvm.decode.model import EOS, PAD, Hypothesis, InverterModel
 from lvm.decode.tokens import train_tokenizer
-from lvm.decode.writing import COMPACT_EVERY, TokenWriter
+from lvm.decode.writing import LOOK_EVERY, TokenWriter
 
 DIM, ROWS, LIMIT = 32, 48, 28
 CONFIG = InverterConfig(width=128, feed_forward=96, encoder_layers=1, decoder_layers=2, prefix=4, vocabulary=320, max_tokens=LIMIT)
-assert LIMIT % COMPACT_EVERY, "the last steps are fewer than between two looks"
+assert LIMIT % LOOK_EVERY, "the last steps are fewer than between two looks"
 
 
 def network(end: float) -> InverterModel:
@@ -88,10 +88,10 @@ def test_tokens_are_those_that_generate_writes(vectors: torch.Tensor, guess: Hyp
     assert (seen is not None) == corrects
     written = TokenWriter(model.t5, torch.float32, LIMIT)(states, seen)
     assert torch.equal(written, greedy(model, states, seen))
-    ends = Counter((lengths(written) // COMPACT_EVERY).tolist())
+    ends = Counter((lengths(written) // LOOK_EVERY).tolist())
     assert len(written.unique(dim=0)) > 0.5 * ROWS or end == 6, "the rows differ"
     if end == 2:
-        assert min(ends[0], ends[1]) > 1 and ends[LIMIT // COMPACT_EVERY] > ROWS / 4, "rows leave at more than one look"
+        assert min(ends[0], ends[1]) > 1 and ends[LIMIT // LOOK_EVERY] > ROWS / 4, "rows leave at more than one look"
 
 
 def test_a_row_writes_alone_what_it_writes_in_company(vectors: torch.Tensor, guess: Hypothesis) -> None:
@@ -170,3 +170,23 @@ def test_the_writer_takes_the_weights_as_they_are_when_it_is_made(vectors: torch
             weight += 0.5 * torch.randn_like(weight)
     after = TokenWriter(model.t5, torch.float32, LIMIT)(states, None)
     assert torch.equal(after, greedy(model, states, None)) and not torch.equal(after, before)
+
+
+def test_rows_beyond_the_texts_and_states_of_an_earlier_batch_change_nothing(
+    vectors: torch.Tensor, guess: Hypothesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What CUDA's recorded steps rely on: fixed shapes, and buffers that are used again."""
+    model = network(2.0)
+    whole, first = encoded(model, vectors, guess), encoded(model, vectors)[0]
+    writer = TokenWriter(model.t5, torch.float32, LIMIT)
+    expected, expected_first = writer(*whole), writer(first, None)
+    monkeypatch.setattr(writer, "_rows", lambda count: 1 << (count - 1).bit_length())
+    desk = writer._desk(*whole)
+    for _ in range(2):
+        writer.desk = desk
+        assert torch.equal(writer(*whole), expected)
+        writer.desk = desk
+        assert torch.equal(writer(first, None), expected_first)
+        writer.desk = desk
+        assert torch.equal(writer(whole[0][:5], whole[1][:5]), expected[:5])  # type: ignore[index]
+    assert len(desk.token) == 64 > ROWS and desk.mask.shape[-1] == 32 > whole[0].shape[1]

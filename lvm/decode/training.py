@@ -25,6 +25,7 @@ from lvm.decode.folder import FILES, DecoderConfig, read_decoder_config, save_de
 from lvm.decode.holdout import training_texts
 from lvm.decode.inverter import Inverter, Search
 from lvm.decode.model import Hypothesis, InverterModel
+from lvm.decode.muon import StackedMuon
 from lvm.decode.pool import Pool, Ragged, batches, draw_texts, round_up
 from lvm.decode.ranks import Ranks
 from lvm.decode.state import load_round, save_round
@@ -225,16 +226,13 @@ class InverterTrainer:
 
 
 def make_optimizers(model: InverterModel, config: DecoderTrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan 2024) for the matrices between layers, AdamW for embeddings, gains and biases.
-
-    Muon's updates are scaled to AdamW's size (Liu et al. 2025, arXiv 2502.16982), so that one learning rate serves both.
-    """
+    """Muon for the matrices between layers, AdamW for embeddings, gains and biases."""
     lookups = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     matrices = [w for w in model.parameters() if w.ndim == 2 and id(w) not in lookups]
     others = [w for w in model.parameters() if w.ndim != 2 or id(w) in lookups]
     rate, decay = config.learning_rate, config.weight_decay
     return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        StackedMuon(matrices, rate, decay),
         torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=model.mean.device.type == "cuda"),
     ]
 

@@ -18,9 +18,10 @@ from lvm.errors import GateRefused, InputError
 from tasks.decode import decode_challenger, diagnose_decoder
 from tasks.diagnose import diagnose_champion, diagnose_data, prepare_baselines
 from tasks.extract import extract_documents
+from tasks.living import living
 from tasks.promote import Promotion, promote_best
 from tasks.report import write_report
-from tasks.tracking import parent_run
+from tasks.tracking import PREFECT_RUN, parent_run
 from tasks.train import train_model
 from tasks.validate import validate_models
 from tasks.workspace import Workspace
@@ -66,7 +67,10 @@ def retrain_all(
         train_config(arch, 1, settings)  # refuses an unknown name or field before any work
     asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "max_tokens": max_tokens, "device": device}
     asked |= {"architectures": architectures, "settings": settings, "decoder": decoder}
-    with parent_run(workspace, flow_run.name or "retrain-all", asked, {"lvm.prefect_flow_run_id": str(flow_run.id)}) as run:
+    with (
+        living(workspace, flow_run.id),
+        parent_run(workspace, flow_run.name or "retrain-all", asked, {PREFECT_RUN: str(flow_run.id)}) as run,
+    ):
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
 
         diagnose_data(dataset, run, device)

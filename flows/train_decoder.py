@@ -16,7 +16,8 @@ from lvm.errors import GateRefused, InputError
 from tasks.diagnose import diagnose_data
 from tasks.extract import extract_documents
 from tasks.judge_decoder import JudgedDecoder, judge_decoder
-from tasks.tracking import parent_run
+from tasks.living import living
+from tasks.tracking import PREFECT_RUN, parent_run
 from tasks.train_decoder import decoder_config, fit_decoder
 from tasks.workspace import Workspace
 
@@ -55,7 +56,10 @@ def train_decoder(
         read_manifest(folder)
     asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "max_tokens": max_tokens}
     asked |= {"hold_out": [str(folder) for folder in hold_out], "settings": settings, "device": device}
-    with parent_run(workspace, flow_run.name or "train-decoder", asked, {"lvm.prefect_flow_run_id": str(flow_run.id)}) as run:
+    with (
+        living(workspace, flow_run.id),
+        parent_run(workspace, flow_run.name or "train-decoder", asked, {PREFECT_RUN: str(flow_run.id)}) as run,
+    ):
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
         diagnose_data(dataset, run, device)
         trained = fit_decoder(workspace, dataset, hold_out, settings, places, threads, run, str(flow_run.id), fresh)

@@ -24,6 +24,9 @@ from tasks.workspace import Workspace
 
 EXPERIMENT = "lvm"
 MODEL = "lvm"
+PREFECT_RUN = "lvm.prefect_flow_run_id"
+"""Tag of a run: the Prefect flow run that it belongs to."""
+
 BATCH = 900
 """Values in one `log_batch`; MLflow takes at most 1,000."""
 
@@ -85,6 +88,13 @@ def fail(run_id: str, reason: str) -> None:
     client = MlflowClient()
     client.set_tag(run_id, MLFLOW_RUN_NOTE, reason[:5000])
     client.set_terminated(run_id, "FAILED")
+
+
+def kill(run_id: str, reason: str) -> None:
+    """Mark a run whose process died KILLED, with the reason as its note."""
+    client = MlflowClient()
+    client.set_tag(run_id, MLFLOW_RUN_NOTE, reason)
+    client.set_terminated(run_id, "KILLED")
 
 
 def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], data: Manifest) -> str:

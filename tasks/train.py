@@ -9,7 +9,7 @@ from lvm.config import train_config
 from lvm.corpus.dataset import read_manifest
 from lvm.devices import lease
 from lvm.durable import digest_json
-from tasks.tracking import child_run, connect, failing, set_tags
+from tasks.tracking import PREFECT_RUN, child_run, connect, failing, set_tags
 from tasks.trainer_process import train_into, worth_retrying
 from tasks.workspace import Workspace
 
@@ -40,7 +40,7 @@ def train_model(
     tags = {
         "lvm.dataset_digest": manifest.digest[:12],
         "lvm.encoder": manifest.recipe.name,
-        "lvm.prefect_flow_run_id": flow_run_id,
+        PREFECT_RUN: flow_run_id,
         "lvm.arch": arch,
     }
     run_id = child_run(parent, arch, config.model_dump(), tags, manifest)

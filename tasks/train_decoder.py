@@ -11,7 +11,7 @@ from lvm.decode.choice import label
 from lvm.decode.config import DecoderTrainConfig
 from lvm.devices import lease
 from lvm.durable import digest_json
-from tasks.tracking import child_run, connect, failing, set_tags
+from tasks.tracking import PREFECT_RUN, child_run, connect, failing, set_tags
 from tasks.trainer_process import train_into, worth_retrying
 from tasks.workspace import Workspace
 
@@ -62,7 +62,7 @@ def fit_decoder(
         "lvm.dataset_digest": manifest.digest[:12],
         "lvm.encoder": manifest.recipe.name,
         "lvm.held_out": ", ".join(digest[:12] for digest in held_out),
-        "lvm.prefect_flow_run_id": flow_run_id,
+        PREFECT_RUN: flow_run_id,
     }
     run_id = child_run(parent, "decoder", config.model_dump(), tags, manifest)
     with failing(run_id), lease(places) as device:

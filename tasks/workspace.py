@@ -28,6 +28,11 @@ class Workspace(BaseModel):
         """Trained decoders, one folder each, named by encoder and content."""
         return self.root / "decoders"
 
+    @property
+    def living(self) -> Path:
+        """Records of the flows that run now."""
+        return self.runs / "living"
+
     def figures(self, run_id: str) -> Path:
         """Figures of one MLflow run."""
         return self.root / "runs" / "figures" / run_id

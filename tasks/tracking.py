@@ -5,10 +5,11 @@ they pass ids to the client instead.
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,22 +80,25 @@ def failing(run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        fail(run_id, f"{type(error).__name__}: {error}")
+        with suppress(MlflowException):  # where the store itself is what failed, the reason must not be lost with it
+            fail(run_id, f"{type(error).__name__}: {error}")
         raise
 
 
 def fail(run_id: str, reason: str) -> None:
     """End a run FAILED, its reason as the note that the UI shows."""
-    client = MlflowClient()
-    client.set_tag(run_id, MLFLOW_RUN_NOTE, reason[:5000])
-    client.set_terminated(run_id, "FAILED")
+    _end(run_id, "FAILED", reason)
 
 
 def kill(run_id: str, reason: str) -> None:
     """Mark a run whose process died KILLED, with the reason as its note."""
+    _end(run_id, "KILLED", reason)
+
+
+def _end(run_id: str, status: str, reason: str) -> None:
     client = MlflowClient()
-    client.set_tag(run_id, MLFLOW_RUN_NOTE, reason)
-    client.set_terminated(run_id, "KILLED")
+    client.set_tag(run_id, MLFLOW_RUN_NOTE, reason[:5000])
+    client.set_terminated(run_id, status)
 
 
 def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], data: Manifest) -> str:
@@ -161,10 +165,22 @@ class MetricsRelay:
     """
 
     def __init__(self, file: Path, run_id: str) -> None:
-        self._file, self._run_id, self._sent = file, run_id, -1
+        self._file, self._run_id, self._sent, self._waiting = file, run_id, -1, False
+
+    def relay_or_wait(self) -> bool:
+        """`relay`, or False where the store does not take it now: the lines stay in the file and are sent another time."""
+        try:
+            self.relay()
+        except MlflowException as error:
+            if not self._waiting:
+                logging.getLogger(__name__).warning("MLflow does not take metrics now, they wait in %s: %s", self._file, error)
+            self._waiting = True
+            return False
+        self._waiting = False
+        return True
 
     def relay(self) -> None:
-        """Send the events of steps that have not been sent."""
+        """Send the events of steps that have not been sent; `MlflowException` where the store does not take them."""
         if not self._file.exists():
             return
         points, last = [], self._sent

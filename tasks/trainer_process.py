@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from lvm.errors import InputError
 from tasks.tracking import MetricsRelay
 
 RELAY_SECONDS = 2.0
+PATIENCE_SECONDS = 900.0
+"""How long a finished training waits for a store that does not take its metrics."""
 
 
 class TrainerFailed(RuntimeError):
@@ -69,14 +72,25 @@ def run_trainer(command: list[str], out: Path, threads: int, relay: MetricsRelay
                     process.wait(RELAY_SECONDS)
                     break
                 except subprocess.TimeoutExpired:
-                    relay.relay()
+                    relay.relay_or_wait()
         finally:
             process.kill()  # does nothing to one that has ended
             process.wait()
-    relay.relay()
+    relay_the_rest(relay, out)
     if process.returncode:
         words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         message = f"trainer ended with {process.returncode}: {' '.join(words)} (whole log: {log})"
         if process.returncode < 0:
             raise RuntimeError(message)  # a signal: the next attempt goes on
         raise InputError(message) if process.returncode == 2 else TrainerFailed(message)
+
+
+def relay_the_rest(relay: MetricsRelay, out: Path) -> None:
+    """Send what the trainer wrote last, waiting for MLflow where it is down; `TrainerFailed` when it stays so."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not relay.relay_or_wait():
+        if time.monotonic() > end:
+            raise TrainerFailed(
+                f"MLflow took no metrics for {PATIENCE_SECONDS:.0f} s; they are kept in {metrics_file(out)}: run the flow again"
+            )
+        time.sleep(RELAY_SECONDS)

@@ -1,7 +1,9 @@
 """MLflow holds one experiment, runs that end, and every metric exactly once."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -240,3 +242,19 @@ def test_more_points_than_mlflow_takes_at_once_all_arrive(run, tmp_path):
     MetricsRelay(file, run).relay()
     for i in range(10):
         assert steps(run, f"train/m{i}") == list(range(250))
+
+
+@pytest.mark.slow
+def test_metrics_wait_while_the_database_is_locked_and_arrive_once(run, workspace, tmp_path, caplog):
+    file = tmp_path / "metrics.jsonl"
+    relay = MetricsRelay(file, run)
+    file.write_text(line(0) + line(10))
+    with contextlib.closing(sqlite3.connect(workspace.mlruns / "mlflow.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        assert not relay.relay_or_wait()
+        file.write_text(line(0) + line(10) + line(20))
+        assert not relay.relay_or_wait()
+        other.execute("rollback")
+    assert [str(file) in record.message for record in caplog.records if "wait in" in record.message] == [True], "said once"
+    assert relay.relay_or_wait()
+    assert steps(run) == [0, 10, 20]

@@ -1,19 +1,27 @@
 """A trainer never outlives its flow, and its end is told apart: refused input, a failure of its own, a kill."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mlflow import MlflowClient
 
 import tasks.trainer_process
 from lvm.corpus.dataset import Dataset
 from lvm.errors import InputError
-from tasks.tracking import MetricsRelay
+from tasks.tracking import MetricsRelay, connect
 from tasks.trainer_process import TrainerFailed, run_trainer, train_into
+from tasks.workspace import Workspace
 from tests.tasks.processes import alive, events, trainers, until
 
 
@@ -68,6 +76,54 @@ def test_trainer_gets_its_threads_and_not_the_flow_s_mlflow_run(tmp_path, monkey
     run_trainer([sys.executable, "-c", "import os; print(dict(os.environ))"], tmp_path / "lstm", 3, relay(tmp_path))
     words = (tmp_path / "lstm.log").read_text()
     assert "'OMP_NUM_THREADS': '3'" in words and "MLFLOW_RUN_ID" not in words
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow's server over the store in `folder`, killed at the end."""
+    words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        until(lambda: answers(port))
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200)
+    return False
+
+
+@pytest.mark.slow
+def test_training_goes_on_without_mlflow_and_its_whole_curve_arrives_later(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    out = tmp_path / "lstm"
+    with ThreadPoolExecutor(1) as pool:
+        with mlflow_server(tmp_path, port):
+            experiment = connect(Workspace(root=tmp_path))
+            run = MlflowClient().create_run(experiment).info.run_id
+            relay = MetricsRelay(out / "training" / "metrics.jsonl", run)
+            command = [*train_command(dataset, out, "--until-stdin-closes"), "--set=epochs=12"]
+            training = pool.submit(run_trainer, command, out, 1, relay)
+            until(lambda: len(MlflowClient().get_metric_history(run, "train/loss")) > 1)
+        down = len(events(out))
+        until(lambda: (out / "config.json").exists())
+        assert not training.done(), "a finished training waits for the store"
+        assert len(events(out)) > down + 3, "it learned while the store was down"
+        with mlflow_server(tmp_path, port):
+            training.result(timeout=120)
+            found = [(point.step, point.value) for point in MlflowClient().get_metric_history(run, "train/loss")]
+    assert found == [(event["step"], event["metrics"]["train/loss"]) for event in events(out) if "train/loss" in event["metrics"]]
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """retrain-all: documents to a champion."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from prefect.futures import wait
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.command import one_sentence
 from lvm.config import ChunkerConfig, train_config
 from lvm.corpus.dataset import read_manifest
 from lvm.decode.choice import AUTO
@@ -103,11 +103,8 @@ def main(
     root: Annotated[Path, typer.Option(help="Folder for data/, runs/, models/ and mlruns/.")] = Path(),
 ) -> None:
     """Run the flow here and now, without a server to start."""
-    try:
+    with one_sentence("retrain-all"):
         retrain_all(source, encoder, max_docs, max_tokens, arch, setting, decoder, device, fresh, root)
-    except (InputError, GateRefused) as error:
-        print(f"retrain-all: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """train-decoder: documents to a decoder of their encoder."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +8,10 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.command import one_sentence
 from lvm.config import ChunkerConfig
 from lvm.corpus.dataset import read_manifest
 from lvm.devices import slots
-from lvm.errors import GateRefused, InputError
 from tasks.diagnose import diagnose_data
 from tasks.extract import extract_documents
 from tasks.judge_decoder import JudgedDecoder, judge_decoder
@@ -80,11 +79,8 @@ def main(
     root: Annotated[Path, typer.Option(help="Folder for data/, decoders/ and mlruns/.")] = Path(),
 ) -> None:
     """Run the flow here and now, without a server to start."""
-    try:
+    with one_sentence("train-decoder"):
         train_decoder(source, encoder, max_docs, max_tokens, hold_out, setting, device, fresh, root)
-    except (InputError, GateRefused) as error:
-        print(f"train-decoder: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

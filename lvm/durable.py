@@ -4,6 +4,7 @@ A file is written beside its destination, flushed to the disk, renamed over it, 
 is flushed too, so that neither a kill nor a power cut leaves half a file under the final name.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from lvm.errors import InputError
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full; libraries in other languages wrap the system's in kinds of their own."""
+    words = ("No space left", "StorageFull", "disk is full")
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(word in str(error) for word in words)
+
+
+@contextmanager
+def explaining_full_disk(path: Path) -> Iterator[None]:
+    """Turn whatever a full disk raises in the block into an `InputError` that names `path`."""
+    try:
+        yield
+    except Exception as error:
+        if is_full(error) and not isinstance(error, InputError):
+            raise InputError(f"no space left to write {path}: free some and run the same command again") from error
+        raise
 
 
 def sync(path: Path) -> None:
@@ -29,17 +49,19 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it over `path` when the block ends well.
 
     On an exception the temporary file is removed and whatever stood at `path` still stands.
+    Raises `InputError` when the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # safetensors makes its files private; a served model need not be
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with explaining_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.chmod(0o644)  # safetensors makes its files private; a served model need not be
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

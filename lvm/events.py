@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lvm.durable import write_text
+from lvm.durable import explaining_full_disk, write_text
 from lvm.errors import InputError
 
 Event = dict[str, Any]
@@ -12,10 +12,12 @@ Event = dict[str, Any]
 
 
 def append_event(file: Path, event: Event) -> None:
-    """Add a line. NaN and infinity are refused: they are not JSON."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(event, allow_nan=False) + "\n")
+    """Add a line. NaN and infinity are refused: they are not JSON; `InputError` when the disk is full."""
+    words = json.dumps(event, allow_nan=False) + "\n"
+    with explaining_full_disk(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(words)
 
 
 def event_order(event: Event) -> int:

@@ -56,6 +56,8 @@ def stack(prefect_port: int | None, mlflow_port: int | None) -> "Iterator[Stack]
         # Prefect reads it when it is imported: the user's own profile is neither read nor written.
         home = checkout / ".prefect" / "home"
         home.mkdir(parents=True, exist_ok=True)
+        if os.environ.get("PREFECT_HOME") == str(home):  # this shell has read .prefect/env, so it names our own MLflow, up or not
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
         os.environ["PREFECT_HOME"] = str(home)
         from flows.services.stack import Stack
 

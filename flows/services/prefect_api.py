@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -51,7 +52,8 @@ def deployed(server: Service) -> list[str]:
 def cancel_runs(server: Service, seconds: float) -> None:
     """Cancel what the worker runs and wait, at most so many seconds, until it has ended; what is only scheduled stays so."""
     with SyncPrefectClient(api(server)) as client:
-        client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))  # or the worker would begin the next one
+        with suppress(ObjectNotFound):
+            client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))  # or the worker would begin the next one
         for run in _begun(client):
             client.set_flow_run_state(run.id, Cancelling(message="The services are being shut down"))
         end = time.monotonic() + seconds

@@ -21,7 +21,10 @@ ORDER = ("prefect", "mlflow", "worker")
 
 USUAL_PORTS = {"prefect": 4200, "mlflow": 5000}
 STOP_SECONDS = 30.0
-"""Until one that was asked to end is killed; as long are flow runs waited for."""
+"""Until one that was asked to end is killed."""
+
+CANCEL_SECONDS = 60.0
+"""For flow runs to end; Prefect itself kills those that do not within 30 s."""
 
 
 class Stack:
@@ -31,9 +34,7 @@ class Stack:
         self.checkout, self.ports = checkout, ports
         self.folder = checkout / ".prefect"
         self.home = self.folder / "home"
-        asked = os.environ.get("MLFLOW_TRACKING_URI", "")
-        self.outside = asked if asked.startswith(("http://", "https://")) and not self._is_ours(asked) else None
-        self.store = asked if asked and not self._is_ours(asked) else f"sqlite:///{self.checkout / 'mlruns' / 'mlflow.db'}"
+        self.store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{checkout / 'mlruns' / 'mlflow.db'}"
 
     def up(self) -> dict[str, str]:
         """Start what does not run, deploy what prefect.yaml lists, and return the addresses as `_leave_addresses` does.
@@ -47,6 +48,7 @@ class Stack:
             server = self._begin("prefect", ports["prefect"], begun, prefect_server(self.home, ports["prefect"]))
             wait(server, lambda: answers(f"{prefect_api.api(server)}/health"))
             if "prefect" in begun:
+                stop(self.folder, "worker", STOP_SECONDS)  # one that is left over reports to a server that is gone
                 prefect_api.close_lost_runs(server)
             prefect_api.prepare_pool(server)
             worker = self._begin("worker", None, begun, prefect_client(self.home, server, self.store, WORK))
@@ -64,21 +66,19 @@ class Stack:
         """Stop what runs, the worker first, its flow runs cancelled before; returns the names of what ran."""
         with self._alone():
             server = running(self.folder, "prefect")
-            if server and running(self.folder, "worker") and answers(f"{prefect_api.api(server)}/health"):
-                prefect_api.cancel_runs(server, STOP_SECONDS)
-            stopped = [name for name in reversed(ORDER) if stop(self.folder, name, STOP_SECONDS)]
-            (self.folder / "env").unlink(missing_ok=True)
+            stopped: list[str] = []
+            try:
+                if server and running(self.folder, "worker") and answers(f"{prefect_api.api(server)}/health"):
+                    prefect_api.cancel_runs(server, CANCEL_SECONDS)
+            finally:
+                stopped += [name for name in reversed(ORDER) if stop(self.folder, name, STOP_SECONDS)]
+                (self.folder / "env").unlink(missing_ok=True)
             return stopped
 
     def deployed(self) -> list[str]:
         """What can be run now, as `retrain-all/local`; nothing without a server."""
         server = running(self.folder, "prefect")
         return prefect_api.deployed(server) if server else []
-
-    def _is_ours(self, address: str) -> bool:
-        """Whether MLFLOW_TRACKING_URI is only what our own `env` file says."""
-        ours = running(self.folder, "mlflow")
-        return ours is not None and ours.address == address.rstrip("/")
 
     def _port(self, name: str) -> int:
         """Where a service runs or is going to."""
@@ -92,9 +92,9 @@ class Stack:
 
     def _begin_mlflow(self, port: int, begun: list[str]) -> None:
         """MLflow's server on our store; none where MLFLOW_TRACKING_URI names a server already."""
-        if self.outside:
-            if not answers(f"{self.outside.rstrip('/')}/health"):
-                raise InputError(f"MLFLOW_TRACKING_URI: nothing answers at {self.outside}; start it, or unset the variable to have it here")
+        if self.store.startswith(("http://", "https://")):
+            if not answers(f"{self.store.rstrip('/')}/health"):
+                raise InputError(f"MLFLOW_TRACKING_URI: nothing answers at {self.store}; start it, or unset the variable to have it here")
             return
         (self.checkout / "mlruns").mkdir(exist_ok=True)
         mlflow = self._begin("mlflow", port, begun, mlflow_server(self.store, self.checkout / "mlruns" / "artifacts", port))
@@ -120,12 +120,11 @@ class Stack:
 
     def _leave_addresses(self) -> dict[str, str]:
         """Write the addresses as a shell's exports to `.prefect/env`; returns them by the names of these variables."""
-        addresses: dict[str, str] = {}
-        if server := running(self.folder, "prefect"):
-            addresses |= {"PREFECT_HOME": str(self.home), "PREFECT_API_URL": prefect_api.api(server)}
-        mlflow = running(self.folder, "mlflow")
-        addresses["MLFLOW_TRACKING_URI"] = mlflow.address if mlflow else self.store
-        write_text(self.folder / "env", "".join(f"export {name}={shlex.quote(value)}\n" for name, value in addresses.items()))
+        server, mlflow = running(self.folder, "prefect"), running(self.folder, "mlflow")
+        addresses = {"PREFECT_HOME": str(self.home), "MLFLOW_TRACKING_URI": mlflow.address if mlflow else self.store}
+        if server:
+            addresses["PREFECT_API_URL"] = prefect_api.api(server)
+        write_text(self.folder / "env", exports(addresses))
         return addresses
 
     @contextmanager
@@ -144,3 +143,8 @@ class Stack:
             for name in reversed(begun):
                 stop(self.folder, name, STOP_SECONDS)
             raise
+
+
+def exports(variables: Mapping[str, str]) -> str:
+    """Variables as lines that a shell reads with `. FILE`."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())

@@ -44,8 +44,8 @@ class Stack:
         """
         with self._alone(), self._all_or_nothing() as begun:
             ports = {name: self._port(name) for name in USUAL_PORTS}  # all are looked at before anything starts
-            self._begin_mlflow(ports["mlflow"], begun)
             server = self._begin("prefect", ports["prefect"], begun, prefect_server(self.home, ports["prefect"]))
+            self._begin_mlflow(ports["mlflow"], begun)
             wait(server, lambda: answers(f"{prefect_api.api(server)}/health"))
             if "prefect" in begun:
                 stop(self.folder, "worker", STOP_SECONDS)  # one that is left over reports to a server that is gone
@@ -98,7 +98,7 @@ class Stack:
             return
         (self.checkout / "mlruns").mkdir(exist_ok=True)
         mlflow = self._begin("mlflow", port, begun, mlflow_server(self.store, self.checkout / "mlruns" / "artifacts", port))
-        # It answers before anything else starts, since two processes that create one database collide.
+        # It answers before there is a worker, since two processes that create one database collide.
         wait(mlflow, lambda: answers(f"{mlflow.address}/health"))
 
     def _begin(self, name: str, port: int | None, begun: list[str], how: tuple[list[str], Mapping[str, str]]) -> Service:

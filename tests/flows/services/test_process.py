@@ -62,7 +62,9 @@ def test_taken_port_is_refused_when_asked_for_and_avoided_otherwise(socket_enabl
         listener.bind((HOST, 0))
         listener.listen()
         taken = listener.getsockname()[1]
-        with pytest.raises(InputError, match=rf"^MLFLOW_PORT: port {taken} of {HOST} is in use; give another one, or leave MLFLOW_PORT out"):
+        with pytest.raises(
+            InputError, match=rf"^MLFLOW_PORT: port {taken} of {HOST} is in use; give another one, or leave MLFLOW_PORT out"
+        ):
             free_port(taken, 5000, "MLFLOW_PORT")
         assert free_port(None, taken, "MLFLOW_PORT") not in (taken, 0)
     assert free_port(taken, 5000, "MLFLOW_PORT") == taken

@@ -42,4 +42,5 @@ down: setup  ## what runs is cancelled, then all of it stopped
 	@$(BIN)/python -m flows.services down
 
 clean:  ## what the pipeline made; the environment stays
-	rm -rf data runs models decoders mlruns/mlflow.db mlruns/artifacts
+	@test ! -d .prefect || $(BIN)/python -m flows.services down
+	rm -rf .prefect data runs models decoders mlruns/mlflow.db mlruns/artifacts

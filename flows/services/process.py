@@ -100,8 +100,10 @@ def stop(folder: Path, name: str, seconds: float) -> bool:
     process = service.process if service else None
     if process is None:
         return False
-    family = [process, *process.children(recursive=True)]  # asked now: those of a dead parent cannot be found
-    process.terminate()
+    family = [process]
+    with suppress(psutil.NoSuchProcess):
+        family += process.children(recursive=True)  # asked now: those of a dead parent cannot be found
+        process.terminate()
     end = time.monotonic() + seconds
     while any(map(_lives, family)) and time.monotonic() < end:
         time.sleep(POLL_SECONDS)

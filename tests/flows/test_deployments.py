@@ -21,10 +21,10 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, StateType
 
 from flows.retrain_all import ARCHITECTURES
-from flows.services.prefect_api import POOL
+from flows.services.prefect_api import AT_ONCE, POOL
 from flows.services.process import Service, running
 from flows.services.waiting import answers
-from tests.tasks.processes import alive, trainers, until
+from tests.tasks.processes import alive, until
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +119,12 @@ def flow_runs(checkout: Checkout, deployment: str) -> list[FlowRun]:
         return client.read_flow_runs(deployment_filter=wanted)
 
 
+def family(checkout: Checkout, name: str) -> list[psutil.Process]:
+    """A service and all that it started."""
+    process = psutil.Process(checkout.running()[name].pid)
+    return [process, *process.children(recursive=True)]
+
+
 # Up
 
 
@@ -132,18 +138,25 @@ def test_up_prints_and_exports_addresses_that_answer(checkout):
 
 
 def test_all_listen_on_loopback_alone_and_keep_prefect_s_home_in_the_checkout(checkout):
-    for service in checkout.running().values():
-        family = [psutil.Process(service.pid), *psutil.Process(service.pid).children(recursive=True)]
-        listening = {c.laddr.ip for member in family for c in member.net_connections() if c.status == psutil.CONN_LISTEN}
-        assert listening == {"127.0.0.1"}, service.name
+    for name in checkout.running():
+        listening = {c.laddr.ip for member in family(checkout, name) for c in member.net_connections() if c.status == psutil.CONN_LISTEN}
+        assert listening == {"127.0.0.1"}, name
     assert (checkout.path / ".prefect" / "home" / "prefect.db").exists()
 
 
-def test_up_again_leaves_the_services_and_deploys_again(checkout):
+def test_missing_work_pool_is_named_by_deploy_and_made_again_by_up_which_leaves_the_services_that_run(checkout):
+    with checkout.client() as client:
+        client.delete_work_pool(POOL)
+    done = checkout.prefect("deploy", "--name", "retrain-all/local")
+    assert done.returncode == 1
+    assert f"references work pool '{POOL}' which does not exist" in done.stdout + done.stderr
     before = checkout.running()
     again = checkout.services("up")
     assert (again.returncode, again.stdout) == (0, (checkout.path / "said").read_text()), again.stderr
     assert checkout.running() == before and len(before) == 3
+    with checkout.client() as client:
+        assert client.read_work_pool(POOL).concurrency_limit == AT_ONCE
+        assert {client.read_deployment_by_name(name).work_pool_name for name in DEPLOYED} == {POOL}
 
 
 def test_nightly_deployment_has_one_scheduled_run_a_date_and_never_two_at_once(checkout):
@@ -243,18 +256,6 @@ def test_services_start_in_a_checkout_only(checkout, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_work_pool_is_named_by_deploy_and_made_again_by_up(checkout):
-    with checkout.client() as client:
-        client.delete_work_pool(POOL)
-    done = checkout.prefect("deploy", "--all")
-    assert done.returncode == 1
-    assert f"references work pool '{POOL}' which does not exist" in done.stdout + done.stderr
-    again = checkout.services("up")
-    assert again.returncode == 0, again.stderr
-    with checkout.client() as client:
-        assert client.read_work_pool(POOL).concurrency_limit == 2
-
-
 # The whole job
 
 
@@ -293,22 +294,20 @@ def test_mlflow_s_server_shows_the_run_its_three_models_and_their_files(retraine
 
 def test_down_cancels_what_runs_and_leaves_no_process(checkout, few_documents):
     long = ["rounds=1000", "texts=128", "batch=32", "model.width=64"]
-    asked = given(sources=[str(few_documents)], max_docs=12, settings=long, device="cpu")
+    asked = given(sources=[str(few_documents)], settings=long, device="cpu")
     begun = checkout.prefect("deployment", "run", "train-decoder/local", *asked)
     assert begun.returncode == 0, begun.stderr
-    (trainer,) = until(lambda: trainers(Path("decoders")), 300)
-    family = {trainer}
-    for service in checkout.running().values():
-        family |= {service.pid, *(child.pid for child in psutil.Process(service.pid).children(recursive=True))}
-    assert len(family) >= 5
+    until(lambda: any("train-decoder" in member.cmdline() for member in family(checkout, "worker")), 300)
+    members = [member.pid for name in checkout.running() for member in family(checkout, name)]
+    assert len(members) >= 5, "three services, the flow run, its trainer"
 
     down = checkout.services("down")
     assert (down.returncode, down.stdout) == (0, "Stopped worker, mlflow, prefect\n"), down.stderr
-    assert [pid for pid in family if alive(pid)] == []
+    assert [pid for pid in members if alive(pid)] == []
     assert checkout.running() == {} and not (checkout.path / ".prefect" / "env").exists()
     with sqlite3.connect(checkout.path / ".prefect" / "home" / "prefect.db") as database:
-        states = dict(database.execute("SELECT flow.name, flow_run.state_type FROM flow_run JOIN flow ON flow.id = flow_run.flow_id"))
-    assert states == {"retrain-all": "COMPLETED", "train-decoder": "CANCELLED", "validate-nightly": "SCHEDULED"}
+        states = set(database.execute("SELECT flow.name, flow_run.state_type FROM flow_run JOIN flow ON flow.id = flow_run.flow_id"))
+    assert states == {("retrain-all", "COMPLETED"), ("train-decoder", "CANCELLED"), ("validate-nightly", "SCHEDULED")}
     with sqlite3.connect(checkout.path / "mlruns" / "mlflow.db") as database:
         assert {status for (status,) in database.execute("SELECT status FROM runs")} == {"FINISHED", "FAILED"}
 

@@ -23,8 +23,8 @@ USUAL_PORTS = {"prefect": 4200, "mlflow": 5000}
 STOP_SECONDS = 30.0
 """Until one that was asked to end is killed."""
 
-CANCEL_SECONDS = 60.0
-"""For flow runs to end; Prefect itself kills those that do not within 30 s."""
+CANCEL_SECONDS = 120.0
+"""For flow runs to end. Prefect gives them 30 s to do so by themselves and then kills them, their trainers with them."""
 
 
 class Stack:

@@ -161,7 +161,7 @@ def test_missing_work_pool_is_named_by_deploy_and_made_again_by_up_which_leaves_
 
 def test_nightly_deployment_has_one_scheduled_run_a_date_and_never_two_at_once(checkout):
     runs = until(lambda: flow_runs(checkout, "validate-nightly/nightly"))
-    assert {run.state_type for run in runs} == {StateType.SCHEDULED}
+    assert StateType.SCHEDULED in {run.state_type for run in runs}
     dates = [run.expected_start_time.date() for run in runs]
     assert len(set(dates)) == len(dates) > 1, "it was deployed twice"
     assert {run.expected_start_time.strftime("%H:%M %Z") for run in runs} == {"03:00 UTC"}
@@ -307,7 +307,8 @@ def test_down_cancels_what_runs_and_leaves_no_process(checkout, few_documents):
     assert checkout.running() == {} and not (checkout.path / ".prefect" / "env").exists()
     with sqlite3.connect(checkout.path / ".prefect" / "home" / "prefect.db") as database:
         states = set(database.execute("SELECT flow.name, flow_run.state_type FROM flow_run JOIN flow ON flow.id = flow_run.flow_id"))
-    assert states == {("retrain-all", "COMPLETED"), ("train-decoder", "CANCELLED"), ("validate-nightly", "SCHEDULED")}
+    assert states >= {("retrain-all", "COMPLETED"), ("train-decoder", "CANCELLED"), ("validate-nightly", "SCHEDULED")}
+    assert not {state for _, state in states} & {"PENDING", "RUNNING", "CANCELLING"}
     with sqlite3.connect(checkout.path / "mlruns" / "mlflow.db") as database:
         assert {status for (status,) in database.execute("SELECT status FROM runs")} == {"FINISHED", "FAILED"}
 

@@ -25,15 +25,20 @@ def api(server: Service) -> str:
     return f"{server.address}/api"
 
 
-def prepare_pool(server: Service) -> None:
-    """Create the work pool; one that is there stays as it is, but goes on where `cancel_runs` paused it."""
+def prepare_pool(server: Service) -> bool:
+    """Create the work pool; one that is there stays as it is, but goes on where `cancel_runs` paused it.
+
+    Returns whether it had to be created.
+    """
     with SyncPrefectClient(api(server)) as client:
         try:
             client.read_work_pool(POOL)
             client.update_work_pool(POOL, WorkPoolUpdate(is_paused=False))
+            return False
         except ObjectNotFound:
             template = ProcessWorker.get_default_base_job_template()
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=AT_ONCE))
+            return True
 
 
 def worker_polls(server: Service, worker: Service) -> bool:

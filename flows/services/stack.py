@@ -47,10 +47,10 @@ class Stack:
             server = self._begin("prefect", ports["prefect"], begun, prefect_server(self.home, ports["prefect"]))
             self._begin_mlflow(ports["mlflow"], begun)
             wait(server, lambda: answers(f"{prefect_api.api(server)}/health"))
-            if "prefect" in begun:
-                stop(self.folder, "worker", STOP_SECONDS)  # one that is left over reports to a server that is gone
+            new_pool = prefect_api.prepare_pool(server)
+            if new_pool or "prefect" in begun:
+                stop(self.folder, "worker", STOP_SECONDS)  # one that is left over works for what is gone, and ends over it
                 prefect_api.close_lost_runs(server)
-            prefect_api.prepare_pool(server)
             worker = self._begin("worker", None, begun, prefect_client(self.home, server, self.store, WORK))
             self._deploy(server)
             wait(worker, lambda: prefect_api.worker_polls(server, worker))

@@ -144,7 +144,14 @@ def test_all_listen_on_loopback_alone_and_keep_prefect_s_home_in_the_checkout(ch
     assert (checkout.path / ".prefect" / "home" / "prefect.db").exists()
 
 
-def test_missing_work_pool_is_named_by_deploy_and_made_again_by_up_which_leaves_the_services_that_run(checkout):
+def test_up_again_leaves_the_services_and_deploys_again(checkout):
+    before = checkout.running()
+    again = checkout.services("up")
+    assert (again.returncode, again.stdout) == (0, (checkout.path / "said").read_text()), again.stderr
+    assert checkout.running() == before and len(before) == 3
+
+
+def test_missing_work_pool_is_named_by_deploy_and_made_again_by_up_with_a_worker_of_its_own(checkout):
     with checkout.client() as client:
         client.delete_work_pool(POOL)
     done = checkout.prefect("deploy", "--name", "retrain-all/local")
@@ -153,7 +160,8 @@ def test_missing_work_pool_is_named_by_deploy_and_made_again_by_up_which_leaves_
     before = checkout.running()
     again = checkout.services("up")
     assert (again.returncode, again.stdout) == (0, (checkout.path / "said").read_text()), again.stderr
-    assert checkout.running() == before and len(before) == 3
+    after = checkout.running()
+    assert after.pop("worker") != before.pop("worker", None) and after == before
     with checkout.client() as client:
         assert client.read_work_pool(POOL).concurrency_limit == AT_ONCE
         assert {client.read_deployment_by_name(name).work_pool_name for name in DEPLOYED} == {POOL}

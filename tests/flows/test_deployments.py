@@ -328,10 +328,12 @@ def test_down_again_has_nothing_to_do(checkout):
 
 
 def test_ui_starts_mlflow_alone_also_in_a_shell_that_still_has_the_old_addresses(checkout):
+    checkout.services("down")
+    MlflowClient(tracking_uri=f"sqlite:///{checkout.path / 'mlruns' / 'mlflow.db'}").create_experiment("kept")
     old = {"PREFECT_HOME": str(checkout.path / ".prefect" / "home"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
     done = checkout.services("ui", **old)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"MLflow    {checkout.address('MLFLOW_TRACKING_URI')}\n"
     assert set(checkout.running()) == {"mlflow"}
-    assert checkout.mlflow().get_experiment_by_name("lvm") is not None, "the store is the one from before"
+    assert checkout.mlflow().get_experiment_by_name("kept") is not None, "the store is the one from before"
     assert checkout.services("down").stdout == "Stopped mlflow\n"

@@ -7,7 +7,7 @@ export DO_NOT_TRACK = true
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS = 120
 
-.PHONY: setup demo test test-all lint ui clean
+.PHONY: setup demo test test-all lint ui up down clean
 
 setup: .venv/ready
 
@@ -31,8 +31,16 @@ lint: setup  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-ui: setup  ## MLflow at http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+# What these three start or stop, and where it listens, is in .prefect/: logs, and the addresses as exports in .prefect/env.
+ui: setup  ## MLflow's UI, at MLFLOW_PORT=5000 or a free port
+	@$(BIN)/python -m flows.services ui
+
+up: setup  ## Prefect server, worker and MLflow's UI, at PREFECT_PORT=4200 and MLFLOW_PORT=5000 or free ports; deploys the flows
+	@$(BIN)/python -m flows.services up
+
+down: setup  ## what runs is cancelled, then all of it stopped
+	@$(BIN)/python -m flows.services down
 
 clean:  ## what the pipeline made; the environment stays
-	rm -rf data runs models decoders mlruns/mlflow.db mlruns/artifacts
+	@test ! -d .prefect || $(BIN)/python -m flows.services down
+	rm -rf .prefect data runs models decoders mlruns/mlflow.db mlruns/artifacts

@@ -1,16 +1,17 @@
 """retrain-all: documents to a champion."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from prefect import flow
 from prefect.futures import wait
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
 from flows.command import one_sentence
-from lvm.config import ChunkerConfig, train_config
+from lvm.config import Arch, ChunkerConfig, train_config
 from lvm.corpus.dataset import read_manifest
 from lvm.decode.choice import AUTO
 from lvm.devices import slots
@@ -27,6 +28,8 @@ from tasks.validate import validate_models
 from tasks.workspace import Workspace
 
 ARCHITECTURES = ["lstm", "mamba2", "transformer"]
+Architecture = Annotated[str, Field(json_schema_extra={"enum": list(get_args(Arch))})]
+"""One that Prefect's form offers and its server accepts; whoever calls the flow itself gets the sentence of `train_config`."""
 
 
 @flow(name="retrain-all", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
@@ -35,7 +38,7 @@ def retrain_all(
     encoder: str = "minilm",
     max_docs: int | None = None,
     max_tokens: int = ChunkerConfig().max_tokens,
-    architectures: list[str] = ARCHITECTURES,
+    architectures: list[Architecture] = ARCHITECTURES,
     settings: list[str] = [],  # noqa: B006
     decoder: str = AUTO,
     device: str = "auto",

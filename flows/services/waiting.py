@@ -1,0 +1,32 @@
+"""Waiting for a service until it answers."""
+
+import time
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+
+from flows.services.process import POLL_SECONDS, Service, ServiceFailed, last_words
+
+START_SECONDS = 180.0
+"""A slow machine takes half a minute."""
+
+
+def wait(service: Service, answered: Callable[[], bool]) -> None:
+    """Wait until the service answers; `ServiceFailed` when it ends before, or never does."""
+    end = time.monotonic() + START_SECONDS
+    while service.process is not None and time.monotonic() < end:
+        if answered():
+            return
+        time.sleep(POLL_SECONDS)
+    fate = "ended" if service.process is None else f"did not answer within {START_SECONDS:.0f} s"
+    raise ServiceFailed(f"{service.name} {fate} while it started: {last_words(service.log)} (whole log: {service.log})")
+
+
+def answers(address: str) -> bool:
+    """Whether a server says at `address` that it is well."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands between this machine and itself
+    try:
+        with direct.open(address, timeout=5) as reply:
+            return bool(reply.status == 200)
+    except (OSError, HTTPException):
+        return False

@@ -19,8 +19,5 @@ def one_sentence(name: str) -> Iterator[None]:
     except Exception as error:
         if not is_full(error):
             raise
-        print(
-            f"{name}: no space left on the disk of data, runs or MLflow: free some and run the same command again ({error})",
-            file=sys.stderr,
-        )
+        print(f"{name}: no space left on the disk: free some and run the same command again ({error})", file=sys.stderr)
         sys.exit(InputError.exit_code)

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import shutil
@@ -9,11 +10,16 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
-from lvm.durable import digest_json, publish_folder, replacing, sha256_file, write_json, write_text
+from lvm.durable import digest_json, is_full, publish_folder, replacing, sha256_file, write_json, write_text
+from lvm.errors import InputError
 
 KILLS = 8
 JSON = st.recursive(
@@ -210,3 +216,33 @@ def test_killed_writer_never_leaves_half_a_file(tmp_path):
         assert len(content) == size and len(set(content)) == 1
         written.add(content[0])
     assert len(written) > 1, "the kills fell on different writes"
+
+
+def write_plain(file: Path) -> None:
+    file.write_bytes(b"0" * 100_000)
+
+
+def write_parquet(file: Path) -> None:
+    pq.write_table(pa.table({"x": np.arange(100_000)}), file)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("write", [write_plain, write_parquet])
+def test_full_disk_is_one_sentence_whichever_library_meets_it_and_what_stood_there_stands(write, tmp_path):
+    file = tmp_path / "file"
+    write_text(file, "earlier")
+    with (
+        pytest.raises(InputError, match=f"no space left to write {file}: free some and run the same command again"),
+        replacing(file) as new,
+    ):
+        new.symlink_to("/dev/full")
+        write(new)
+    assert file.read_text() == "earlier" and list(tmp_path.iterdir()) == [file]
+
+
+def test_full_disk_is_told_from_other_failures(tmp_path):
+    with pytest.raises(KeyError, match="space"), replacing(tmp_path / "file"):
+        raise KeyError("space")
+    # As safetensors words it on a full tmpfs; it writes by rename itself, so the device cannot stand in for the file.
+    assert is_full(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert not is_full(PermissionError(errno.EACCES, "denied")) and is_full(OSError(errno.EDQUOT, "quota"))

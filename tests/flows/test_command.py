@@ -1,0 +1,29 @@
+"""What a flow refuses is one sentence on standard error, with its exit code."""
+
+import errno
+
+import pytest
+
+from flows.command import one_sentence
+from lvm.errors import GateRefused, InputError
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (InputError("field 'x' is 3: give 4"), 2, "retrain-all: field 'x' is 3: give 4"),
+        (GateRefused("chunk_order: shuffled"), 3, "retrain-all: chunk_order: shuffled"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "retrain-all: no space left on the disk: free some and run the same"),
+        (RuntimeError("(sqlite3.OperationalError) database or disk is full"), 2, "retrain-all: no space left on the disk"),
+    ],
+)
+def test_refusals_end_the_process_with_their_code_and_one_line(error, code, says, capsys):
+    with pytest.raises(SystemExit) as ended, one_sentence("retrain-all"):
+        raise error
+    words = capsys.readouterr().err
+    assert ended.value.code == code and words.startswith(says) and words.count("\n") == 1
+
+
+def test_anything_else_is_shown_whole():
+    with pytest.raises(ZeroDivisionError), one_sentence("retrain-all"):
+        raise ZeroDivisionError

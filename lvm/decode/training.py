@@ -26,7 +26,6 @@ from lvm.decode.holdout import training_texts
 from lvm.decode.inverter import Inverter, Search
 from lvm.decode.model import Hypothesis, InverterModel
 from lvm.decode.pool import Pool, Ragged, batches, draw_texts, round_up
-from lvm.decode.ranks import Ranks
 from lvm.decode.state import load_round, save_round
 from lvm.decode.text_metrics import text_scores
 from lvm.decode.tokens import encode_texts, train_tokenizer
@@ -34,6 +33,7 @@ from lvm.durable import digest_json, write_json, write_text
 from lvm.encode.encoder import Encoder
 from lvm.errors import InputError
 from lvm.events import Event, append_event, keep_events
+from lvm.ranks import Ranks
 from lvm.training import TrainingDiverged
 
 STATE, EVENTS, TOKENIZER = "state.safetensors", "metrics.jsonl", "tokenizer.json"

@@ -11,17 +11,18 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from lvm import ranks
 from lvm.corpus.dataset import Dataset
-from lvm.decode import load_decoder, ranks
+from lvm.decode import load_decoder
 from lvm.decode.folder import read_decoder_config
-from lvm.decode.ranks import Ranks, join, own_device
 from lvm.encode.encoder import Encoder
+from lvm.ranks import Ranks, join, own_device
 from tests.lvm.decode.tiny import CPU, SETTINGS
 
 TOGETHER = """
 import hashlib, json, sys, torch
 import lvm.decode.training as training
-from lvm.decode.ranks import Ranks, join
+from lvm.ranks import Ranks, join
 
 average, run = Ranks.average, training.InverterTrainer.run
 

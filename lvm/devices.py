@@ -78,11 +78,13 @@ def slots(models: int, device: str = "auto", per_model: int | None = None) -> Sl
     found = accelerators() if device in ("auto", "cuda") else [str(first)]
     if found in ([], ["cpu"]):
         each = 1 if per_model is None else per_model
+        if each < 1:
+            raise InputError(f"field 'devices_per_model' is {each}: give 1 or more")
         found = [f"cpu-{i}" for i in range(models * each)]
     else:
         each = max(1, len(found) // models) if per_model is None else per_model
-    if not 1 <= each <= len(found):
-        raise InputError(f"field 'devices_per_model' is {each}: give 1 to {len(found)}, the devices there are")
+        if not 1 <= each <= len(found):
+            raise InputError(f"field 'devices_per_model' is {each}: give 1 to {len(found)}, the devices there are")
     at_once = min(len(found) // each, models)
     return Slots(found, each, max(1, cores // (at_once * each)))
 

@@ -47,7 +47,7 @@ class TrainingDiverged(RuntimeError):
 
 
 def run_key(config: TrainConfig, dataset: Dataset) -> str:
-    """Identity of a run: configuration and data. The same key gives the same model."""
+    """Identity of a run: configuration and data. The same key gives the same model, by as many processes."""
     return digest_json([config.model_dump(), dataset.manifest.digest])
 
 

@@ -87,8 +87,8 @@ class BatchGradients:
             remedy = "lower sampler.length, sampler.stretches, sampler.anchors_per_document or model.width, with --fresh"
             raise InputError(f"out of memory on {self.device} even with one stretch at a time: {remedy}")
         self.micro_batch = -(-now // 2)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).empty_cache()
 
     def _together(self, work: Callable[[], T]) -> T:
         """Do something between two exchanges; raise `ShortOfMemory` everywhere when memory ran out anywhere."""
@@ -149,7 +149,8 @@ class BatchGradients:
         outputs = [part.detach().requires_grad_() for part in values]
         terms, parts, total = self._loss(Prediction(*outputs), vectors)
         wanted = {**(parts if with_shares else {}), TOTAL: total}
-        outer = {name: torch.autograd.grad(part, outputs, retain_graph=True, allow_unused=True) for name, part in wanted.items()}
+        # The total comes last, and the loss leaves no graph behind: its logits need not stay beside a piece's own.
+        outer = {n: torch.autograd.grad(part, outputs, retain_graph=n != TOTAL, allow_unused=True) for n, part in wanted.items()}
         sums: dict[str, list[torch.Tensor | None]] = {name: [None] * len(self.weights) for name in wanted}
         for piece in pieces:
             with self._replayable(pieces):

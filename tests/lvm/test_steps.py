@@ -149,6 +149,17 @@ def test_dropout_of_a_piece_is_the_same_both_times_it_runs_and_another_elsewhere
     assert not torch.equal(seen[8], first[0]), "as do steps"
 
 
+@pytest.mark.parametrize(("arch", "dropout", "pieces", "off"), [("lstm", 0.5, 2, True), ("gru", 0.5, 3, True), ("lstm", 0.0, 2, False),
+                                                               ("lstm", 0.5, 1, False), ("transformer", 0.5, 2, False)])  # fmt: skip
+def test_cudnn_is_off_only_where_its_own_dropout_would_differ_the_second_time(arch: str, dropout: float, pieces: int, off: bool) -> None:
+    done = prepared(config(arch, f"model.dropout={dropout}"))
+    done.device = torch.device("cuda")
+    enabled = torch.backends.cudnn.enabled
+    with done._replayable([slice(i, i + 1) for i in range(pieces)]):
+        assert torch.backends.cudnn.enabled == (enabled and not off)
+    assert torch.backends.cudnn.enabled == enabled
+
+
 def test_a_batch_of_one_piece_predicts_once() -> None:
     done = prepared(config())
     calls: list[int] = []

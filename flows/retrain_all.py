@@ -42,6 +42,7 @@ def retrain_all(
     settings: list[str] = [],  # noqa: B006
     decoder: str = AUTO,
     device: str = "auto",
+    devices_per_model: int | None = None,
     fresh: bool = False,
     root: Path = Path(),
 ) -> Promotion:
@@ -58,17 +59,19 @@ def retrain_all(
         settings: Fields of TrainConfig for every model, as epochs=20 or model.width=512.
         decoder: auto (the shipped one where it fits the encoder), none, minilm, a folder of 'lvm train-decoder', or vec2text:<name>.
         device: auto, cpu, mps, cuda or cuda:N.
+        devices_per_model: Devices that train one model together; by default as many as there are for each model, one at least.
         fresh: Train again even where a finished run of the same configuration and data exists.
         root: Folder below which data/, runs/, models/ and mlruns/ are kept.
     """
     workspace = Workspace(root=root)
     if not architectures or len(set(architectures)) < len(architectures):
         raise InputError(f"field 'architectures' is {architectures}: name each architecture once")
-    places, threads = slots(len(architectures), device)
+    places, per_model, threads = slots(len(architectures), device, devices_per_model)
     settings = [f"threads={threads}", *settings]
     for arch in architectures:
         train_config(arch, 1, settings)  # refuses an unknown name or field before any work
-    asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "max_tokens": max_tokens, "device": device}
+    asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "max_tokens": max_tokens}
+    asked |= {"device": device, "devices_per_model": devices_per_model}
     asked |= {"architectures": architectures, "settings": settings, "decoder": decoder}
     with (
         living(workspace, flow_run.id),
@@ -81,7 +84,10 @@ def retrain_all(
         champion_stands = diagnose_champion(workspace, dataset, run, device)
         prepare_baselines(dataset, train_config(architectures[0], read_manifest(dataset).recipe.dim, settings), device)
 
-        training = [train_model.submit(workspace, dataset, arch, settings, places, run, str(flow_run.id), fresh) for arch in architectures]
+        training = [
+            train_model.submit(workspace, dataset, arch, settings, places, run, str(flow_run.id), fresh, per_model)
+            for arch in architectures
+        ]
         wait(training)  # one that fails must not take its siblings with it
         models = validate_models([future.result() for future in training], dataset, run, workspace.figures(run), device)
 
@@ -102,12 +108,13 @@ def main(
     setting: Annotated[list[str], typer.Option("--set", help="Field of TrainConfig, as epochs=20; repeatable.")] = [],  # noqa: B006
     decoder: Annotated[str, typer.Option(help="auto, none, minilm, a folder or vec2text:<name>.")] = AUTO,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    devices_per_model: Annotated[int | None, typer.Option(min=1, help="Devices that train one model together.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is there already.")] = False,
     root: Annotated[Path, typer.Option(help="Folder for data/, runs/, models/ and mlruns/.")] = Path(),
 ) -> None:
     """Run the flow here and now, without a server to start."""
     with one_sentence("retrain-all"):
-        retrain_all(source, encoder, max_docs, max_tokens, arch, setting, decoder, device, fresh, root)
+        retrain_all(source, encoder, max_docs, max_tokens, arch, setting, decoder, device, devices_per_model, fresh, root)
 
 
 if __name__ == "__main__":

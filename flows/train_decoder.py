@@ -49,7 +49,7 @@ def train_decoder(
         root: Folder below which data/, decoders/ and mlruns/ are kept.
     """
     workspace = Workspace(root=root)
-    places, threads = slots(1, device)
+    places, _, threads = slots(1, device, per_model=1)
     decoder_config(settings)  # refuses an unknown field before any work
     for folder in hold_out:
         read_manifest(folder)

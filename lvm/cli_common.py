@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import sys
 import threading
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ DecoderOption = Annotated[
     str, typer.Option(help="auto (the shipped one where it fits), none, minilm, a folder of 'lvm train-decoder', or vec2text:<name>.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
+DevicesOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N; several for one model together as cuda:0,cuda:1.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
@@ -37,7 +39,7 @@ def next_command(*words: object) -> str:
     return "Next: " + shlex.join(["lvm", *map(str, words)])
 
 
-def progress_bar(unit: str) -> Progress:
+def progress_bar(unit: str, shown: bool = True) -> Progress:
     """A bar on standard error with count, speed and time left."""
     columns = (
         TextColumn("{task.description}"),
@@ -47,7 +49,7 @@ def progress_bar(unit: str) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=people, transient=False)
+    return Progress(*columns, console=people, transient=False, disable=not shown)
 
 
 def exit_with_stdin() -> None:
@@ -59,3 +61,16 @@ def exit_with_stdin() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def one_process_a_device(device: str) -> None:
+    """Where `device` names several, run this very command in a process for each, and end as they end.
+
+    Goes on where it names one, and in those processes. Raises `InputError` when one of the devices is not there.
+    """
+    if "," not in device or "LOCAL_RANK" in os.environ:
+        return
+    from lvm.devices import resolve_devices
+    from lvm.torchrun import end_as, run_together
+
+    end_as(run_together(len(resolve_devices(device)), sys.argv[1:]))

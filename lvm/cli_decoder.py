@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from lvm.cli_common import DatasetArgument, DeviceOption, JsonOption, exit_with_stdin, next_command, output, people, progress_bar
+from lvm.cli_common import (
+    DatasetArgument,
+    DevicesOption,
+    JsonOption,
+    exit_with_stdin,
+    next_command,
+    one_process_a_device,
+    output,
+    people,
+    progress_bar,
+)
 from lvm.config import overlay, parse
 
 
@@ -16,26 +26,27 @@ def train_decoder(
     hold_out: Annotated[
         list[Path] | None, typer.Option(help="Dataset whose validation and test texts must not be learned from either; repeatable.")
     ] = None,
-    device: DeviceOption = "auto",
+    device: DevicesOption = "auto",
     setting: Annotated[list[str] | None, typer.Option("--set", help="Any field of DecoderTrainConfig, as rounds=40; repeatable.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last round; a finished run is kept.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Clear an earlier run first.")] = False,
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a decoder for the encoder of a dataset; on several accelerators: torchrun --nproc-per-node N -m lvm train-decoder ..."""
+    """Train a decoder for the encoder of a dataset, on one device or on several together."""
     from lvm.corpus.dataset import open_dataset
     from lvm.decode.config import DecoderTrainConfig
-    from lvm.decode.ranks import join, own_device
     from lvm.decode.training import train_decoder as run
     from lvm.devices import resolve_device
     from lvm.encode.encoder import load_encoder
     from lvm.events import Event
+    from lvm.ranks import join, own_device
     from lvm.report import Rows
     from lvm.training import TrainingDiverged
 
     if until_stdin_closes:
         exit_with_stdin()
+    one_process_a_device(device)
     config = parse(DecoderTrainConfig, overlay({}, setting or []))
     data, others = open_dataset(dataset), [open_dataset(path) for path in hold_out or []]
     place = resolve_device(own_device(device))
@@ -44,7 +55,7 @@ def train_decoder(
     if ranks.rank == 0:
         people.print(f"decoder of {encoder.recipe.name} on {place}, {ranks.world} process(es), dataset {data.manifest.digest[:12]}")
         people.print_json(data=config.model_dump())
-    with progress_bar("steps") as bar:
+    with progress_bar("steps", shown=ranks.rank == 0) as bar:
         task = bar.add_task("decoder", total=None, visible=False)
 
         def show(event: Event) -> None:
@@ -59,6 +70,7 @@ def train_decoder(
         except TrainingDiverged as error:
             print(f"lvm: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
+    ranks.leave()
     if ranks.rank:
         return
     value: dict[str, Any] = {"path": str(out), "parameters": done.parameters, "measured": done.measured}

@@ -1,7 +1,7 @@
 """AdamW, its learning rate over the steps, and who is steering."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -25,11 +25,19 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 
-def gradient_shares(parts: dict[str, torch.Tensor], weights: Sequence[torch.Tensor]) -> dict[str, float]:
-    """Norm of each weighted term's gradient over that of the largest: who is steering."""
-    norms = {}
-    for name, part in parts.items():
-        gradients = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
-        norms[name] = math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
+def gradient_norm(gradients: Iterable[torch.Tensor | None]) -> float:
+    """Euclidean norm over all of them; None is a weight that was not reached."""
+    return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
+
+
+def shares(norms: dict[str, float]) -> dict[str, float]:
+    """Norm of each term's gradient over that of the largest, under the names they are logged by: who is steering."""
     largest = max(norms.values()) or 1.0
     return {f"train/gradient_share_{name}": norm / largest for name, norm in norms.items()}
+
+
+def gradient_shares(parts: dict[str, torch.Tensor], weights: Sequence[torch.Tensor]) -> dict[str, float]:
+    """`shares` of the weighted terms `parts`, whose graph is kept."""
+    return shares(
+        {name: gradient_norm(torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)) for name, part in parts.items()}
+    )

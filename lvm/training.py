@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from lvm.baselines import fit_baselines
+from lvm.batches import BatchReader
 from lvm.card import model_card
 from lvm.checkpoint import FILES, GOLDEN_INPUTS, CheckpointConfig, read_config, save_checkpoint
 from lvm.config import TrainConfig
@@ -24,11 +25,12 @@ from lvm.durable import digest_json, write_json
 from lvm.errors import InputError
 from lvm.evaluation import Evaluation, evaluate, reference
 from lvm.events import Event, append_event, keep_events
-from lvm.losses import BatchVectors, loss_terms, weighted
 from lvm.models import build_predictor
 from lvm.moments import encoder_statistics
-from lvm.optimizer import gradient_shares, learning_rate, make_optimizer
+from lvm.optimizer import learning_rate, make_optimizer
+from lvm.ranks import Ranks
 from lvm.sampling import Batch, DiverseBatchSampler
+from lvm.steps import BatchGradients
 from lvm.training_state import Progress, load_state, save_state
 from lvm.windows import contexts, make_windows
 
@@ -45,14 +47,15 @@ class TrainingDiverged(RuntimeError):
 
 
 def run_key(config: TrainConfig, dataset: Dataset) -> str:
-    """Identity of a run: configuration and data. The same key gives the same model."""
+    """Identity of a run: configuration and data. The same key gives the same model, by as many processes."""
     return digest_json([config.model_dump(), dataset.manifest.digest])
 
 
 class Trainer:
     """Trains the model of `config` on `dataset` into the folder `out`.
 
-    `on_event` receives every line that goes to `metrics.jsonl`.
+    `on_event` receives every line that goes to `metrics.jsonl`. Of several processes (`ranks`) each holds the
+    same state and takes the same decisions; rank 0 writes and tells.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Trainer:
         out: Path,
         device: torch.device,
         on_event: Callable[[Event], None] = lambda event: None,
+        ranks: Ranks = Ranks(),
     ) -> None:
         if config.model.dim != dataset.dim:
             raise InputError(f"field 'model.dim' is {config.model.dim}, the dataset's embeddings have {dataset.dim}")
@@ -71,7 +75,7 @@ class Trainer:
             raise InputError(f"every loss weight is 0: give one of {', '.join(f'loss.{name}' for name in TERMS)} a value")
         dataset.require_finite()
         self.config, self.dataset, self.out, self.device = config, dataset, out, device
-        self.on_event = on_event
+        self.on_event, self.ranks = on_event, ranks
         self.key = run_key(config, dataset)
         self.folder = out / "training"
         self.progress = Progress()
@@ -91,8 +95,8 @@ class Trainer:
         self.baselines = fit_baselines(dataset, config.context_length, config.eval_windows, device)
         windows = make_windows(dataset, "val", config.context_length, config.eval_windows, device)
         self.reference = reference(dataset, windows, self.baselines, device)
-        self.vectors = torch.from_numpy(np.asarray(dataset.vectors)).to(device) if device.type != "cpu" else None
-        self.bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.read = BatchReader(dataset, device)
+        self.gradients = BatchGradients(self.model, config, self.statistics, device, ranks)
         self._started = self._saved = time.monotonic()
         self._positions = self._first_step = 0
 
@@ -104,7 +108,10 @@ class Trainer:
             self.progress.epoch += 1
             self.progress.epoch_step = 0
             self.save_state()
-        return self._export()
+        if self.ranks.rank == 0:
+            self._export()
+        self.ranks.wait()
+        return read_config(self.out)
 
     def _finished(self) -> bool:
         waited = self.progress.epoch - 1 - self.progress.best_epoch
@@ -126,21 +133,11 @@ class Trainer:
         rate = learning_rate(step, self.total_steps, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        vectors = self._gather(batch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            prediction = self.model(vectors.context)
-        terms = loss_terms(prediction, vectors, self.statistics, self.config.loss)
-        parts = weighted(terms, self.config.loss)
-        loss = torch.stack(list(parts.values())).sum()
-        log = step % LOG_EVERY == 0
-        metrics: dict[str, float] = {}
-        if step in SHARE_STEPS or step % SHARE_EVERY == 0:
-            metrics |= gradient_shares(parts, self.weights)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        vectors = self.read(batch)
+        losses = self.gradients(vectors, step, step in SHARE_STEPS or step % SHARE_EVERY == 0)
         norm = nn.utils.clip_grad_norm_(self.weights, self.config.clip)
         # One look at the device a step: a non-finite loss must stop before it reaches the weights.
-        total = float(loss.detach())
+        total = float(losses.total)
         if not math.isfinite(float(norm)) or not math.isfinite(total):
             since = f"the last good step is {step - 1}" if step else "no step was good"
             raise TrainingDiverged(f"loss {total}, gradient norm {float(norm)} at step {step}; {since}. Lower learning_rate, with --fresh")
@@ -148,35 +145,15 @@ class Trainer:
         decay = min(self.config.average, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.average, self.weights, 1 - decay)
         self._positions += int(vectors.valid.sum())
-        if log:
-            metrics |= {f"train/loss_{name}": float(term.detach()) for name, term in terms.items()}
+        metrics = dict(losses.shares)
+        halved = self.gradients.micro_batch != self.progress.micro_batch
+        if halved:
+            self.progress.micro_batch = self.gradients.micro_batch
+            metrics["train/micro_batch"] = float(self.progress.micro_batch)
+        if step % LOG_EVERY == 0 or halved:
+            metrics |= {f"train/loss_{name}": float(term) for name, term in losses.terms.items()}
             metrics |= {"train/loss": total, "train/gradient_norm": float(norm), "train/learning_rate": rate}
             self._emit(metrics)
-
-    def _gather(self, batch: Batch) -> BatchVectors:
-        rows = torch.from_numpy(batch.rows)
-        negative_rows = torch.from_numpy(batch.negatives.reshape(-1))
-        docs = torch.from_numpy(batch.docs)
-        negative_docs = docs.repeat_interleave(batch.negatives.shape[1])[negative_rows >= 0]
-        negative_rows = negative_rows[negative_rows >= 0]
-        anchors = torch.from_numpy(batch.anchors)
-        stretch = self._read(rows)
-        return BatchVectors(
-            context=stretch[:, :-1],
-            targets=stretch[:, 1:],
-            valid=torch.from_numpy(batch.valid).to(self.device),
-            anchors=anchors.to(self.device),
-            anchor_rows=rows[:, :-1][anchors].to(self.device),
-            anchor_docs=docs[:, None].expand_as(anchors)[anchors].to(self.device),
-            negatives=self._read(negative_rows),
-            negative_rows=negative_rows.to(self.device),
-            negative_docs=negative_docs.to(self.device),
-        )
-
-    def _read(self, rows: torch.Tensor) -> torch.Tensor:
-        if self.vectors is None:
-            return torch.from_numpy(self.dataset.vectors[rows.numpy()])
-        return self.vectors[rows.to(self.device)]
 
     def _validate(self) -> None:
         found = self.evaluate_average()
@@ -188,7 +165,7 @@ class Trainer:
             "val/pairwise_cosine": collapse["y_dec_pairwise_cosine"],
         }
         metrics |= {f"val/y_cos_{name}": collapse[f"y_cos_{name}"] for name in ("sigma_ratio", "effective_rank", "pairwise_cosine")}
-        score = metrics["val/skill_cosine"] + self.config.select_recall * metrics["val/skill_recall_at_5"]
+        score = self.ranks.first(metrics["val/skill_cosine"] + self.config.select_recall * metrics["val/skill_recall_at_5"])
         metrics["val/selection"] = score
         self.progress.history.append({"epoch": float(self.progress.epoch), **metrics})
         if score > self.progress.best_score:
@@ -210,6 +187,8 @@ class Trainer:
         torch._foreach_copy_(self.weights, values)
 
     def _emit(self, metrics: dict[str, float]) -> None:
+        if self.ranks.rank:
+            return
         elapsed, step = time.monotonic() - self._started, self.progress.step
         timing = {
             "time": time.time(),
@@ -222,6 +201,8 @@ class Trainer:
 
     def save_state(self) -> None:
         """Replace `training/state.safetensors` by the present state, durably."""
+        if self.ranks.rank:
+            return
         save_state(self.folder / STATE, self.key, self.progress, self._tensors(), self.optimizer, self.device)
         self._saved = time.monotonic()
 
@@ -230,28 +211,32 @@ class Trainer:
 
         Raises `InputError` when the state belongs to another configuration or dataset, or is
         damaged. Lines of `metrics.jsonl` that were written after the state are dropped, since
-        their steps are done again.
+        their steps are done again. Any number of processes goes on from it: the batches are the same, only
+        dropout and rounding differ.
         """
         events = self.folder / EVENTS
         if not (self.folder / STATE).exists():
-            events.unlink(missing_ok=True)
+            if self.ranks.rank == 0:
+                events.unlink(missing_ok=True)
             return False
         self.progress = load_state(self.folder / STATE, self.key, self._tensors(), self.optimizer, self.device)
+        self.gradients.micro_batch = self.progress.micro_batch
         self._first_step = self.progress.step
-        keep_events(events, self.progress.step)
+        if self.ranks.rank == 0:
+            keep_events(events, self.progress.step)
         return True
 
     def _tensors(self) -> dict[str, list[torch.Tensor]]:
         return {"weight": self.weights, "average": self.average, "best": self.best}
 
-    def _export(self) -> CheckpointConfig:
+    def _export(self) -> None:
         self._set_weights(self.best)
         best = self.progress.history[self.progress.best_epoch]
         golden = self.reference.windows.targets
         golden = golden[np.linspace(0, len(golden) - 1, GOLDEN_INPUTS).astype(int)]
         inputs = next(iter(contexts(self.dataset.vectors, golden, self.config.context_length, torch.device("cpu"))))
         card = model_card(self.config, self.dataset.manifest, best, self.progress.history)
-        return save_checkpoint(
+        save_checkpoint(
             self.out, self.model, inputs, self.baselines, self.config, self.dataset.manifest.recipe,
             self.dataset.manifest.digest, best, self.progress.history, card,
         )  # fmt: skip
@@ -265,6 +250,7 @@ def train(
     resume: bool = False,
     fresh: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
+    ranks: Ranks = Ranks(),
 ) -> CheckpointConfig:
     """Train a model into `out`; return at once when `resume` finds it finished.
 
@@ -274,11 +260,12 @@ def train(
     """
     if resume and fresh:
         raise InputError("--resume and --fresh exclude each other")
-    if fresh:
+    if fresh and ranks.rank == 0:
         for name in ("config.json", *FILES):
             (out / name).unlink(missing_ok=True)
         if (out / "training").exists():
             shutil.rmtree(out / "training")
+    ranks.wait()
     if not resume and ((out / "training").exists() or (out / "config.json").exists()):
         raise InputError(f"{out} holds a run already: give --resume to go on, --fresh to start over, or another --out")
     if resume and (out / "config.json").exists():
@@ -286,8 +273,10 @@ def train(
         if (finished.train, finished.dataset_digest) != (config, dataset.manifest.digest):
             raise InputError(f"{out} holds a model of another configuration or dataset: give --fresh or another --out")
         return finished
-    trainer = Trainer(config, dataset, out, device, on_event)
+    ranks.wait()  # or a process that is late would take what the first one writes for an earlier run
+    trainer = Trainer(config, dataset, out, device, on_event, ranks)
     if resume:
         trainer.resume()
-    write_json(out / "training" / "config.json", config.model_dump())
+    if ranks.rank == 0:
+        write_json(out / "training" / "config.json", config.model_dump())
     return trainer.run()

@@ -28,6 +28,9 @@ class Progress:
     epoch_step: int = 0
     """Steps done in this epoch."""
 
+    micro_batch: int = 0
+    """Stretches that a forward pass takes at once since memory ran out; 0 while it takes the whole batch."""
+
     best_score: float = -math.inf
     best_epoch: int = -1
     history: list[dict[str, float]] = field(default_factory=list)
@@ -49,6 +52,8 @@ def save_state(
     state = {"rng": torch.get_rng_state()}
     if device.type == "cuda":
         state["rng_cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["rng_mps"] = torch.mps.get_rng_state()
     for i, parameter in enumerate(tensors["weight"]):
         # A parameter that no term reaches has no moments.
         values = {name: values[i] for name, values in tensors.items()} | optimizer.state.get(parameter, {})
@@ -72,6 +77,8 @@ def load_state(
             torch.set_rng_state(state.get_tensor("rng"))
             if device.type == "cuda" and "rng_cuda" in names:
                 torch.cuda.set_rng_state(state.get_tensor("rng_cuda"), device)
+            elif device.type == "mps" and "rng_mps" in names:
+                torch.mps.set_rng_state(state.get_tensor("rng_mps"))
             with torch.no_grad():
                 for i, parameter in enumerate(tensors["weight"]):
                     for name, values in tensors.items():

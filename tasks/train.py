@@ -1,4 +1,4 @@
-"""Stage `train`: one trainer process a model, on a leased device."""
+"""Stage `train`: one trainer a model, on the devices that it leases."""
 
 from pathlib import Path
 
@@ -26,11 +26,19 @@ class TrainedModel(BaseModel):
 
 @task(retries=2, retry_delay_seconds=1, retry_condition_fn=worth_retrying, task_run_name="train-{arch}")
 def train_model(
-    workspace: Workspace, dataset: Path, arch: str, settings: list[str], places: list[str], parent: str, flow_run_id: str, fresh: bool
+    workspace: Workspace,
+    dataset: Path,
+    arch: str,
+    settings: list[str],
+    places: list[str],
+    parent: str,
+    flow_run_id: str,
+    fresh: bool,
+    per_model: int = 1,
 ) -> TrainedModel:
     """Train one architecture; goes on from its last checkpoint, reuses a finished run.
 
-    `places` are the devices it may lease. Each attempt is an MLflow run of its own: that of a
+    `places` are the devices it may lease, of which it takes `per_model`. Each attempt is an MLflow run of its own: that of a
     killed trainer ends FAILED, the next one shows the whole curve.
     """
     connect(workspace)  # a task runner may have put this task into another process
@@ -44,7 +52,7 @@ def train_model(
         "lvm.arch": arch,
     }
     run_id = child_run(parent, arch, config.model_dump(), tags, manifest)
-    with failing(run_id), lease(places) as device:
+    with failing(run_id), lease(places, per_model) as device:
         set_tags(run_id, {"lvm.device": device})
         get_run_logger().info("%s trains on %s with %d threads into %s", arch, device, config.threads, out)
         command = ["train", dataset, "--arch", arch, "--device", device]

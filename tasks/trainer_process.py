@@ -76,9 +76,12 @@ def run_trainer(command: list[str], out: Path, threads: int, relay: MetricsRelay
         finally:
             process.kill()  # does nothing to one that has ended
             process.wait()
+            if process.stdin:  # the end of those that it started, one a device
+                process.stdin.close()
     relay_the_rest(relay, out)
     if process.returncode:
-        words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        words = list(dict.fromkeys(lines))[-3:]  # of several processes each says why it refuses
         message = f"trainer ended with {process.returncode}: {' '.join(words)} (whole log: {log})"
         if process.returncode < 0:
             raise RuntimeError(message)  # a signal: the next attempt goes on

@@ -27,7 +27,6 @@ from lvm.decode.inverter import Inverter, Search
 from lvm.decode.model import Hypothesis, InverterModel
 from lvm.decode.muon import StackedMuon
 from lvm.decode.pool import Pool, Ragged, batches, draw_texts, round_up
-from lvm.decode.ranks import Ranks
 from lvm.decode.state import load_round, save_round
 from lvm.decode.text_metrics import text_scores
 from lvm.decode.tokens import encode_texts, train_tokenizer
@@ -35,6 +34,7 @@ from lvm.durable import digest_json, write_json, write_text
 from lvm.encode.encoder import Encoder
 from lvm.errors import InputError
 from lvm.events import Event, append_event, keep_events
+from lvm.ranks import Ranks
 from lvm.training import TrainingDiverged
 
 STATE, EVENTS, TOKENIZER = "state.safetensors", "metrics.jsonl", "tokenizer.json"

@@ -333,6 +333,7 @@ def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):
         ({"architectures": []}, "each architecture once"),
         ({"settings": ["model.widht=64"]}, "unknown field 'model.widht'"),
         ({"device": "cuda:99"}, "is not on this machine"),
+        ({"devices_per_model": 0}, "field 'devices_per_model' is 0: give 1 or more"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_any_work(asked, says, server, small_corpus, tmp_path):

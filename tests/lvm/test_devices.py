@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lvm import devices
-from lvm.devices import accelerators, lease, lease_folder, resolve_device, slots
+from lvm.devices import accelerators, lease, lease_folder, resolve_device, resolve_devices, slots
 from lvm.errors import InputError
 
 HOLDER = """
@@ -84,24 +84,70 @@ def test_models_share_the_cores_of_a_host_without_accelerators(
 ) -> None:
     with_accelerators(monkeypatch)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert slots(models, device) == ([f"cpu-{i}" for i in range(models)], threads)
+    assert slots(models, device) == ([f"cpu-{i}" for i in range(models)], 1, threads)
 
 
-@pytest.mark.parametrize(("models", "threads"), [(1, 16), (2, 8), (3, 8)])
-def test_each_accelerator_is_one_place_and_the_cores_are_shared_by_those_at_work(
-    monkeypatch: pytest.MonkeyPatch, models: int, threads: int
+@pytest.mark.parametrize(
+    ("models", "asked", "each", "threads"),
+    [(1, None, 2, 8), (2, None, 1, 8), (3, None, 1, 8), (1, 1, 1, 16), (3, 2, 2, 8)],
+)
+def test_accelerators_are_shared_out_among_the_models_and_the_cores_among_those_at_work(
+    monkeypatch: pytest.MonkeyPatch, models: int, asked: int | None, each: int, threads: int
 ) -> None:
     with_accelerators(monkeypatch, "cuda:0", "cuda:1")
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     for device in ("auto", "cuda"):
-        assert slots(models, device) == (["cuda:0", "cuda:1"], threads)
+        assert slots(models, device, asked) == (["cuda:0", "cuda:1"], each, threads)
+
+
+@pytest.mark.parametrize(("models", "each", "threads"), [(1, 5, 3), (2, 2, 4), (3, 1, 5), (6, 1, 3)])
+def test_devices_that_do_not_share_out_evenly_are_leased_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, models: int, each: int, threads: int
+) -> None:
+    found = [f"cuda:{i}" for i in range(5)]
+    with_accelerators(monkeypatch, *found)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert slots(models) == (found, each, threads)
 
 
 def test_a_named_device_is_the_only_place(monkeypatch: pytest.MonkeyPatch) -> None:
     with_accelerators(monkeypatch, "cuda:0", "cuda:1")
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    assert slots(3, "cuda:1") == (["cuda:1"], 16)
-    assert slots(2, "cpu") == (["cpu-0", "cpu-1"], 8)
+    assert slots(3, "cuda:1") == (["cuda:1"], 1, 16)
+    assert slots(2, "cpu") == (["cpu-0", "cpu-1"], 1, 8)
+
+
+def test_several_processes_a_model_share_the_cores_of_the_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_accelerators(monkeypatch)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert slots(2, "auto", 2) == (["cpu-0", "cpu-1", "cpu-2", "cpu-3"], 2, 4)
+
+
+@pytest.mark.parametrize(("device", "asked", "there"), [("auto", 3, 2), ("cuda:1", 2, 1), ("auto", 0, 2), ("cuda", -1, 2)])
+def test_more_devices_for_a_model_than_there_are_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, device: str, asked: int, there: int
+) -> None:
+    with_accelerators(monkeypatch, "cuda:0", "cuda:1")
+    with pytest.raises(InputError, match=f"^field 'devices_per_model' is {asked}: give 1 to {there}, the devices there are$"):
+        slots(1, device, asked)
+
+
+@pytest.mark.parametrize("asked", [0, -2])
+def test_no_process_for_a_model_is_refused_on_the_cpu_too(monkeypatch: pytest.MonkeyPatch, asked: int) -> None:
+    with_accelerators(monkeypatch)
+    with pytest.raises(InputError, match=f"^field 'devices_per_model' is {asked}: give 1 or more$"):
+        slots(3, "cpu", asked)
+
+
+def test_devices_that_train_together_are_of_one_kind_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_accelerators(monkeypatch, "cuda:0", "cuda:1")
+    assert resolve_devices("cuda:0,cuda:1") == [torch.device("cuda:0"), torch.device("cuda:1")]
+    assert resolve_devices("cpu,cpu") == [torch.device("cpu")] * 2
+    for names in ("cuda:1,cuda:1", "cuda,cuda:0", "cpu,cuda:0"):
+        with pytest.raises(InputError, match=f"devices '{names}' cannot train together: name devices of one kind, each accelerator once"):
+            resolve_devices(names)
+    with pytest.raises(InputError, match="device 'cuda:2' is not on this machine"):
+        resolve_devices("cuda:0,cuda:2")
 
 
 # Leases
@@ -160,6 +206,53 @@ def test_two_processes_never_hold_one_place() -> None:
     reader.join(timeout=20)
     assert answers == ["holding cuda:0\n"]
     assert other.wait(timeout=20) == 0
+
+
+def test_a_lease_of_several_yields_them_as_one_device_list() -> None:
+    places = ["cuda:0", "cuda:1", "cuda:2"]
+    with lease(["cpu-0", "cpu-1"], 2) as devices:
+        assert devices == "cpu,cpu"
+    with lease(places) as one, lease(places, 2) as two:
+        assert (one, two) == ("cuda:0", "cuda:1,cuda:2")
+
+
+def test_who_waits_for_several_places_holds_none_of_them_meanwhile() -> None:
+    held = threading.Event()
+
+    def take_both() -> None:
+        with lease(["cuda:0", "cuda:1"], 2, poll_seconds=0.005):
+            held.set()
+
+    with lease(["cuda:1"]):
+        waiting = threading.Thread(target=take_both)
+        waiting.start()
+        for _ in range(20):
+            with lease(["cuda:0"], poll_seconds=0.001):
+                assert not held.is_set()
+    assert held.wait(20)
+    waiting.join(timeout=20)
+
+
+def test_flows_that_each_need_all_places_in_another_order_never_wait_for_each_other_forever() -> None:
+    done: list[str] = []
+    met: list[bool] = []
+    at_work = threading.Lock()
+
+    def work(places: list[str]) -> None:
+        for _ in range(5):
+            with lease(places, 2, poll_seconds=0.002) as devices:
+                met.append(not at_work.acquire(blocking=False))
+                time.sleep(0.002)
+                at_work.release()
+            done.append(devices)
+
+    orders = [["cuda:0", "cuda:1"], ["cuda:1", "cuda:0"]] * 2
+    threads = [threading.Thread(target=work, args=[order]) for order in orders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(done) == 20 and not any(met)
 
 
 @pytest.mark.slow

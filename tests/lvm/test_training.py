@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lvm import training
+from lvm.batches import BatchReader
 from lvm.checkpoint import FILES, load_checkpoint, read_config
 from lvm.config import TrainConfig, train_config
 from lvm.corpus.dataset import Dataset
@@ -507,7 +508,7 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_last_good_step(
     row = min(seen[step].difference(*seen[:step]))
     vectors = np.array(dataset.vectors)
     vectors[row, 0] = np.inf
-    trainer.dataset = replace(dataset, vectors=vectors)
+    trainer.read = BatchReader(replace(dataset, vectors=vectors), CPU)
     with pytest.raises(TrainingDiverged, match=rf"at step {step}; the last good step is {step - 1}\. Lower learning_rate"):
         trainer.run()
     assert len(weights) == step

@@ -17,6 +17,7 @@ from prefect import flow
 from prefect.futures import wait
 from prefect.testing.utilities import prefect_test_harness
 
+from lvm.devices import lease
 from lvm.errors import InputError
 from tasks.tracking import connect, parent_run
 from tasks.train import TrainedModel, train_model
@@ -95,6 +96,20 @@ def test_killed_trainer_is_retried_and_goes_on_while_its_sibling_finishes(worksp
         sent = sorted(p.step for p in MlflowClient().get_metric_history(model.run_id, "train/loss"))
         assert sent == [e["step"] for e in events(model.path) if "train/loss" in e["metrics"]], "the whole curve, each point once"
         assert runs[model.run_id].data.tags["lvm.device"] == "cpu"
+
+
+@pytest.mark.slow
+def test_two_devices_train_one_model_and_are_free_afterwards(workspace, dataset):
+    places = ["cpu-0", "cpu-1"]
+    with parent_run(workspace, "together", {}, {}) as parent:
+        model = train_model(workspace, dataset.path, "gru", [*SETTINGS, "seed=1"], places, parent, "flow", False, per_model=2)
+    (run,) = attempts(parent).values()
+    assert run.data.tags["lvm.device"] == "cpu,cpu"
+    assert "gru on cpu and 1 more" in model.path.with_name(f"{model.path.name}.log").read_text()
+    sent = sorted(p.step for p in MlflowClient().get_metric_history(model.run_id, "train/loss"))
+    assert sent == [e["step"] for e in events(model.path) if "train/loss" in e["metrics"]], "one process tells, each point once"
+    with lease(places, 2) as devices:
+        assert devices == "cpu,cpu"
 
 
 @pytest.mark.slow

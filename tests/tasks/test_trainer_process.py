@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +26,10 @@ from tasks.workspace import Workspace
 from tests.tasks.processes import alive, events, trainers, until
 
 
-def train_command(dataset: Dataset, out: Path, *more: str) -> list[str]:
-    """A training that goes on for an hour if nothing ends it."""
+def train_command(dataset: Dataset, out: Path, *more: str, device: str = "cpu") -> list[str]:
+    """A training that goes on for an hour if nothing ends it; of a process for each device."""
     settings = ["model.width=64", "context_length=2", "epochs=100000", "patience=100000"]
-    command = [sys.executable, "-m", "lvm", "train", str(dataset.path), "--arch", "lstm", "--out", str(out), "--device", "cpu"]
+    command = [sys.executable, "-m", "lvm", "train", str(dataset.path), "--arch", "lstm", "--out", str(out), "--device", device]
     return [*command, *(f"--set={setting}" for setting in settings), *more]
 
 
@@ -126,34 +127,87 @@ def test_training_goes_on_without_mlflow_and_its_whole_curve_arrives_later(datas
     assert found == [(event["step"], event["metrics"]["train/loss"]) for event in events(out) if "train/loss" in event["metrics"]]
 
 
-@pytest.mark.slow
-def test_trainer_ends_when_the_pipe_from_its_parent_closes(dataset, tmp_path):
-    process = subprocess.Popen(train_command(dataset, tmp_path / "lstm", "--until-stdin-closes"), stdin=subprocess.PIPE)
+def all_of(out: Path, processes: int) -> list[int]:
+    """The processes of the training into `out`, once all are there and it is on its way."""
+    until(lambda: len(events(out)) > 3)
+    return until(lambda: found if len(found := list(trainers(out))) == processes else [])
+
+
+def none_left(pids: list[int]) -> None:
+    """Wait until none of the processes lives; end those that do."""
     try:
-        seen = len(until(lambda: events(tmp_path / "lstm")))
-        until(lambda: len(events(tmp_path / "lstm")) > seen + 3)
+        until(lambda: not any(map(alive, pids)), seconds=20)
+    finally:
+        for pid in filter(alive, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+# One process, or one for each of two devices and the one that started them.
+DEVICES = pytest.mark.parametrize(("device", "processes"), [("cpu", 1), ("cpu,cpu", 3)])
+
+
+@pytest.mark.slow
+@DEVICES
+def test_trainer_ends_when_the_pipe_from_its_parent_closes(device, processes, dataset, tmp_path):
+    out = tmp_path / "lstm"
+    process = subprocess.Popen(train_command(dataset, out, "--until-stdin-closes", device=device), stdin=subprocess.PIPE)
+    pids = []
+    try:
+        pids = all_of(out, processes)
+        seen = len(events(out))
+        until(lambda: len(events(out)) > seen + 3)
         assert process.poll() is None, "it goes on as long as the pipe is open"
         process.stdin.close()
-        assert process.wait(timeout=5) != 0
+        assert process.wait(timeout=20) != 0
     finally:
         process.kill()
         process.wait()
+        none_left(pids)
 
 
 @pytest.mark.slow
-def test_trainer_ends_when_its_parent_is_killed(dataset, tmp_path):
+@DEVICES
+def test_trainer_ends_when_its_parent_is_killed(device, processes, dataset, tmp_path):
     out = tmp_path / "lstm"
     words = "import sys; from pathlib import Path; from tasks.tracking import MetricsRelay; from tasks.trainer_process import run_trainer; "
     words += "run_trainer(sys.argv[2:], Path(sys.argv[1]), 1, MetricsRelay(Path('none'), 'none'))"
-    command = train_command(dataset, out, "--until-stdin-closes")
+    command = train_command(dataset, out, "--until-stdin-closes", device=device)
     parent = subprocess.Popen([sys.executable, "-c", words, str(out), *command], start_new_session=True)
+    pids = []
     try:
-        until(lambda: len(events(out)) > 3)
-        (trainer,) = (pid for pid in trainers(out) if pid != parent.pid)
+        pids = [pid for pid in all_of(out, processes + 1) if pid != parent.pid]
         parent.kill()
         parent.wait()
-        until(lambda: not alive(trainer), seconds=5)
     finally:
         parent.kill()
-        for pid in trainers(out):
-            os.kill(pid, signal.SIGKILL)
+        none_left(pids)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["the one that started the others", "one of the others"])
+def test_killed_process_of_several_ends_all_and_is_worth_another_attempt(which, dataset, tmp_path):
+    out = tmp_path / "lstm"
+    command = train_command(dataset, out, "--until-stdin-closes", device="cpu,cpu")
+    killed = []
+
+    def kill() -> None:
+        killed.extend(sorted(all_of(out, 3)))
+        os.kill(killed[0] if which == "the one that started the others" else killed[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(RuntimeError, match="trainer ended with -9") as caught:
+        run_trainer(command, out, 1, relay(tmp_path))
+    assert caught.type is RuntimeError, "a kill is worth another attempt"
+    killer.join(timeout=20)
+    none_left(killed)
+
+
+@pytest.mark.slow
+def test_input_that_every_process_refuses_is_said_once(dataset, tmp_path):
+    out = tmp_path / "lstm"
+    (out / "training").mkdir(parents=True)
+    command = train_command(dataset, out, device="cpu,cpu")
+    with pytest.raises(InputError, match="holds a run already: give --resume") as caught:
+        run_trainer(command, out, 1, relay(tmp_path))
+    assert str(caught.value).count("holds a run already") == 1

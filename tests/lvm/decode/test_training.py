@@ -30,13 +30,13 @@ from lvm.decode.folder import DecoderConfig, load_decoder_folder, read_decoder_c
 from lvm.decode.holdout import plain
 from lvm.decode.inverter import Inverter, Search
 from lvm.decode.model import InverterModel
-from lvm.decode.ranks import Ranks
 from lvm.decode.text_metrics import text_scores
 from lvm.decode.training import InverterTrainer, learning_rate, make_optimizers, train_decoder
 from lvm.durable import sha256_file
 from lvm.encode.encoder import Encoder
 from lvm.errors import InputError
 from lvm.events import Event
+from lvm.ranks import Ranks
 from lvm.training import TrainingDiverged
 from tests.lvm.decode.tiny import CPU, SETTINGS, BagEncoder, Learned, heart_trainer, quickly, tiny
 

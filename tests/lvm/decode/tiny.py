@@ -15,10 +15,10 @@ from lvm.corpus.dataset import Dataset
 from lvm.decode import training
 from lvm.decode.config import DecoderTrainConfig
 from lvm.decode.folder import save_decoder
-from lvm.decode.ranks import Ranks
 from lvm.decode.tokens import train_tokenizer
 from lvm.decode.training import InverterTrainer
 from lvm.encode.encoder import Encoder
+from lvm.ranks import Ranks
 
 CPU = torch.device("cpu")
 SETTINGS = (

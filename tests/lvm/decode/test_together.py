@@ -1,27 +1,21 @@
-"""Processes that train together hold the mean of their gradients and the same weights, and write one folder."""
+"""Processes that train a decoder together hold the mean of their gradients and the same weights, and write one folder."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-import torch.distributed as dist
 
 from lvm.corpus.dataset import Dataset
-from lvm.decode import load_decoder, ranks
+from lvm.decode import load_decoder
 from lvm.decode.folder import read_decoder_config
-from lvm.decode.ranks import Ranks, join, own_device
 from lvm.encode.encoder import Encoder
-from tests.lvm.decode.tiny import CPU, SETTINGS
+from tests.lvm.decode.tiny import SETTINGS
+from tests.lvm.together import torchrun
 
 TOGETHER = """
 import hashlib, json, sys, torch
 import lvm.decode.training as training
-from lvm.decode.ranks import Ranks, join
+from lvm.ranks import Ranks, join
 
 average, run = Ranks.average, training.InverterTrainer.run
 
@@ -55,61 +49,11 @@ app(sys.argv[1:-1], standalone_mode=False)
 """
 
 
-# One process
-
-
-def test_alone_the_mean_is_the_value_itself() -> None:
-    values = [torch.randn(3), torch.randn(2, 2)]
-    before = [value.clone() for value in values]
-    Ranks().average(values)
-    Ranks().wait()
-    assert all(torch.equal(a, b) for a, b in zip(values, before, strict=True))
-    assert Ranks().mean(torch.tensor(2.5)) == 2.5
-
-
-def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    assert join(CPU) == Ranks(0, 1)
-    assert not dist.is_initialized()
-
-
-@pytest.fixture()
-def accelerated(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    monkeypatch.setattr(ranks.torch.cuda, "is_available", lambda: True)
-    yield monkeypatch
-
-
-def test_under_torchrun_every_process_has_the_accelerator_of_its_number(accelerated: pytest.MonkeyPatch) -> None:
-    accelerated.setenv("LOCAL_RANK", "3")
-    assert (own_device("auto"), own_device("cuda")) == ("cuda:3", "cuda:3")
-    assert (own_device("cpu"), own_device("cuda:1")) == ("cpu", "cuda:1")
-    accelerated.delenv("LOCAL_RANK")
-    assert own_device("auto") == "auto"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a machine without an accelerator")
-def test_under_torchrun_without_accelerators_the_name_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert own_device("auto") == "auto"
-
-
-# Two processes
-
-
-def torchrun(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    (folder / "together.py").write_text(TOGETHER)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    words = [*launch, folder / "together.py", *arguments, folder]
-    return subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.slow
 def test_two_processes_train_one_decoder(dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
     settings = [f"--set={setting}" for setting in (*SETTINGS, "rounds=2", "passes=1", "texts=128", "correct_from=0.4")]
     command = ["train-decoder", dataset.path, "--device", "cpu", *settings]
-    ended = torchrun(tmp_path, *command, "--out", tmp_path / "out", "--json")
+    ended = torchrun(tmp_path, TOGETHER, *command, "--out", tmp_path / "out", "--json")
     assert ended.returncode == 0, ended.stderr
     answers = [line for line in ended.stdout.splitlines() if line.startswith("{")]
     assert [json.loads(line)["path"] for line in answers] == [str(tmp_path / "out")], "one of them answers"
@@ -124,7 +68,7 @@ def test_two_processes_train_one_decoder(dataset: Dataset, encoder: Encoder, tmp
     assert [line["step"] for line in lines] == [*range(9), *range(8, 17)]
     assert read_decoder_config(tmp_path / "out").measured == lines[-1]["metrics"]
     assert len(load_decoder(tmp_path / "out", steps=0, encoder=encoder).decode(dataset.vectors[:3])) == 3
-    again = torchrun(tmp_path, *command, "--out", tmp_path / "out")
+    again = torchrun(tmp_path, TOGETHER, *command, "--out", tmp_path / "out")
     assert again.returncode != 0 and "holds a run already" in again.stderr
-    resumed = torchrun(tmp_path, *command, "--out", tmp_path / "out", "--resume", "--json")
+    resumed = torchrun(tmp_path, TOGETHER, *command, "--out", tmp_path / "out", "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr

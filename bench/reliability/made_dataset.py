@@ -1,0 +1,78 @@
+"""A dataset without text or encoder: documents that wander around a place of their own, as real ones do."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lvm import __version__
+from lvm.config import ChunkerConfig, SplitConfig
+from lvm.corpus.dataset import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, schema
+from lvm.durable import digest_json, sha256_file, write_json
+from lvm.encode.recipe import EncoderRecipe
+
+TOPIC, PLACE, MEMORY, TURN = 0.6, 0.8, 0.8, 0.35
+"""Length of what all vectors share and of a document's own place; how much of a wandering stays at each step, and what is added."""
+
+
+def make_dataset(out: Path, documents: int, dim: int, seed: int = 0) -> Path:
+    """Write `documents` documents of 20 to 200 chunks with unit vectors of dimension `dim`; returns `out`."""
+    rng = np.random.default_rng(seed)
+    common = TOPIC * direction(rng, dim)
+    turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]  # the next step follows from the last one, but not as its copy
+    vectors, ids, indices, splits = [], [], [], []
+    for number in range(documents):
+        length = int(rng.integers(20, 201))
+        place, step = PLACE * direction(rng, dim), np.zeros(dim)
+        for index in range(length):
+            step = MEMORY * (0.7 * step + 0.3 * turn @ step) + TURN * direction(rng, dim)
+            found = common + place + step
+            vectors.append(found / np.linalg.norm(found))
+            indices.append(index)
+        ids += [f"made-{number:06d}"] * length
+        splits += ["val" if number % 10 == 8 else "test" if number % 10 == 9 else "train"] * length
+    stated = {"made": "two_devices", "documents": documents, "dim": dim, "seed": seed}
+    digest, chunker = digest_json(stated), ChunkerConfig()
+    recipe = EncoderRecipe(
+        name="made", weights_sha256=digest, pooling="mean", dense=False, normalize=True, max_tokens=chunker.max_tokens, dim=dim
+    )
+    columns = schema(dim, footer(digest, digest, chunker, recipe))
+    flat = np.asarray(vectors, np.float32).ravel()
+    values = [
+        pa.array(ids),
+        pa.array(indices, pa.int32()),
+        pa.array(["made"] * len(ids)),
+        pa.array(splits),
+        pa.array([f"{doc} {index}" for doc, index in zip(ids, indices, strict=True)]),
+        pa.array([2] * len(ids), pa.int16()),
+        pa.FixedSizeListArray.from_arrays(pa.array(flat), dim),
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "chunks-00000.parquet"
+    pq.write_table(pa.table(values, schema=columns), file)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        key=digest,
+        source_digest=digest,
+        sources=["made"],
+        chunker=chunker,
+        splits=SplitConfig(),
+        recipe=recipe,
+        encoder_dtype="float32",
+        documents={split: len({doc for doc, own in zip(ids, splits, strict=True) if own == split}) for split in SPLITS},
+        chunks={split: splits.count(split) for split in SPLITS},
+        duplicate_groups=0,
+        skipped=[],
+        ignored_fields=[],
+        shards=[Shard(file=file.name, rows=len(ids), sha256=sha256_file(file))],
+        code_version=__version__,
+    )
+    write_json(out / "manifest.json", manifest.model_dump())
+    return out
+
+
+def direction(rng: np.random.Generator, dim: int) -> np.ndarray:
+    """A random vector of unit length."""
+    found = rng.normal(size=dim)
+    return found / np.linalg.norm(found)

@@ -1,0 +1,42 @@
+"""From row numbers to vectors on the device."""
+
+import numpy as np
+import torch
+
+from lvm.corpus.dataset import Dataset
+from lvm.losses import BatchVectors
+from lvm.sampling import Batch
+
+
+class BatchReader:
+    """Reads batches of `dataset`, whose vectors an accelerator holds whole."""
+
+    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+        self.dataset, self.device = dataset, device
+        self.vectors = torch.from_numpy(np.asarray(dataset.vectors)).to(device) if device.type != "cpu" else None
+
+    def __call__(self, batch: Batch) -> BatchVectors:
+        """All vectors of the batch, also in a process that predicts only some of them."""
+        rows = torch.from_numpy(batch.rows)
+        negative_rows = torch.from_numpy(batch.negatives.reshape(-1))
+        docs = torch.from_numpy(batch.docs)
+        negative_docs = docs.repeat_interleave(batch.negatives.shape[1])[negative_rows >= 0]
+        negative_rows = negative_rows[negative_rows >= 0]
+        anchors = torch.from_numpy(batch.anchors)
+        stretch = self._read(rows)
+        return BatchVectors(
+            context=stretch[:, :-1],
+            targets=stretch[:, 1:],
+            valid=torch.from_numpy(batch.valid).to(self.device),
+            anchors=anchors.to(self.device),
+            anchor_rows=rows[:, :-1][anchors].to(self.device),
+            anchor_docs=docs[:, None].expand_as(anchors)[anchors].to(self.device),
+            negatives=self._read(negative_rows),
+            negative_rows=negative_rows.to(self.device),
+            negative_docs=negative_docs.to(self.device),
+        )
+
+    def _read(self, rows: torch.Tensor) -> torch.Tensor:
+        if self.vectors is None:
+            return torch.from_numpy(self.dataset.vectors[rows.numpy()])
+        return self.vectors[rows.to(self.device)]

@@ -1,0 +1,104 @@
+"""The processes that train one model together: one, unless torchrun started more.
+
+Each holds the whole model and its own share of a batch. What they exchange is plain sums, so that every
+process sees the same numbers and takes the same step; only rank 0 writes.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from lvm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+    device: str = "cpu"
+    """Where this process keeps what it exchanges: NCCL reads the memory of GPUs alone."""
+
+    def share(self, count: int) -> slice:
+        """Which of `count` things are this process's: contiguous shares that differ by one at most."""
+        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def sum(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace each tensor by its sum over the processes."""
+        if self.world > 1:
+            flat = torch.cat([t.flatten() for t in tensors])
+            dist.all_reduce(flat)
+            parts = torch.split(flat, [t.numel() for t in tensors])
+            torch._foreach_copy_(list(tensors), [p.view_as(t) for p, t in zip(parts, tensors, strict=True)])
+
+    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace each tensor by its mean over the processes."""
+        if self.world > 1:
+            self.sum(tensors)
+            torch._foreach_div_(list(tensors), self.world)
+
+    def mean(self, value: torch.Tensor) -> float:
+        """Mean of a scalar over the processes."""
+        copy = [value.clone()]
+        self.average(copy)
+        return float(copy[0])
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in one of the processes."""
+        if self.world == 1:
+            return flag
+        count = torch.tensor([float(flag)], device=self.device)
+        dist.all_reduce(count)
+        return bool(count > 0)
+
+    def first(self, value: float) -> float:
+        """The value of rank 0, for decisions that must not differ by a rounding; `value` elsewhere is ignored."""
+        if self.world == 1:
+            return value
+        told = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(told, 0)
+        return float(told)
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def leave(self) -> None:
+        """Take the group apart at the end."""
+        if self.world > 1:
+            dist.destroy_process_group()
+
+
+def join(device: torch.device) -> Ranks:
+    """Join the group that torchrun's environment describes, if there is one.
+
+    Raises `InputError` on a device that knows no collectives.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        if device.type not in ("cuda", "cpu"):
+            raise InputError(f"device '{device}' cannot be one of {world}: several processes train on cuda or cpu")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Ranks(int(os.environ.get("RANK", "0")), world, str(device))
+
+
+def own_device(name: str) -> str:
+    """The device of this process among those called `name`.
+
+    `name` lists one a process, as 'cuda:1,cuda:3', or is one for all; for 'auto' and 'cuda' torchrun's
+    processes take the accelerators of their numbers. Raises `InputError` when it lists more or fewer than there are processes.
+    """
+    local, names = os.environ.get("LOCAL_RANK"), name.split(",")
+    if len(names) > 1:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if len(names) != processes:
+            raise InputError(f"device '{name}' names {len(names)} devices for {processes} processes: name one for each")
+        return names[int(local or 0)]
+    return f"cuda:{local}" if local is not None and name in ("auto", "cuda") and torch.cuda.is_available() else name

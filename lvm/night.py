@@ -19,6 +19,7 @@ from lvm.evaluation import Evaluation
 from lvm.fresh import copied_rows
 from lvm.metrics import MIN_DOCUMENTS
 from lvm.validation import make_reference, validate
+from lvm.windows import make_windows
 
 METRICS = ("cosine", "recall_at_5")
 """Those whose skill may drift: one for each head."""
@@ -63,24 +64,30 @@ def judge_night(
     Chunks that stand in the record's train are not scored. Raises `InputError` when fewer than five
     documents can be scored, and what `make_reference` raises.
     """
-    device = checkpoint.model.mean.device
     own = validate(record, checkpoint, "test")
     gates = [reload_parity(checkpoint, limits), encoder_unchanged(record, encoder, limits), own_numbers(own, recorded, limits)]
     if fresh is None:
         gates += [night_skill(own, limits), moment_matching(own, limits), collapse(own, limits)]
         return JudgedNight(own, own, {}, None, gates)
-    copied = copied_rows(fresh, record, device)
-    night = validate(fresh, checkpoint, "all", ref=make_reference(fresh, checkpoint, "all", leave_out=copied))
-    documents = len(set(night.windows.docs))
-    if documents < MIN_DOCUMENTS:
-        raise InputError(f"{documents} new documents can be scored, too few to tell a change from chance: give {MIN_DOCUMENTS} or more")
-    size = min(len(night.windows.pool), len(own.windows.pool))
-    # A larger pool is harder: the night is compared at one size, whatever size the numbers of then were at.
-    night = validate(fresh, checkpoint, "all", ref=make_reference(fresh, checkpoint, "all", pool_size=size, leave_out=copied))
-    own = validate(record, checkpoint, "test", ref=make_reference(record, checkpoint, "test", pool_size=size))
+    night, own = _at_one_pool_size(checkpoint, fresh, record, own)
     skills = {metric: skill_drift(night, own, metric) for metric in METRICS}
     embeddings = embedding_drift(fresh, record)
     gates += [chunk_order(fresh, limits), duplicates(fresh, limits), embedding_drift_gate(embeddings, limits)]
     gates += [night_skill(night, limits), *(skill_drift_gate(metric, found, limits) for metric, found in skills.items())]
     gates += [moment_matching(night, limits), collapse(night, limits)]
     return JudgedNight(night, own, skills, embeddings, gates)
+
+
+def _at_one_pool_size(checkpoint: Checkpoint, fresh: Dataset, record: Dataset, own: Evaluation) -> tuple[Evaluation, Evaluation]:
+    """The night, and the champion's own test documents, with equal pools: a larger one is harder and would pass for a loss."""
+    device, train = checkpoint.model.mean.device, checkpoint.config.train
+    copied = copied_rows(fresh, record, device)
+    windows = make_windows(fresh, "all", train.context_length, train.eval_windows, device, copied)
+    documents = len(set(windows.docs))
+    if documents < MIN_DOCUMENTS:
+        raise InputError(f"{documents} new documents can be scored, too few to tell a change from chance: give {MIN_DOCUMENTS} or more")
+    size = min(len(windows.pool), len(own.windows.pool))
+    ref = make_reference(fresh, checkpoint, "all", pool_size=size, leave_out=copied)
+    if size < len(own.windows.pool):
+        own = validate(record, checkpoint, "test", ref=make_reference(record, checkpoint, "test", pool_size=size))
+    return validate(fresh, checkpoint, "all", ref=ref), own

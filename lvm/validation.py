@@ -32,8 +32,10 @@ def make_reference(
 ) -> Reference:
     """The windows of `split` and the scores of the checkpoint's baselines on them.
 
-    `pool_size` is the configured one by default; two sets of documents are compared at one size. `leave_out` are
-    rows of a foreign dataset that the model was trained on all the same. Raises `InputError` when the encoder recipes differ, when `split` would score documents that
+    `pool_size` is the configured one by default; two sets of documents are compared at one size.
+    `leave_out` are rows of a foreign dataset that the model was trained on all the same.
+
+    Raises `InputError` when the encoder recipes differ, when `split` would score documents that
     the model was trained on, or when another context length is asked of a foreign dataset, for
     which no baselines can be fitted.
     """

@@ -44,7 +44,7 @@ def skill_drift_gate(metric: str, found: SkillDrift, limits: GateThresholds = DE
     elif sure and loses:
         reason += f". More than {limits.skill_drift:.0%} of the skill is lost: look at the documents, retrain with them"
     name = f"skill_drift_{metric}"
-    return verdict(name, found.difference.value, -margin, sure and loses, reason, not testable or sure and found.difference.value < 0)
+    return verdict(name, found.difference.value, -margin, sure and loses, reason, not testable or (sure and found.difference.value < 0))
 
 
 def embedding_drift_gate(found: EmbeddingDrift, limits: GateThresholds = DEFAULTS) -> GateResult:

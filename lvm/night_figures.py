@@ -14,6 +14,8 @@ from lvm.night import METRICS, JudgedNight
 from lvm.night_report import Night
 
 BREACH = "#d62728"
+DATES = 12
+"""Labels on the axis at most."""
 
 
 def night_figure(judged: JudgedNight) -> Figure:
@@ -42,8 +44,10 @@ def trend_figure(nights: Sequence[Night], limits: GateThresholds = GateThreshold
     for axis in axes:
         axis.axhline(0, color=BASELINE, linewidth=1)
         axis.legend(loc="upper left")
-    axes[2].tick_params(axis="x", rotation=30)
-    figure.suptitle(f"{len(nights)} nights, 95 % intervals; red: breach")
+    days = np.array([night.date for night in nights], "datetime64[D]")
+    axes[2].set_xlim(days[0] - 1, days[-1] + 1)
+    axes[2].set_xticks(days[:: -(-len(days) // DATES)], [str(day) for day in days[:: -(-len(days) // DATES)]], rotation=30)
+    figure.suptitle(f"Nights: {len(nights)}, 95 % intervals; red: breach")
     return figure
 
 
@@ -57,5 +61,5 @@ def _panel(axis: Axes, nights: Sequence[Night], metric: str, own: str | None, ti
         axis.plot(np.array([night.date], "datetime64[D]"), [value], "o", color=c)
     if own:
         days = np.array([night.date for night, _ in measured], "datetime64[D]")
-        axis.plot(days, [night.metrics[own] for night, _ in measured], color=ENCODER, linewidth=1, label="own test documents")
+        axis.plot(days, [night.metrics[own] for night, _ in measured], ".-", color=ENCODER, linewidth=1, label="own test documents")
     axis.set_ylabel(title)

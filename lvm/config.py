@@ -212,6 +212,18 @@ class GateThresholds(Config):
     decoder_roundtrip: float = 0.80
     """Mean round-trip cosine of decoded true vectors under which decoding is reported as unavailable."""
 
+    night_level: float = 0.001
+    """Level of each nightly test for drift: three of them raise a false alarm about once a year, where 5 % would be one a week."""
+
+    embedding_drift: float = 0.02
+    """Share of the distance between two documents that the night may add to it before `embedding_drift` fails."""
+
+    skill_drift: float = 0.25
+    """Share of its own skill that the champion may lose before `skill_drift_...` fails."""
+
+    own_numbers: float = 0.002
+    """How far the champion's cosine on its own test documents may lie from what was recorded of it."""
+
 
 def parse(kind: type[C], values: dict[str, Any]) -> C:
     """Validate `values` as `kind`; a wrong or unknown field becomes an `InputError` that names it."""

@@ -61,10 +61,13 @@ class Evaluation:
         """The model's own metric with its interval."""
         return document_bootstrap(self.model.quantity(metric), self.windows.docs)
 
+    def skills(self, metric: str) -> np.ndarray:
+        """float32 [N]: the model's metric minus the best baseline's, window by window."""
+        return self.model.quantity(metric) - self.baselines[self.best_baseline(metric)].quantity(metric)
+
     def skill(self, metric: str) -> Interval:
         """The model's metric minus the best baseline's, paired by window."""
-        best = self.baselines[self.best_baseline(metric)]
-        return document_bootstrap(self.model.quantity(metric) - best.quantity(metric), self.windows.docs)
+        return document_bootstrap(self.skills(metric), self.windows.docs)
 
     def shuffle_drop(self) -> Interval:
         """Cosine lost when the context's order is destroyed."""

@@ -43,17 +43,40 @@ def document_bootstrap(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) 
     Chunks of one document are not independent, so documents are drawn (Efron & Tibshirani 1993,
     ch. 8); each draw's mean weighs every chunk alike. For a paired comparison pass differences.
     """
-    _, code = np.unique(docs_N, return_inverse=True)
-    sums, counts = np.bincount(code, weights=values_N), np.bincount(code).astype(float)
-    value, n = float(values_N.mean(dtype=np.float64)), len(counts)
-    if n < MIN_DOCUMENTS:
+    sums, counts = document_sums(values_N, docs_N)
+    value = float(values_N.mean(dtype=np.float64))
+    return _percentiles(value, None if len(counts) < MIN_DOCUMENTS else _resampled_means(sums, counts, seed))
+
+
+def difference_bootstrap(first_N: np.ndarray, docs_N: np.ndarray, second_M: np.ndarray, docs_M: np.ndarray) -> Interval:
+    """Mean of `first_N` minus that of `second_M`, two sets of other documents; each set's are resampled by themselves (ch. 8.3)."""
+    sides = [document_sums(first_N, docs_N), document_sums(second_M, docs_M)]
+    value = float(first_N.mean(dtype=np.float64) - second_M.mean(dtype=np.float64))
+    if min(len(counts) for _, counts in sides) < MIN_DOCUMENTS:
         return Interval(value, None, None)
-    rng = np.random.default_rng(seed)
+    return _percentiles(value, np.subtract(*(_resampled_means(*side, seed) for seed, side in enumerate(sides))))
+
+
+def document_sums(values_N: np.ndarray, docs_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and count of the values of each document that occurs, in the order of its number: float64 [n_docs] each."""
+    _, code = np.unique(docs_N, return_inverse=True)
+    return np.bincount(code, weights=values_N), np.bincount(code).astype(float)
+
+
+def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    """Means over resampled documents, float64 [RESAMPLES]."""
+    rng, n = np.random.default_rng(seed), len(counts)
     means = []
     for start in range(0, RESAMPLES, 250):  # in parts: [resamples, documents] may be large
         draws = rng.multinomial(n, np.full(n, 1 / n), size=min(250, RESAMPLES - start)).astype(float)
         means.append((draws @ sums) / (draws @ counts))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return np.concatenate(means)
+
+
+def _percentiles(value: float, resampled: np.ndarray | None) -> Interval:
+    if resampled is None:
+        return Interval(value, None, None)
+    low, high = np.percentile(resampled, [2.5, 97.5])
     return Interval(value, float(low), float(high))
 
 

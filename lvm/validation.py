@@ -1,5 +1,7 @@
 """Judge a checkpoint on a dataset: the same steps for the command, the flow and every night."""
 
+import numpy as np
+
 from lvm.baselines import Baselines, fit_baselines
 from lvm.checkpoint import Checkpoint
 from lvm.corpus.dataset import Dataset
@@ -20,8 +22,18 @@ def validate(
     return evaluate(checkpoint.model, dataset, split, found, checkpoint.model.mean.device)
 
 
-def make_reference(dataset: Dataset, checkpoint: Checkpoint, split: str, context_length: int | None = None) -> Reference:
+def make_reference(
+    dataset: Dataset,
+    checkpoint: Checkpoint,
+    split: str,
+    context_length: int | None = None,
+    pool_size: int | None = None,
+    leave_out: np.ndarray | None = None,
+) -> Reference:
     """The windows of `split` and the scores of the checkpoint's baselines on them.
+
+    `pool_size` is the configured one by default; two sets of documents are compared at one size.
+    `leave_out` are rows of a foreign dataset that the model was trained on all the same.
 
     Raises `InputError` when the encoder recipes differ, when `split` would score documents that
     the model was trained on, or when another context length is asked of a foreign dataset, for
@@ -37,7 +49,7 @@ def make_reference(dataset: Dataset, checkpoint: Checkpoint, split: str, context
     dataset.require_finite()
     device = checkpoint.model.mean.device
     length = context_length or config.train.context_length
-    windows = make_windows(dataset, split, length, config.train.eval_windows, device)
+    windows = make_windows(dataset, split, length, pool_size or config.train.eval_windows, device, leave_out)
     return reference(dataset, windows, _baselines(dataset, checkpoint, length, trained_here), device)
 
 

@@ -67,27 +67,36 @@ def leaked_rows(dataset: Dataset, split: str, device: torch.device) -> np.ndarra
     from lvm.durable import replacing
 
     train = dataset.rows("train")
-    leaked = np.isin(dataset.text_codes[rows], dataset.text_codes[train])
-    queries = unit(dataset.vectors[rows], device)
-    for start in range(0, len(train), 8_192):
-        block = unit(dataset.vectors[train[start : start + 8_192]], device)
-        for first in range(0, len(rows), 4_096):
-            near = (queries[first : first + 4_096] @ block.T).amax(1) >= LEAKED_COSINE
-            leaked[first : first + 4_096] |= near.cpu().numpy()
+    leaked = np.isin(dataset.text_codes[rows], dataset.text_codes[train]) | near_copies(dataset.vectors[rows], dataset, device)
     with replacing(cache) as temporary, temporary.open("wb") as file:
         np.save(file, rows[leaked], allow_pickle=False)
     return rows[leaked]
 
 
-def make_windows(dataset: Dataset, split: str, context_length: int, size: int, device: torch.device) -> Windows:
+def near_copies(vectors_ND: np.ndarray, dataset: Dataset, device: torch.device) -> np.ndarray:
+    """Which of `vectors_ND` all but equal a training vector of `dataset`: bool [N]."""
+    near = np.zeros(len(vectors_ND), bool)
+    queries, train = unit(vectors_ND, device), dataset.rows("train")
+    for start in range(0, len(train), 8_192):
+        block = unit(dataset.vectors[train[start : start + 8_192]], device)
+        for first in range(0, len(near), 4_096):
+            near[first : first + 4_096] |= ((queries[first : first + 4_096] @ block.T).amax(1) >= LEAKED_COSINE).cpu().numpy()
+    return near
+
+
+def make_windows(
+    dataset: Dataset, split: str, context_length: int, size: int, device: torch.device, leave_out: np.ndarray | None = None
+) -> Windows:
     """The evaluation windows of `split` ('train', 'val', 'test', or 'all' of a dataset that nothing was trained on).
 
     The pool holds `size` chunks, or all there are: distinct texts that do not stand in train, drawn
-    with a fixed seed that depends on neither model nor context length. Raises `InputError` when
-    no document is long enough.
+    with a fixed seed that depends on neither model nor context length. `leave_out` are rows that are
+    known to stand in another dataset's train, and are dropped too. Raises `InputError` when no document is long enough.
     """
     rows = dataset.rows(split)
     leaked = leaked_rows(dataset, split, device)
+    if leave_out is not None:
+        leaked = np.union1d(leaked, leave_out)
     clean = np.setdiff1d(rows, leaked)
     _, first = np.unique(dataset.text_codes[clean], return_index=True)
     distinct = np.sort(clean[first])

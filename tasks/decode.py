@@ -21,7 +21,7 @@ from lvm.report import arm_rows, gate_rows, length_rows, sample_rows
 from tasks.promote import Promotion
 from tasks.tracking import log_metrics, set_tags
 from tasks.trainer_process import last_step
-from tasks.validate import ValidatedModel
+from tasks.validate import ValidatedModel, ends
 
 SAMPLES = 10
 """Windows whose texts the artifact shows; MLflow's table has all."""
@@ -90,9 +90,8 @@ def decode_challenger(
     place = resolve_device(device)
     checkpoint = load_checkpoint(model.trained.path, place)
     found = decode_windows(open_dataset(dataset), checkpoint, load_decoder(choice.name, str(place), CORRECTIONS))
-    summary = found.summary()
-    _log(model, choice.name, found, summary, save(decode_figure(summary), figures / promotion.challenger / "text.png"))
-    return DecodedModel(arch=promotion.challenger, reason=found.abc.reason, summary=summary)
+    run, step = model.trained.run_id, last_step(model.trained.path)
+    return log_text(run, promotion.challenger, choice.name, found, figures / promotion.challenger, step)
 
 
 def text_metrics(summary: dict[str, Any]) -> dict[str, float]:
@@ -102,16 +101,18 @@ def text_metrics(summary: dict[str, Any]) -> dict[str, float]:
         prefix = "decode/" if arm == "C" else f"decode/{arm}_"
         out |= {prefix + name: value for name, value in scores.items() if name not in ("by_length", "same_as", "n")}
     for name, interval in summary["about"].items():
-        ends = {"": interval["value"], "_low": interval["low"], "_high": interval["high"]}
-        out |= {f"decode/about_{name}{end}": value for end, value in ends.items() if value is not None}
+        out |= ends(f"decode/about_{name}", interval)
     return out
 
 
-def _log(model: ValidatedModel, decoder: str, found: DecodedWindows, summary: dict[str, Any], figure: Path) -> None:
-    """Metrics, samples as a table, tables as a page, figure and gates to the model's run."""
-    run_id, client = model.trained.run_id, MlflowClient()
+def log_text(
+    run_id: str, arch: str, decoder: str, found: DecodedWindows, figures: Path, step: int = 0, key: str = "decode"
+) -> DecodedModel:
+    """Metrics, samples as a table, tables as a page, figure and gates to a run; the page to Prefect too, under `key`."""
+    client, summary = MlflowClient(), found.summary()
+    figure = save(decode_figure(summary), figures / "text.png")
     gates = [found.contract, found.abc]
-    log_metrics(run_id, text_metrics(summary), step=last_step(model.trained.path))
+    log_metrics(run_id, text_metrics(summary), step=step)
     log_gates(run_id, gates)
     set_tags(run_id, {"lvm.decoder": decoder, "lvm.decoding": "available" if summary["available"] else "unavailable"})
     title = f"Gates on the decoder {decoder}"
@@ -124,7 +125,8 @@ def _log(model: ValidatedModel, decoder: str, found: DecodedWindows, summary: di
     table["nearest"] = [sample["nearest"]["text"] for sample in summary["samples"]]
     client.log_table(run_id, table, "decode/samples.json")
     client.log_artifact(run_id, str(figure), "figures")
-    create_markdown_artifact(page, key="decode", description=f"{model.trained.arch} in words")
+    create_markdown_artifact(page, key=key, description=f"{arch} in words")
+    return DecodedModel(arch=arch, reason=found.abc.reason, summary=summary)
 
 
 def log_gates(run_id: str, gates: list[GateResult]) -> None:

@@ -24,7 +24,6 @@ from prefect.states import Crashed
 from pydantic import BaseModel, ConfigDict
 
 from lvm.durable import write_text
-from lvm.errors import InputError
 from tasks.tracking import EXPERIMENT, PREFECT_RUN, connect, kill
 from tasks.workspace import Workspace
 
@@ -48,13 +47,10 @@ def living(workspace: Workspace, flow_run_id: object) -> Iterator[None]:
 
     Raises `InputError` when the workspace cannot be written.
     """
+    workspace.require_writable()
     record = workspace.living / f"{flow_run_id}.json"
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(record.with_suffix(".lock")).acquire()
-    except OSError as error:
-        raise InputError(f"folder {workspace.root.resolve()} cannot be written ({error.strerror}): give another --root") from error
-    with held:
+    record.parent.mkdir(exist_ok=True)
+    with FileLock(record.with_suffix(".lock")):
         for other in sorted(workspace.living.glob("*.json")):
             if other == record:  # an earlier attempt of this flow run
                 _clear(record, workspace, same_flow_run=True)

@@ -112,8 +112,8 @@ def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[s
     return run_id
 
 
-def log_dataset(run_id: str, data: Manifest) -> None:
-    """Name the dataset of record as the run's input, by our digest."""
+def log_dataset(run_id: str, data: Manifest, context: str = "training") -> None:
+    """Name the dataset as the run's input, by our digest; `context` says what for."""
     dataset = Dataset(
         name="-".join(data.sources)[:100],
         digest=data.digest[:12],
@@ -121,7 +121,7 @@ def log_dataset(run_id: str, data: Manifest) -> None:
         source=json.dumps({"sources": data.sources, "source_digest": data.source_digest}),
         profile=json.dumps({"documents": data.documents, "chunks": data.chunks}),
     )
-    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
     try:
         MlflowClient().log_inputs(run_id, inputs)
     except MlflowException:

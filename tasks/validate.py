@@ -1,5 +1,6 @@
 """Stage `validate`: every new model beside the baselines, and through the gates."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,25 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
     return validated
 
 
+def evaluation_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
+    """Names for MLflow of an `Evaluation.summary()`: `split/cosine` with its ends, the collapse metrics, every baseline's values."""
+    metrics = {name: value for metric, found in summary["metrics"].items() for name, value in ends(f"{split}/{metric}", found).items()}
+    metrics |= {f"{split}/{name}": value for name, value in summary["collapse"].items()}
+    return metrics | {f"{split}/baseline_{b}_{q}": v for b, values in summary["baselines"].items() for q, v in values.items()}
+
+
+def ends(name: str, interval: Mapping[str, float | None]) -> dict[str, float]:
+    """An interval as up to three metrics: the value, `_low` and `_high`."""
+    found = {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
+    return {key: value for key, value in found.items() if value is not None}
+
+
 def _log(model: ValidatedModel, gates: list[GateResult], client: MlflowClient) -> None:
     """Metrics with their intervals, summaries, gates and card to the model's run, which ends here."""
     run_id, arch = model.trained.run_id, model.trained.arch
     metrics: dict[str, float] = {f"gate/{gate.name}": gate.value for gate in gates}
     for split, summary in (("val", model.val), ("test", model.test)):
-        for name, interval in summary["metrics"].items():
-            ends = {"": interval["value"], "_low": interval["low"], "_high": interval["high"]}
-            metrics |= {f"{split}/{name}{end}": value for end, value in ends.items() if value is not None}
-        metrics |= {f"{split}/{name}": value for name, value in summary["collapse"].items()}
-        metrics |= {f"{split}/baseline_{b}_{q}": v for b, values in summary["baselines"].items() for q, v in values.items()}
+        metrics |= evaluation_metrics(split, summary)
         client.log_dict(run_id, summary, f"evaluation/{split}.json")
     log_metrics(run_id, metrics, step=last_step(model.trained.path))
     client.log_dict(run_id, {"gates": model.gates}, "gates/model.json")

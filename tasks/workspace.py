@@ -1,8 +1,11 @@
 """Where a flow keeps what it makes."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from pydantic import BaseModel, ConfigDict
+
+from lvm.errors import InputError
 
 
 class Workspace(BaseModel):
@@ -36,6 +39,18 @@ class Workspace(BaseModel):
     def figures(self, run_id: str) -> Path:
         """Figures of one MLflow run."""
         return self.root / "runs" / "figures" / run_id
+
+    def require_writable(self) -> None:
+        """Raise `InputError` when a folder that a flow writes to cannot be written."""
+        for folder in (self.datasets, self.runs, self.mlruns):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                raise InputError(
+                    f"folder {folder} cannot be written ({error.strerror}): make it writable, or give another --root"
+                ) from error
 
     @property
     def champion(self) -> Path:

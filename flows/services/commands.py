@@ -38,10 +38,12 @@ def mlflow_server(store: str, artifacts: Path, port: int) -> tuple[list[str], Ma
 
 
 def prefect_client(home: Path, server: Service, store: str, command: list[str]) -> tuple[list[str], Mapping[str, str]]:
-    """A command of Prefect against our server: whatever flow it runs keeps its record in our store."""
+    """A Python module, run against our server: whatever flow it runs keeps its record in our store."""
     environment = {"PREFECT_HOME": str(home), "PREFECT_API_URL": api(server), "MLFLOW_TRACKING_URI": store, "COLUMNS": "1000"}
-    return [sys.executable, "-m", "prefect", "--no-prompt", *command], shell() | environment
+    return [sys.executable, "-m", *command], shell() | environment
 
 
-WORK = ["worker", "start", "--pool", POOL, "--name", WORKER, "--type", "process", "--no-create-pool-if-not-found"]
-DEPLOY = ["deploy", "--all"]
+WORK = ["prefect", "--no-prompt", "worker", "start", "--pool", POOL, "--name", WORKER, "--type", "process", "--no-create-pool-if-not-found"]
+DEPLOY = ["prefect", "--no-prompt", "deploy", "--all"]
+ALERT = ["tasks.alert", "--if-missing"]
+"""Who is told of a breach; a webhook that somebody gave stays."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from flows.services import prefect_api
-from flows.services.commands import DEPLOY, WORK, mlflow_server, prefect_client, prefect_server
+from flows.services.commands import ALERT, DEPLOY, WORK, mlflow_server, prefect_client, prefect_server
 from flows.services.process import Service, ServiceFailed, free_port, last_words, running, start, stop
 from flows.services.waiting import answers, wait
 from lvm.durable import write_text
@@ -110,13 +110,14 @@ class Stack:
         return found
 
     def _deploy(self, server: Service) -> None:
-        """Deploy what prefect.yaml lists; what is there already becomes what the file says."""
+        """Deploy what prefect.yaml lists, which becomes what the file says, and the automation that tells of a breach."""
         log = self.folder / "deploy.log"
-        command, environment = prefect_client(self.home, server, self.store, DEPLOY)
         with log.open("wb") as file:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, cwd=self.checkout)
-        if done.returncode:
-            raise ServiceFailed(f"prefect.yaml cannot be deployed: {last_words(log)} (whole log: {log})")
+            for what, words in {"prefect.yaml": DEPLOY, "automations/nightly-breach.yaml": ALERT}.items():
+                command, environment = prefect_client(self.home, server, self.store, words)
+                done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, cwd=self.checkout)
+                if done.returncode:
+                    raise ServiceFailed(f"{what} cannot be deployed: {last_words(log)} (whole log: {log})")
 
     def _leave_addresses(self) -> dict[str, str]:
         """Write the addresses as a shell's exports to `.prefect/env`; returns them by the names of these variables."""

@@ -8,7 +8,7 @@ one finds the manifest and has nothing to do.
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -64,11 +64,11 @@ def dataset_key(source_digest: str, chunker: ChunkerConfig, splits: SplitConfig,
     return digest_json([SCHEMA_VERSION, source_digest, chunker.model_dump(), splits.model_dump(), recipe_id])
 
 
-def scan_sources(sources: Sequence[str], max_docs: int | None = None) -> Scan:
+def scan_sources(sources: Sequence[str], max_docs: int | None = None, only: Collection[str] | None = None) -> Scan:
     """Read every document once: digests, copies, skips.
 
     `max_docs` keeps that many documents, chosen by a hash of their ids, so that a small corpus
-    is a fair sample of the large one and not its oldest end. Raises `InputError` when one
+    is a fair sample of the large one and not its oldest end; `only` keeps those of these ids. Raises `InputError` when one
     doc_id stands for two texts, or when nothing is left.
     """
     if not sources:
@@ -92,6 +92,8 @@ def scan_sources(sources: Sequence[str], max_docs: int | None = None) -> Scan:
             else:
                 owner[words] = item.doc_id
                 scan.kept[item.doc_id] = hashlib.sha256(item.text.encode()).hexdigest()
+    if only is not None:
+        scan.kept = {doc_id: text for doc_id, text in scan.kept.items() if doc_id in only}
     if max_docs is not None:
         chosen = sorted(scan.kept, key=lambda d: hashlib.sha256(b"sample" + d.encode()).digest())[:max_docs]
         scan.kept = {doc_id: scan.kept[doc_id] for doc_id in sorted(chosen)}
@@ -108,8 +110,9 @@ def extract(
     splits: SplitConfig = SplitConfig(),
     max_docs: int | None = None,
     progress: Progress = lambda done, total: None,
+    only: Collection[str] | None = None,
 ) -> Extracted:
-    """Turn documents into a dataset at `out`; return at once when it is already there and whole.
+    """Turn documents, or `only` those of these ids, into a dataset at `out`; return at once when it is already there and whole.
 
     Raises `InputError` when `out` holds another dataset, when a source is malformed, when the
     encoder gives vectors that are zero or not finite, or when its limit is under the budget.
@@ -120,7 +123,7 @@ def extract(
             f"field 'max_tokens': {chunker.max_tokens} + {specials} special tokens exceed the encoder's "
             f"{encoder.recipe.max_tokens}; give --max-tokens {encoder.recipe.max_tokens - specials} or less"
         )
-    scan = scan_sources(sources, max_docs)
+    scan = scan_sources(sources, max_docs, only)
     key = dataset_key(scan.digest(), chunker, splits, encoder.recipe.id)
     if (out / "manifest.json").exists():
         manifest = read_manifest(out)

@@ -13,6 +13,7 @@ from lvm.corpus.dataset import Dataset
 from lvm.decode import Decoder
 from lvm.decode.arms import Arms
 from lvm.diagnostics.gate import GateResult, verdict
+from lvm.encode.encoder import Encoder
 
 SAMPLE = 64
 
@@ -28,25 +29,42 @@ def encoder_contract(dataset: Dataset, decoder: Decoder, limits: GateThresholds 
     """
     decoder.recipe.require_same(dataset.manifest.recipe, f"the decoder, on dataset {dataset.path}")
     decoder.recipe.require_same(decoder.encoder.recipe, "the decoder's own encoder")
+    remedy = (
+        "The stored vectors are of another encoder than the decoder reads: "
+        "extract the documents again, or give the decoder that was trained on theirs"
+    )
+    return _embedded_again("encoder_contract", "the decoder's encoder", dataset, decoder.encoder, remedy, limits)
+
+
+def encoder_unchanged(dataset: Dataset, encoder: Encoder, limits: GateThresholds = GateThresholds()) -> GateResult:
+    """The encoder of today gives chunks that were stored some time ago their stored vectors again; measured as `encoder_contract`.
+
+    Weights of the same digest can still give other vectors, after an upgrade of a library or a driver. Raises `InputError`
+    when the recipes differ.
+    """
+    dataset.manifest.recipe.require_same(encoder.recipe, f"dataset {dataset.path}")
+    remedy = "The encoder gives other vectors than the model was trained on: go back to the versions of then, or extract and train again"
+    return _embedded_again("encoder_unchanged", "today's encoder", dataset, encoder, remedy, limits)
+
+
+def _embedded_again(name: str, whose: str, dataset: Dataset, encoder: Encoder, remedy: str, limits: GateThresholds) -> GateResult:
+    """The gate `name`: a sample of rows, embedded by `encoder`, against their stored vectors."""
     rows = np.sort(np.random.default_rng(0).choice(dataset.n_rows, min(SAMPLE, dataset.n_rows), replace=False))
     stored = np.asarray(dataset.vectors[rows], np.float64)
-    again = decoder.encoder.encode(dataset.texts(rows)).astype(np.float64)
+    again = encoder.encode(dataset.texts(rows)).astype(np.float64)
     norms = np.linalg.norm(stored, axis=1), np.linalg.norm(again, axis=1)
     agreement = (stored * again).sum(1) / np.maximum(*norms) ** 2
-    same_dtype = dataset.manifest.encoder_dtype == decoder.encoder.dtype
+    same_dtype = dataset.manifest.encoder_dtype == encoder.dtype
     threshold = limits.encoder_contract if same_dtype else limits.encoder_contract_other_dtype
     off = np.flatnonzero(~(agreement >= threshold))  # a NaN is off too
     worst = float(agreement.min())
-    reason = f"{len(rows)} chunks embedded again by the decoder's encoder agree to {agreement.mean():.5f}, at worst {worst:.5f}"
+    reason = f"{len(rows)} chunks embedded again by {whose} agree to {agreement.mean():.5f}, at worst {worst:.5f}"
     if not same_dtype:
-        reason += f" ({decoder.encoder.dtype} against {dataset.manifest.encoder_dtype})"
+        reason += f" ({encoder.dtype} against {dataset.manifest.encoder_dtype})"
     if len(off):
         documents = sorted({dataset.doc_ids[dataset.row_doc[rows[i]]] for i in off})[:5]
-        reason += (
-            f"; {len(off)} do not, in {documents}. The stored vectors are of another encoder than the decoder reads: "
-            "extract the documents again, or give the decoder that was trained on theirs"
-        )
-    return verdict("encoder_contract", worst, threshold, bool(len(off)), reason)
+        reason += f"; {len(off)} do not, in {documents}. {remedy}"
+    return verdict(name, worst, threshold, bool(len(off)), reason)
 
 
 def decoder_abc(arms: Arms, limits: GateThresholds = GateThresholds()) -> GateResult:

@@ -107,4 +107,4 @@ def test_workspace_that_cannot_be_written_is_one_sentence(tmp_path):
     with started(root, 0) as refused:
         assert refused.wait(timeout=60) == 1
         words = (tmp_path / "words-0").read_text()
-        assert f"InputError: folder {root} cannot be written (Not a directory): give another --root" in words
+        assert f"InputError: folder {root / 'runs'} cannot be written (File exists): make it writable, or give another --root" in words

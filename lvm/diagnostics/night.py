@@ -1,0 +1,81 @@
+"""Gates of a night: has the champion kept its skill, and the documents their kind?
+
+A gate that fires every twentieth night is switched off after a month. So each test for drift has a level of .1 %
+and, since with enough documents any difference becomes certain, fails only where the change is large enough to matter.
+"""
+
+from collections.abc import Mapping
+
+from lvm.config import GateThresholds
+from lvm.diagnostics.gate import GateResult, verdict
+from lvm.drift import EmbeddingDrift, SkillDrift
+from lvm.evaluation import Evaluation
+
+DEFAULTS = GateThresholds()
+
+
+def night_skill(night: Evaluation, limits: GateThresholds = DEFAULTS) -> GateResult:
+    """The champion is not worse than the baselines it was promoted over: fails when the whole interval lies under 0.
+
+    Its skill was above 0 when it was promoted, so this is no one night in forty: a champion that kept it would
+    have to miss it by its skill and two standard errors. Warns when the interval touches 0: a few documents may not show it.
+    """
+    skill, best = night.skill("cosine"), night.best_baseline("cosine")
+    reason = f"cosine {night.model.cosine.mean():.4f}, best baseline {best}: skill {skill}"
+    # Not `high < 0`: a NaN is a failure.
+    failed = not (skill.value >= 0 if skill.high is None else skill.high >= 0)
+    if failed:
+        reason += ". The baseline serves better than this champion: retrain on documents like these, or go back to the version before"
+    return verdict("night_skill", skill.value if skill.high is None else skill.high, 0.0, failed, reason, not skill.above_zero())
+
+
+def skill_drift_gate(metric: str, found: SkillDrift, limits: GateThresholds = DEFAULTS) -> GateResult:
+    """The skill is that of the champion's own test documents, but for a margin: a quarter of it.
+
+    Fails when a permutation test by documents is sure of a loss (.1 %) and the loss exceeds the margin; warns when
+    it is sure, or when there are too few documents to ever be. A champion without skill in `metric` has no margin.
+    """
+    margin = limits.skill_drift * max(found.own.value, 0.0)
+    loses = not found.difference.value >= -margin  # a NaN too
+    sure, testable = found.p <= limits.night_level, found.least_p <= limits.night_level
+    reason = f"skill {found.night}, on its own test documents {found.own}: difference {found.difference}, p = {found.p:.4f}"
+    if not testable:
+        reason += f". So few documents cannot be surer than {found.least_p:.4f}: give more"
+    elif sure and loses:
+        reason += f". More than {limits.skill_drift:.0%} of the skill is lost: look at the documents, retrain with them"
+    name = f"skill_drift_{metric}"
+    return verdict(name, found.difference.value, -margin, sure and loses, reason, not testable or (sure and found.difference.value < 0))
+
+
+def embedding_drift_gate(found: EmbeddingDrift, limits: GateThresholds = DEFAULTS) -> GateResult:
+    """The night's chunks lie where the training chunks lie.
+
+    Fails when a permutation test by documents is sure of a change (.1 %) and the energy distance exceeds 2 % of the
+    distance of two documents; warns when it is sure of a smaller one. For MiniLM and the State of the Union, against 120 addresses:
+    ten or more random others lie within .2 %, the ten oldest of them at .7 %, twelve documents each of thirteen
+    other collections (commentaries, documentation) at 5.2 to 7.4 %, documents of random words at 13 %.
+    """
+    share, (night, record) = found.share, found.documents
+    sure, far = found.p <= limits.night_level, not share.value <= limits.embedding_drift
+    reason = (
+        f"{night} documents of the night add {share} of the distance to {record} training documents; "
+        f"chance alone reaches {found.chance:+.4f} one night in a thousand, p = {found.p:.4f}"
+    )
+    if sure and far:
+        reason += ". These are documents of another kind than the champion was trained on: check the source, or retrain with them"
+    return verdict("embedding_drift", share.value, limits.embedding_drift, sure and far, reason, sure)
+
+
+def own_numbers(found: Evaluation, recorded: Mapping[str, float], limits: GateThresholds = DEFAULTS) -> GateResult:
+    """On its own test documents the champion reaches today what was recorded of it when it was trained.
+
+    Everything that is compared stands on this: the weights, the baselines, the dataset and the code are those of then.
+    `recorded` holds 'cosine' and 'skill_cosine'.
+    """
+    now = {"cosine": found.interval("cosine").value, "skill_cosine": found.skill("cosine").value}
+    off = max(abs(now[name] - recorded[name]) for name in now)
+    reason = "; ".join(f"{name} {now[name]:.4f}, recorded {recorded[name]:.4f}" for name in now)
+    failed = not off <= limits.own_numbers
+    if failed:
+        reason += ". Weights, baselines, dataset or code are not those of then: restore them, or retrain"
+    return verdict("own_numbers", off, limits.own_numbers, failed, reason)

@@ -1,0 +1,230 @@
+"""Nights, really run: a healthy one, the same date again on poisoned documents, one without documents; and what is refused."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from prefect.client.orchestration import get_client
+from prefect.settings import get_current_settings
+from prefect.testing.utilities import prefect_test_harness
+
+import tasks.judge_night
+from flows.validate_nightly import night_date, validate_nightly
+from lvm.corpus.dataset import Dataset
+from lvm.encode.encoder import Encoder
+from lvm.errors import GateRefused, InputError
+from tasks.workspace import Workspace
+from tests.flows.test_retrain_all import files, logged, store
+from tests.lvm.decode.lookup import LookupDecoder, loader
+from tests.lvm.nights import addresses, rot13, written
+from tests.tasks.processes import until
+from tests.tasks.standing import stand
+
+pytestmark = pytest.mark.slow
+
+DOCUMENTS, OLD = 12, 3
+NIGHT = "2026-01-01"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of the flow left behind."""
+
+    terminal: str
+    report: str
+    state: str
+    run: Any
+    error: str
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(server: None, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a champion stands."""
+    root = tmp_path_factory.mktemp("root")
+    stand(Workspace(root=root), dataset)
+    return root
+
+
+def entries(root: Path) -> list[Any]:
+    """The runs that are entries of the record of nights."""
+    client = store(root)
+    return list(client.search_runs([client.get_experiment_by_name("lvm").experiment_id], "tags.`lvm.night` LIKE '%'"))
+
+
+def ran(root: Path, **asked: Any) -> Ran:
+    """Run the flow in this process; a refusal is an outcome."""
+    error = ""
+    with contextlib.redirect_stdout(io.StringIO()) as terminal:
+        try:
+            validate_nightly(device="cpu", root=root, **asked)
+        except GateRefused as refused:
+            error = str(refused)
+    with get_client(sync_client=True) as client:
+        reports = [artifact.data for artifact in client.read_artifacts() if artifact.key == "nightly-report"]
+        states = sorted((run.start_time, run.state_name) for run in client.read_flow_runs() if run.start_time)
+    (run,) = (entry for entry in entries(root) if entry.data.tags["lvm.night"] == asked["date"])
+    return Ran(terminal.getvalue(), reports[-1], states[-1][1], run, error)
+
+
+@pytest.fixture(scope="module")
+def healthy(root: Path, dataset: Dataset, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A night of new addresses, three training documents among them, with a decoder that looks vectors up."""
+    documents = addresses(DOCUMENTS)
+    for doc in dataset.docs("train")[:OLD]:
+        documents[f"again-{doc}"] = "\n".join(dataset.texts(np.arange(dataset.starts[doc], dataset.starts[doc + 1])))
+    source = written(documents, tmp_path_factory.mktemp("healthy") / "arrived.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.judge_night, "load_decoder", loader(LookupDecoder(dataset, encoder)))
+        return ran(root, source=[str(source)], date=NIGHT, decoder="lookup")
+
+
+@pytest.fixture(scope="module")
+def poisoned(healthy: Ran, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The same date again, on documents of another language."""
+    source = written(addresses(DOCUMENTS, rot13), tmp_path_factory.mktemp("poisoned") / "arrived.jsonl")
+    return ran(root, source=[str(source)], date=NIGHT, decoder="none")
+
+
+def test_healthy_night_passes_and_is_entered_with_gates_metrics_figures_and_report(healthy, root):
+    assert (healthy.error, healthy.state) == ("", "Completed")
+    run = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlruns' / 'mlflow.db'}").get_run(healthy.run.info.run_id)
+    assert healthy.run.info.status == "FINISHED" and healthy.run.data.tags["lvm.gate"] == "pass"
+    wanted = {"night/skill_cosine", "night/skill_cosine_low", "own/skill_cosine", "night/recall_at_5", "night/baseline_ridge_cosine"}
+    wanted |= {"drift/skill_cosine", "drift/skill_recall_at_5_p", "drift/embedding", "drift/embedding_low", "gate/embedding_drift"}
+    assert wanted | {"decode/bleu"} <= set(healthy.run.data.metrics)
+    assert run.inputs.dataset_inputs[0].tags[0].value == "validation"
+
+
+def test_training_documents_among_the_new_ones_are_left_out_and_counted(healthy):
+    """One more than were slipped in: Roosevelt's address of 1945 exists in two versions, and the champion's dataset holds the other."""
+    assert f"{DOCUMENTS - 1} of {DOCUMENTS - 1} new documents of " in healthy.report
+    left_out = f"{OLD + 1} that the champion's dataset holds were left out"
+    assert left_out in healthy.report and left_out in healthy.terminal
+
+
+def test_report_sets_the_night_beside_the_champion_s_own_numbers_and_all_nights_and_words(healthy):
+    for part in (
+        "every gate passes",
+        "**Gates, 2026-01-01**",
+        "| skill_cosine |",
+        "| ridge |",
+        "The last 1 of 1 nights",
+        "C: the prediction",
+    ):
+        assert part in healthy.report
+    assert "| encoder_contract | pass |" in healthy.report and "| encoder_unchanged | pass |" in healthy.report
+
+
+def test_poisoned_night_is_red_everywhere_and_names_what_changed(poisoned, root):
+    assert poisoned.state == "Failed" and poisoned.run.info.status == "FAILED"
+    assert "embedding_drift: " in poisoned.error and "skill_drift_cosine: " in poisoned.error
+    assert poisoned.run.data.tags["lvm.gate"] == "fail" and "embedding_drift" in poisoned.run.data.tags[MLFLOW_RUN_NOTE]
+    assert "2026-01-01: BREACH of embedding_drift" in poisoned.report and "BREACH" in poisoned.terminal
+    gates = {gate["name"]: gate["passed"] for gate in logged(root, poisoned.run, "gates/night.json")["gates"]}
+    assert gates["own_numbers"] and not gates["embedding_drift"]
+    figures = {f"figures/{name}.png" for name in ("skill", "sigma", "ranks", "documents", "trend")}
+    assert files(root, poisoned.run, "figures") == figures, "a breach is reported as wholly as a night that passes"
+
+
+def test_same_date_again_is_one_entry_the_later(healthy, poisoned, root):
+    assert [entry.info.run_id for entry in entries(root)] == [poisoned.run.info.run_id] != [healthy.run.info.run_id]
+    assert "The last 1 of 1 nights" in poisoned.report
+
+
+def test_breach_emits_the_event_that_the_automation_waits_for(poisoned):
+    found = until(breaches, 60)
+    assert [event["payload"]["date"] for event in found] == [NIGHT]
+    assert found[0]["resource"]["prefect.resource.id"] == "lvm.champion" and found[0]["payload"]["reason"] == poisoned.error
+
+
+def breaches() -> list[dict[str, Any]]:
+    asked = {"filter": {"event": {"name": ["lvm.nightly.breach"]}, "occurred": {"since": "2020-01-01T00:00:00Z"}}}
+    return httpx.post(f"{get_current_settings().api.url}/events/filter", json=asked).json()["events"]
+
+
+# What is refused
+
+
+def test_night_of_nothing_but_training_documents_is_refused_and_leaves_the_record(poisoned, root, dataset, tmp_path):
+    doc = int(dataset.docs("train")[0])
+    text = "\n".join(dataset.texts(np.arange(dataset.starts[doc], dataset.starts[doc + 1])))
+    source = written({"again": text}, tmp_path / "old.jsonl")
+    with pytest.raises(InputError, match=r"field 'source': all 1 documents of .* stand in the champion's dataset, so none is new"):
+        validate_nightly(source=[str(source)], date=NIGHT, device="cpu", root=root)
+    assert [entry.info.run_id for entry in entries(root)] == [poisoned.run.info.run_id]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({}, "there is no champion at "),
+        ({"date": "1.2.2026"}, "field 'date' is '1.2.2026': give a date as YYYY-MM-DD"),
+        ({"date": "2026-02-30"}, "field 'date' is '2026-02-30'"),
+        ({"date": "20260201"}, "field 'date' is '20260201'"),
+        ({"max_docs": 0}, "field 'max_docs' is 0"),
+        ({"device": "cuda:99"}, "is not on this machine"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_any_work(asked, says, server, tmp_path):
+    with pytest.raises(InputError, match=says):
+        validate_nightly(**{"device": "cpu", "root": tmp_path, **asked})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_night_is_today_in_utc_unless_said(server):
+    assert night_date(None) in {datetime.now(UTC).date().isoformat(), night_date(None)}
+    assert night_date("2026-01-31") == "2026-01-31"
+
+
+# As a command
+
+
+def command(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m flows.validate_nightly` as a user types it, with a Prefect of its own."""
+    home = root.parent / f"{root.name}-home"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    environment |= {"PREFECT_HOME": str(home), "COLUMNS": "200"}
+    words = [sys.executable, "-m", "flows.validate_nightly", "--device", "cpu", "--root", str(root), *arguments]
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_command_without_documents_takes_a_slice_of_the_built_in_corpus_and_says_so(poisoned, root):
+    done = command(root, "--date", "2026-01-02", "--max-docs", "6", "--decoder", "none")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "6 of " in done.stdout and "new documents of the built-in corpus of addresses, since no source was given" in done.stdout
+    assert done.stdout.splitlines()[-1] == "Next: make ui"
+    assert [entry.data.tags["lvm.night"] for entry in sorted(entries(root), key=lambda e: e.info.start_time)] == [NIGHT, "2026-01-02"]
+
+
+def test_command_ends_with_3_on_a_breach(poisoned, root, tmp_path):
+    source = written(addresses(6, rot13), tmp_path / "arrived.jsonl")
+    done = command(root, "--date", "2026-01-03", "--source", str(source), "--decoder", "none")
+    assert done.returncode == 3, done.stderr[-3000:]
+    (sentence,) = (line for line in done.stderr.splitlines() if line.startswith("validate-nightly: "))
+    assert "embedding_drift: " in sentence
+
+
+def test_command_ends_with_2_where_no_champion_stands(tmp_path):
+    done = command(tmp_path / "empty")
+    assert done.returncode == 2
+    (sentence,) = (line for line in done.stderr.splitlines() if line.startswith("validate-nightly: "))
+    assert sentence.startswith("validate-nightly: there is no champion at ")

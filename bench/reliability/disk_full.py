@@ -7,7 +7,6 @@ file at a moment that matters; then the space is given back and the same command
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -133,15 +132,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         corpus = small_corpus(folder / "addresses.jsonl", 48, 30)
-        rows = [extraction(folder, corpus)]
         run("lvm", "extract", "--source", corpus, "--out", folder / "data")
-        rows.append(training(folder, folder / "data"))
         begun: Callable[[Path], bool] = lambda root: trained(root, "training/metrics.jsonl") == 3  # noqa: E731
         done: Callable[[Path], bool] = lambda root: trained(root, "config.json") == 3  # noqa: E731
-        rows.append(flow(folder, corpus, "full during the training, then freed", begun, done))
-        rows.append(flow(folder, corpus, "full from the end of the training on", done, None))
+        rows = []
+        for case in (
+            lambda: extraction(folder, corpus),
+            lambda: training(folder, folder / "data"),
+            lambda: flow(folder, corpus, "full during the training, then freed", begun, done),
+            lambda: flow(folder, corpus, "full from the end of the training on", done, None),
+        ):
+            rows.append(case())
+            print(rows[-1], flush=True)
     print(Rows("A full disk", ["during", "exit", "said", "earlier files", "run again with space"], rows).markdown())
-    print(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_saving_over_a_decoder_takes_its_config_away_first(
         raise OSError("No space left on device")
 
     monkeypatch.setattr("lvm.decode.folder.save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="no space left to write"):
         saved(tmp_path, dataset, encoder)
     with pytest.raises(InputError, match=r"holds no config.json"):
         load_decoder_folder(tmp_path, CPU)

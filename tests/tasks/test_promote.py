@@ -17,6 +17,7 @@ from lvm.corpus.dataset import Dataset
 from lvm.diagnostics.model import model_gates
 from lvm.training import train
 from lvm.validation import validate
+from tasks.logged_model import log_checkpoint
 from tasks.promote import Promotion, promote_best
 from tasks.tracking import MODEL, child_run, parent_run
 from tasks.train import TrainedModel
@@ -36,7 +37,9 @@ def measured(workspace: Workspace, dataset: Dataset, name: str, *settings: str) 
     found = validate(dataset, checkpoint, "val")
     gates = [gate.as_json() for gate in model_gates(checkpoint, found)]
     trained = TrainedModel(arch="lstm", path=workspace.runs / name, run_id=run)
-    return ValidatedModel(trained=trained, val=found.summary(), test=validate(dataset, checkpoint, "test").summary(), gates=gates)
+    logged = log_checkpoint(run, trained.path, checkpoint.config)
+    test = validate(dataset, checkpoint, "test").summary()
+    return ValidatedModel(trained=trained, model_id=logged, val=found.summary(), test=test, gates=gates)
 
 
 def cleared(model: ValidatedModel) -> ValidatedModel:

@@ -28,7 +28,7 @@ from tasks.workspace import Workspace
 
 DESCRIPTION = """Predictors of the embedding of a document's next chunk from those of its last few.
 
-`champion` is the one that serves: it passed every gate, and beat the champion before it on the same validation documents.
+`champion` is the one that serves: it passed every gate, and beat the champion before it, where one stood, on the same validation documents.
 `challenger` is the best of the newest flow. A version's description is its card. Loading needs no pickle:
 `mlflow.pyfunc.load_model("models:/lvm@champion").predict(contexts)` with contexts [N, T, D] of one encoder."""
 """Of the registered model, as MLflow's UI shows it."""

@@ -23,8 +23,8 @@ demo: setup  ## documents to a champion, on the embedded text and encoder
 test: setup  ## the tests, offline, in minutes
 	$(BIN)/pytest -n 2 --dist loadfile --disable-socket --allow-unix-socket
 
-test-all: setup  ## those that start servers or kill processes
-	$(BIN)/pytest -m slow
+test-all: setup  ## those that start servers, browsers or kill processes; says what was skipped
+	$(BIN)/pytest -m slow -rs
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

@@ -167,12 +167,12 @@ class Trainer:
         metrics |= {f"val/y_cos_{name}": collapse[f"y_cos_{name}"] for name in ("sigma_ratio", "effective_rank", "pairwise_cosine")}
         score = self.ranks.first(metrics["val/skill_cosine"] + self.config.select_recall * metrics["val/skill_recall_at_5"])
         metrics["val/selection"] = score
-        self.progress.history.append({"epoch": float(self.progress.epoch), **metrics})
+        self.progress.history.append({"epoch": float(self.progress.epoch), "step": float(self.progress.step), **metrics})
         if score > self.progress.best_score:
             self.progress.best_score, self.progress.best_epoch = score, self.progress.epoch
             self.best = [p.clone() for p in self.average]
         best = self.progress.history[self.progress.best_epoch]
-        self._emit(metrics | {f"best/{name.removeprefix('val/')}": value for name, value in best.items() if name != "epoch"})
+        self._emit(metrics | {f"best/{name.removeprefix('val/')}": value for name, value in best.items()})
 
     def evaluate_average(self) -> Evaluation:
         """Evaluate the averaged weights on the validation windows."""

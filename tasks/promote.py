@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file
 
 import lvm
-from lvm.checkpoint import FILES, load_checkpoint
+from lvm.checkpoint import FILES, load_checkpoint, read_config
 from lvm.corpus.dataset import open_dataset
 from lvm.devices import resolve_device
 from lvm.durable import publish_folder
@@ -25,6 +25,13 @@ from lvm.promotion import choose, paired_difference
 from tasks.tracking import MODEL, set_tags
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
+
+DESCRIPTION = """Predictors of the embedding of a document's next chunk from those of its last few.
+
+`champion` is the one that serves: it passed every gate, and beat the champion before it, where one stood, on the same validation documents.
+`challenger` is the best of the newest flow. A version's description is its card. Loading needs no pickle:
+`mlflow.pyfunc.load_model("models:/lvm@champion").predict(contexts)` with contexts [N, T, D] of one encoder."""
+"""Of the registered model, as MLflow's UI shows it."""
 
 
 class Promotion(BaseModel):
@@ -79,9 +86,9 @@ def _register(model: ValidatedModel, workspace: Workspace, promoted: bool) -> st
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, shape[2]))]),
         params=ParamSchema([ParamSpec("output_type", "string", "decoder")]),
     )
-    with mlflow.start_run(run_id=model.trained.run_id), _code() as code:
+    with _code() as code:
         logged = mlflow.pyfunc.log_model(
-            name="model",
+            model_id=model.model_id,
             python_model=str(Path(__file__).parent / "pyfunc_model.py"),
             artifacts={name: str((model.trained.path / name).resolve()) for name in ("config.json", *FILES)},
             code_paths=[str(code)],
@@ -92,7 +99,12 @@ def _register(model: ValidatedModel, workspace: Workspace, promoted: bool) -> st
         )
     client = MlflowClient()
     version = str(logged.registered_model_version)
+    client.update_registered_model(MODEL, DESCRIPTION)
     client.update_model_version(MODEL, version, (model.trained.path / "card.md").read_text(encoding="utf-8")[:5000])
+    config = read_config(model.trained.path)
+    tags = {"lvm.arch": config.arch, "lvm.encoder": config.recipe.name, "lvm.dataset_digest": config.dataset_digest[:12]}
+    for name, value in tags.items():
+        client.set_model_version_tag(MODEL, version, name, value)
     client.set_registered_model_alias(MODEL, "challenger", version)
     if promoted:
         client.set_registered_model_alias(MODEL, "champion", version)

@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 
 from lvm.report import arm_rows, comparison_rows, sample_rows
+from tasks.comparison import charts_address, table_address, ui_address
 from tasks.decode import DecodedModel
 from tasks.promote import Promotion
-from tasks.tracking import log_metrics
+from tasks.tracking import log_metrics, set_tags
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
 
@@ -35,10 +37,15 @@ def write_report(
     samples = [sample_rows(text.summary, SAMPLES)] if text.summary else []
     words = [f"Text of {text.arch}: {text.reason}." if text.arch else f"{text.reason}."]
     tables = [arm_rows(text.summary).markdown(), samples[0].markdown()] if text.summary else []
-    page = "\n\n".join(["# retrain-all", f"{verdict}: {promotion.reason}.", table.markdown(), *failures, *words, *tables])
+    client, ui = MlflowClient(), ui_address()
+    experiment = client.get_run(run_id).info.experiment_id
+    charts, numbers = charts_address(experiment, run_id), table_address(experiment, [m.trained.run_id for m in models])
+    top = [f"{verdict}: {promotion.reason}.", table.markdown(), *failures]
+    links = f"In MLflow: [their curves]({{0}}{charts}), [their numbers]({{0}}{numbers})."
+    page = "\n\n".join(["# retrain-all", *top, links.format(ui), *words, *tables])
     create_markdown_artifact(page, key="comparison", description="The models beside each other")
-    client = MlflowClient()
     client.log_text(run_id, page, "report.md")
+    set_tags(run_id, {MLFLOW_RUN_NOTE: "\n\n".join([links.format(""), *top])})
     for model in models:
         metrics = {f"{model.trained.arch}/{name}": model.test["metrics"][name]["value"] for name in ("skill_cosine", "skill_recall_at_5")}
         log_metrics(run_id, metrics)
@@ -46,5 +53,6 @@ def write_report(
     console.print(table.rich(), *(found.rich() for found in samples))
     # Unfolded, or a command in them could not be copied.
     console.print("\n".join([*words, f"{verdict}: {promotion.reason}.", *failures]), markup=False, soft_wrap=True)
+    console.print(f"Curves in MLflow (make ui): {ui}{charts}", f"Numbers: {ui}{numbers}", sep="\n", markup=False, soft_wrap=True)
     if workspace.champion.exists():
-        console.print(f"Next: lvm validate {dataset} --model {workspace.champion}   |   make ui", markup=False, soft_wrap=True)
+        console.print(f"Next: lvm validate {dataset} --model {workspace.champion}", markup=False, soft_wrap=True)

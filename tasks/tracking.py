@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from lvm.corpus.dataset import Manifest
 from lvm.events import event_order
+from tasks.host_metrics import HostMetrics
 from tasks.workspace import Workspace
 
 EXPERIMENT = "lvm"
@@ -114,9 +115,10 @@ def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[s
 
 def log_dataset(run_id: str, data: Manifest, context: str = "training") -> None:
     """Name the dataset as the run's input, by our digest; `context` says what for."""
+    name, digest = dataset_name(data)
     dataset = Dataset(
-        name="-".join(data.sources)[:100],
-        digest=data.digest[:12],
+        name=name,
+        digest=digest,
         source_type="local",
         source=json.dumps({"sources": data.sources, "source_digest": data.source_digest}),
         profile=json.dumps({"documents": data.documents, "chunks": data.chunks}),
@@ -129,9 +131,14 @@ def log_dataset(run_id: str, data: Manifest, context: str = "training") -> None:
         MlflowClient().log_inputs(run_id, inputs)
 
 
-def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0, milliseconds: int | None = None) -> None:
+def dataset_name(data: Manifest) -> tuple[str, str]:
+    """Name and digest by which MLflow knows a dataset of record."""
+    return "-".join(data.sources)[:100], data.digest[:12]
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
     """Log a set of values in as few calls as MLflow allows."""
-    at = milliseconds if milliseconds is not None else int(time.time() * 1000)
+    at = int(time.time() * 1000)
     log_points(run_id, [Metric(name, value, at, step) for name, value in metrics.items()])
 
 
@@ -158,14 +165,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class MetricsRelay:
-    """Carries lines of a trainer's metrics.jsonl to a run, whenever asked.
+    """Carries lines of a trainer's metrics.jsonl to a run, whenever asked, and beside them what its `host` does.
 
     The file is the record; MLflow is a copy. `relay` sends what is new since the last call, so a
     trainer that resumes and rewrites the end of its file is followed by step, not by offset.
     """
 
-    def __init__(self, file: Path, run_id: str) -> None:
-        self._file, self._run_id, self._sent, self._waiting = file, run_id, -1, False
+    def __init__(self, file: Path, run_id: str, host: HostMetrics | None = None) -> None:
+        self._file, self._run_id, self._host, self._sent, self._waiting = file, run_id, host, -1, False
 
     def relay_or_wait(self) -> bool:
         """`relay`, or False where the store does not take it now: the lines stay in the file and are sent another time."""
@@ -196,5 +203,5 @@ class MetricsRelay:
             at = int(event["timing"].pop("time") * 1000)
             values = {**event["metrics"], **event["timing"]}
             points += [Metric(name, value, at, event["step"]) for name, value in values.items()]
-        log_points(self._run_id, points)
+        log_points(self._run_id, points + (self._host.points() if self._host else []))
         self._sent = last

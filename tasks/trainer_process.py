@@ -15,6 +15,7 @@ from prefect.runtime import task_run
 from prefect.tasks import Task
 
 from lvm.errors import InputError
+from tasks.host_metrics import HostMetrics
 from tasks.tracking import MetricsRelay
 
 RELAY_SECONDS = 2.0
@@ -50,7 +51,7 @@ def train_into(out: Path, run_id: str, command: Sequence[object], settings: Sequ
     if fresh and task_run.run_count == 1:
         shutil.rmtree(out, ignore_errors=True)
     words = [sys.executable, "-m", "lvm", *map(str, command), "--out", str(out), *(f"--set={setting}" for setting in settings)]
-    relay = MetricsRelay(metrics_file(out), run_id)
+    relay = MetricsRelay(metrics_file(out), run_id, HostMetrics())
     run_trainer([*words, "--resume", "--until-stdin-closes"], out, threads, relay)
 
 

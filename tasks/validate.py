@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
 from lvm.checkpoint import load_checkpoint
-from lvm.corpus.dataset import open_dataset
+from lvm.corpus.dataset import Manifest, open_dataset
 from lvm.devices import resolve_device
 from lvm.diagnostics.gate import GateResult
 from lvm.diagnostics.model import model_gates
@@ -19,6 +19,7 @@ from lvm.evaluation import Reference
 from lvm.figures import evaluation_figures, save, training_figure
 from lvm.report import gate_rows, model_rows
 from lvm.validation import make_reference, validate
+from tasks.logged_model import log_checkpoint, log_measured
 from tasks.tracking import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
 from tasks.trainer_process import last_step, metrics_file
@@ -30,6 +31,9 @@ class ValidatedModel(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     trained: TrainedModel
+    model_id: str
+    """Its checkpoint as MLflow's LoggedModel."""
+
     val: dict[str, Any]
     test: dict[str, Any]
     gates: list[dict[str, Any]]
@@ -61,9 +65,15 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
         gates = model_gates(checkpoint, found["val"])
         evaluations[model.arch] = found["test"]
         validated.append(
-            ValidatedModel(trained=model, val=found["val"].summary(), test=found["test"].summary(), gates=[g.as_json() for g in gates])
+            ValidatedModel(
+                trained=model,
+                model_id=log_checkpoint(model.run_id, model.path, checkpoint.config),
+                val=found["val"].summary(),
+                test=found["test"].summary(),
+                gates=[g.as_json() for g in gates],
+            )
         )
-        _log(validated[-1], gates, client)
+        _log(validated[-1], gates, data.manifest)
         folder = figures / model.arch
         for file in evaluation_figures({model.arch: found["test"]}, folder):
             client.log_artifact(model.run_id, str(file), "figures")
@@ -80,10 +90,19 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
 
 
 def evaluation_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
-    """Names for MLflow of an `Evaluation.summary()`: `split/cosine` with its ends, the collapse metrics, every baseline's values."""
+    """Names for MLflow of an `Evaluation.summary()`: the model's own values and every baseline's."""
+    return own_metrics(split, summary) | baseline_metrics(split, summary)
+
+
+def own_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
+    """`split/cosine` with its ends and the like, and the collapse metrics."""
     metrics = {name: value for metric, found in summary["metrics"].items() for name, value in ends(f"{split}/{metric}", found).items()}
-    metrics |= {f"{split}/{name}": value for name, value in summary["collapse"].items()}
-    return metrics | {f"{split}/baseline_{b}_{q}": v for b, values in summary["baselines"].items() for q, v in values.items()}
+    return metrics | {f"{split}/{name}": value for name, value in summary["collapse"].items()}
+
+
+def baseline_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
+    """What each baseline reaches, as `split/baseline_ridge_cosine`."""
+    return {f"{split}/baseline_{b}_{q}": v for b, values in summary["baselines"].items() for q, v in values.items()}
 
 
 def ends(name: str, interval: Mapping[str, float | None]) -> dict[str, float]:
@@ -92,14 +111,17 @@ def ends(name: str, interval: Mapping[str, float | None]) -> dict[str, float]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _log(model: ValidatedModel, gates: list[GateResult], client: MlflowClient) -> None:
-    """Metrics with their intervals, summaries, gates and card to the model's run, which ends here."""
-    run_id, arch = model.trained.run_id, model.trained.arch
-    metrics: dict[str, float] = {f"gate/{gate.name}": gate.value for gate in gates}
+def _log(model: ValidatedModel, gates: list[GateResult], data: Manifest) -> None:
+    """Metrics with their intervals, summaries, gates and card to the model's run, which ends here; what is the model's own to it too."""
+    client, run_id, arch, step = MlflowClient(), model.trained.run_id, model.trained.arch, last_step(model.trained.path)
+    own: dict[str, float] = {}
+    others: dict[str, float] = {f"gate/{gate.name}": gate.value for gate in gates}
     for split, summary in (("val", model.val), ("test", model.test)):
-        metrics |= evaluation_metrics(split, summary)
+        own |= own_metrics(split, summary)
+        others |= baseline_metrics(split, summary)
         client.log_dict(run_id, summary, f"evaluation/{split}.json")
-    log_metrics(run_id, metrics, step=last_step(model.trained.path))
+    log_metrics(run_id, others, step)
+    log_measured(run_id, model.model_id, own, step, data)
     client.log_dict(run_id, {"gates": model.gates}, "gates/model.json")
     client.log_artifact(run_id, str(model.trained.path / "card.md"))
     set_tags(run_id, {"lvm.gate": "pass" if model.passed else "fail"})

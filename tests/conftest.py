@@ -21,6 +21,11 @@ DOCUMENTS = 48
 PARAGRAPHS = 30
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--screenshots docs/images` makes the README's pictures anew."""
+    parser.addoption("--screenshots", type=Path, help="Folder for what the tests of the user interfaces see.")
+
+
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
     """The embedded default encoder."""

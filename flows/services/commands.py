@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.services.prefect_api import POOL, WORKER, api
 from flows.services.process import HOST, Service
+from tasks.comparison import UI
 
 ANOTHER_PREFECT = ("PREFECT_API_", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_SERVER_API_", "PREFECT_SERVER_DATABASE_", "PREFECT__")
 """Prefixes of what a shell may say about another Prefect: the services know only their own."""
@@ -37,9 +38,9 @@ def mlflow_server(store: str, artifacts: Path, port: int) -> tuple[list[str], Ma
     return [sys.executable, *command], shell() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-def prefect_client(home: Path, server: Service, store: str, command: list[str]) -> tuple[list[str], Mapping[str, str]]:
-    """A Python module, run against our server: whatever flow it runs keeps its record in our store."""
-    environment = {"PREFECT_HOME": str(home), "PREFECT_API_URL": api(server), "MLFLOW_TRACKING_URI": store, "COLUMNS": "1000"}
+def prefect_client(home: Path, server: Service, store: str, ui: str, command: list[str]) -> tuple[list[str], Mapping[str, str]]:
+    """A Python module, run against our server: whatever flow it runs keeps its record in our store; its report links MLflow's `ui`."""
+    environment = {"PREFECT_HOME": str(home), "PREFECT_API_URL": api(server), "MLFLOW_TRACKING_URI": store, UI: ui, "COLUMNS": "1000"}
     return [sys.executable, "-m", *command], shell() | environment
 
 

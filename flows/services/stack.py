@@ -51,7 +51,7 @@ class Stack:
             if new_pool or "prefect" in begun:
                 stop(self.folder, "worker", STOP_SECONDS)  # one that is left over works for what is gone, and ends over it
                 prefect_api.close_lost_runs(server)
-            worker = self._begin("worker", None, begun, prefect_client(self.home, server, self.store, WORK))
+            worker = self._begin("worker", None, begun, prefect_client(self.home, server, self.store, self._mlflow_ui(), WORK))
             self._deploy(server)
             wait(worker, lambda: prefect_api.worker_polls(server, worker))
             return self._leave_addresses()
@@ -114,15 +114,20 @@ class Stack:
         log = self.folder / "deploy.log"
         with log.open("wb") as file:
             for what, words in {"prefect.yaml": DEPLOY, "automations/nightly-breach.yaml": ALERT}.items():
-                command, environment = prefect_client(self.home, server, self.store, words)
+                command, environment = prefect_client(self.home, server, self.store, self._mlflow_ui(), words)
                 done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, cwd=self.checkout)
                 if done.returncode:
                     raise ServiceFailed(f"{what} cannot be deployed: {last_words(log)} (whole log: {log})")
 
+    def _mlflow_ui(self) -> str:
+        """Address of MLflow's server: ours, or the one that MLFLOW_TRACKING_URI names."""
+        mlflow = running(self.folder, "mlflow")
+        return mlflow.address if mlflow else self.store
+
     def _leave_addresses(self) -> dict[str, str]:
         """Write the addresses as a shell's exports to `.prefect/env`; returns them by the names of these variables."""
-        server, mlflow = running(self.folder, "prefect"), running(self.folder, "mlflow")
-        addresses = {"PREFECT_HOME": str(self.home), "MLFLOW_TRACKING_URI": mlflow.address if mlflow else self.store}
+        server = running(self.folder, "prefect")
+        addresses = {"PREFECT_HOME": str(self.home), "MLFLOW_TRACKING_URI": self._mlflow_ui()}
         if server:
             addresses["PREFECT_API_URL"] = prefect_api.api(server)
         write_text(self.folder / "env", exports(addresses))

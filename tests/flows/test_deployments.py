@@ -29,9 +29,6 @@ from tests.tasks.processes import alive, until
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parents[2]
-DOCUMENTS, PARAGRAPHS = 40, 14
-"""As few as all three architectures pass their gates on."""
-
 DEPLOYED = ["retrain-all/local", "train-decoder/local", "validate-nightly/nightly"]
 
 
@@ -82,7 +79,7 @@ class Checkout:
 
 def make_checkout(path: Path) -> Checkout:
     path.mkdir()
-    for name in ("prefect.yaml", "flows", "tasks", "lvm"):
+    for name in ("prefect.yaml", "automations", "flows", "tasks", "lvm"):
         (path / name).symlink_to(HERE / name)
     return Checkout(path)
 
@@ -98,15 +95,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         yield made
     finally:
         made.services("down")
-
-
-@pytest.fixture(scope="module")
-def few_documents(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("few") / "addresses.jsonl"
-    documents = [json.loads(line) for line in small_corpus.read_text(encoding="utf-8").splitlines()][:DOCUMENTS]
-    short = [{"doc_id": found["doc_id"], "text": "\n".join(found["text"].splitlines()[:PARAGRAPHS])} for found in documents]
-    path.write_text("".join(json.dumps(line) + "\n" for line in short), encoding="utf-8")
-    return path
 
 
 def given(**parameters: Any) -> list[str]:

@@ -155,8 +155,13 @@ def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(a
     assert run.data.tags["lvm.device"] == "cpu" and run.data.tags["lvm.gate"] in ("pass", "fail")
     wanted = {"train/loss_infonce", "train/loss_regression", "val/cosine", "val/recall_at_5", "val/skill_cosine", "val/sigma_ratio"}
     wanted |= {"val/effective_rank", "val/pairwise_cosine", "val/shuffle_drop", "best/cosine", "test/cosine", "test/skill_cosine"}
+    wanted |= {"best/step", "best/epoch", "system/cpu_utilization_percentage", "system/chunks_per_second"}
     wanted |= {"val/skill_cosine_low", "val/baseline_ridge_cosine", "gate/mean_vector_baseline", "gate/collapse"}
     assert wanted <= set(run.data.metrics)
+    (output,) = run.outputs.model_outputs
+    model = store(first.root).get_logged_model(output.model_id)
+    assert (model.name, model.source_run_id, output.step) == (arch, run.info.run_id, run.data.metrics["best/step"])
+    assert {"val/skill_cosine", "test/skill_cosine"} <= {metric.key for metric in model.metrics}
     curve = store(first.root).get_metric_history(run.info.run_id, "val/cosine")
     assert len({point.step for point in curve}) >= 3
     figures = {"skill", "sigma", "ranks", "training"} | ({"text"} if arch == first.promotion.challenger else set())
@@ -178,6 +183,10 @@ def test_parent_run_holds_what_was_asked_the_data_gates_the_figures_and_the_repo
     assert all(g["passed"] for g in logged(first.root, parent, "gates/data.json")["gates"])
     assert files(first.root, parent, "figures") == {f"figures/{name}.png" for name in ("skill", "sigma", "ranks", "training")}
     assert "report.md" in files(first.root, parent)
+    note = parent.data.tags[MLFLOW_RUN_NOTE]
+    assert f"Champion: {first.promotion.challenger} (version 1)" in note and "[their curves](#/experiments/" in note
+    for run in children(first.root, parent).values():
+        assert run.info.run_id in note
 
 
 def test_terminal_ends_with_the_comparison_the_champion_and_the_next_command(first):
@@ -186,6 +195,7 @@ def test_terminal_ends_with_the_comparison_the_champion_and_the_next_command(fir
     for arch in ARCHITECTURES:
         assert arch in shown
     assert f"Champion: {first.promotion.challenger} (version 1): no champion stood" in shown
+    assert "Curves in MLflow (make ui): http://127.0.0.1:5000/#/experiments/" in shown
     assert "Next: lvm validate" in shown and shown.index("Next:") > shown.index("Champion:")
 
 
@@ -215,6 +225,7 @@ def test_prefect_keeps_gates_models_and_comparison_as_artifacts(first):
     assert "chunk_order" in first.artifacts["data-gates"]
     assert "| skill over the best baseline |" in first.artifacts["model-lstm"]
     assert f"{first.promotion.challenger} (champion)" in first.artifacts["comparison"]
+    assert "[their numbers](http://127.0.0.1:5000/#/compare-runs?runs=" in first.artifacts["comparison"]
 
 
 # The second run

@@ -666,6 +666,7 @@ def test_every_promised_metric_is_written(dataset: Dataset) -> None:
         assert {f"{split}/{quantity}" for split in ("val", "best") for quantity in quantities} <= set(metrics)
         if not best or metrics["val/selection"] > best["selection"]:
             best = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
+            best |= {"epoch": line["epoch"], "step": line["step"]}
         assert {name.removeprefix("best/"): value for name, value in metrics.items() if name.startswith("best/")} == best
     for line in lines:
         assert all(math.isfinite(value) for value in line["metrics"].values())

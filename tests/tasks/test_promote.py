@@ -6,9 +6,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import mlflow
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 from prefect.logging import disable_run_logger
 
 from lvm.checkpoint import load_checkpoint
@@ -17,6 +19,7 @@ from lvm.corpus.dataset import Dataset
 from lvm.diagnostics.model import model_gates
 from lvm.training import train
 from lvm.validation import validate
+from tasks.logged_model import log_checkpoint
 from tasks.promote import Promotion, promote_best
 from tasks.tracking import MODEL, child_run, parent_run
 from tasks.train import TrainedModel
@@ -36,7 +39,9 @@ def measured(workspace: Workspace, dataset: Dataset, name: str, *settings: str) 
     found = validate(dataset, checkpoint, "val")
     gates = [gate.as_json() for gate in model_gates(checkpoint, found)]
     trained = TrainedModel(arch="lstm", path=workspace.runs / name, run_id=run)
-    return ValidatedModel(trained=trained, val=found.summary(), test=validate(dataset, checkpoint, "test").summary(), gates=gates)
+    logged = log_checkpoint(run, trained.path, checkpoint.config)
+    test = validate(dataset, checkpoint, "test").summary()
+    return ValidatedModel(trained=trained, model_id=logged, val=found.summary(), test=test, gates=gates)
 
 
 def cleared(model: ValidatedModel) -> ValidatedModel:
@@ -124,7 +129,21 @@ def test_better_model_replaces_the_champion_on_paired_documents(life, workspace,
     assert run.info.status == "FINISHED"
     assert (run.data.tags["lvm.version"], run.data.tags["lvm.promoted"]) == ("2", "true")
     card = (strong.trained.path / "card.md").read_text(encoding="utf-8")
-    assert MlflowClient().get_model_version(MODEL, "2").description == card[:5000]
+    version = MlflowClient().get_model_version(MODEL, "2")
+    assert version.description == card[:5000]
+    assert (version.tags["lvm.arch"], version.tags["lvm.encoder"]) == ("lstm", "minilm")
+    assert "`champion` is the one that serves" in MlflowClient().get_registered_model(MODEL).description
+
+
+def test_registered_version_is_the_checkpoint_that_was_measured_now_with_files(life, strong):
+    version = MlflowClient().get_model_version(MODEL, "2")
+    assert (version.source, version.run_id) == (f"models:/{strong.model_id}", strong.trained.run_id)
+    assert MLFLOW_MODEL_IS_EXTERNAL not in MlflowClient().get_logged_model(strong.model_id).tags
+    outputs = MlflowClient().get_run(strong.trained.run_id).outputs.model_outputs
+    assert [output.model_id for output in outputs] == [strong.model_id]
+    info = mlflow.models.get_model_info("models:/lvm@champion")
+    assert info.signature is not None and info.signature.inputs.inputs[0].shape == (-1, -1, 384)
+    assert info.saved_input_example_info is not None
 
 
 def test_worse_model_is_challenger_though_a_barred_one_is_better_and_the_champion_stays(life, weak):

@@ -16,8 +16,9 @@ def test_services_know_their_own_prefect_and_store_whatever_the_shell_says(monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://elsewhere.example")
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
     server = Service(name="prefect", pid=1, born=0, port=4200, log=Path("log"))
-    _, environment = prefect_client(Path("/home"), server, "sqlite:////store.db", ["deploy"])
+    _, environment = prefect_client(Path("/home"), server, "sqlite:////store.db", "http://127.0.0.1:5000", ["deploy"])
     ours = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "PREFECT_HOME": "/home", "MLFLOW_TRACKING_URI": "sqlite:////store.db"}
+    ours |= {"LVM_MLFLOW_UI": "http://127.0.0.1:5000"}
     assert {name: environment[name] for name in ours} == ours
     assert not {"PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_SERVER_DATABASE_CONNECTION_URL"} & set(environment)
     assert environment["PREFECT_LOGGING_LEVEL"] == "DEBUG"

@@ -24,7 +24,7 @@ test: setup  ## the tests, offline, in minutes
 	$(BIN)/pytest -n 2 --dist loadfile --disable-socket --allow-unix-socket
 
 test-all: setup  ## those that start servers, browsers or kill processes; says what was skipped
-	$(BIN)/pytest -m slow -rs
+	$(BIN)/pytest -m slow -rs -n 2 --dist loadfile
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

@@ -13,11 +13,17 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
 from lvm.checkpoint import CheckpointConfig
 from lvm.corpus.dataset import Manifest
+from lvm.errors import InputError
 from tasks.tracking import dataset_name, flatten, log_points
 
 
 def log_checkpoint(run_id: str, folder: Path, config: CheckpointConfig) -> str:
-    """Log the checkpoint in `folder` as an output of its run, at the step of its best epoch; returns the LoggedModel's id."""
+    """Log the checkpoint in `folder` as an output of its run, at the step of its best epoch; returns the LoggedModel's id.
+
+    Raises `InputError` when an earlier version trained it, which did not keep that step.
+    """
+    if "step" not in config.best:
+        raise InputError(f"{folder} was trained by an earlier version, which did not keep the step of its best epoch: give --fresh")
     client = MlflowClient()
     model = client.create_logged_model(
         client.get_run(run_id).info.experiment_id,

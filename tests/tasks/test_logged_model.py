@@ -6,6 +6,7 @@ from mlflow import MlflowClient
 
 from lvm.checkpoint import read_config
 from lvm.config import train_config
+from lvm.errors import InputError
 from lvm.training import train
 from tasks.logged_model import log_checkpoint, log_measured
 from tasks.tracking import child_run, parent_run
@@ -55,6 +56,13 @@ def test_what_was_measured_stands_at_the_run_and_at_the_checkpoint_with_its_data
     assert {metric.key: metric.value for metric in model.metrics} == {"val/cosine": 0.5, "test/cosine": 0.25}
     for metric in model.metrics:
         assert (metric.dataset_name, metric.dataset_digest, metric.step) == ("addresses", dataset.manifest.digest[:12], 9)
+
+
+def test_checkpoint_of_an_earlier_version_is_refused_with_the_remedy(folder):
+    config = read_config(folder)
+    old = config.model_copy(update={"best": {name: value for name, value in config.best.items() if name != "step"}})
+    with pytest.raises(InputError, match=r"a was trained by an earlier version, .*: give --fresh$"):
+        log_checkpoint("run", folder, old)
 
 
 def test_files_are_not_copied(logged, workspace):

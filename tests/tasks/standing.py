@@ -7,6 +7,7 @@ from prefect.logging import disable_run_logger
 
 from lvm.corpus.dataset import Dataset
 from lvm.validation import validate
+from tasks.logged_model import log_checkpoint
 from tasks.promote import promote_best
 from tasks.tracking import child_run, log_metrics, parent_run
 from tasks.train import TrainedModel
@@ -26,6 +27,7 @@ def stand(workspace: Workspace, dataset: Dataset) -> None:
         found = {split: validate(dataset, checkpoint, split).summary() for split in ("val", "test")}
         log_metrics(run, evaluation_metrics("test", found["test"]))
         MlflowClient().set_terminated(run, "FINISHED")
-    model = ValidatedModel(trained=TrainedModel(arch="lstm", path=path, run_id=run), **found, gates=[])
+    logged = log_checkpoint(run, path, checkpoint.config)
+    model = ValidatedModel(trained=TrainedModel(arch="lstm", path=path, run_id=run), model_id=logged, **found, gates=[])
     with disable_run_logger():
         assert promote_best.fn([model], dataset.path, workspace, False, "cpu").promoted

@@ -19,6 +19,7 @@ from lvm.encode.encoder import Encoder
 from lvm.errors import GateRefused, InputError
 from lvm.validation import validate
 from tasks.decode import DecodedModel, DecoderChoice, decode_challenger, diagnose_decoder, text_metrics
+from tasks.logged_model import log_checkpoint
 from tasks.promote import Promotion
 from tasks.tracking import child_run, parent_run
 from tasks.train import TrainedModel
@@ -45,8 +46,10 @@ def model(workspace: Workspace, dataset: Dataset, parent: str) -> ValidatedModel
     path = trained(dataset)
     run = child_run(parent, "lstm", {}, {}, dataset.manifest)
     MlflowClient().set_terminated(run, "FINISHED")
-    summary = validate(dataset, load_checkpoint(path, torch.device("cpu")), "val").summary()
-    return ValidatedModel(trained=TrainedModel(arch="lstm", path=path, run_id=run), val=summary, test=summary, gates=[])
+    checkpoint = load_checkpoint(path, torch.device("cpu"))
+    summary = validate(dataset, checkpoint, "val").summary()
+    logged = log_checkpoint(run, path, checkpoint.config)
+    return ValidatedModel(trained=TrainedModel(arch="lstm", path=path, run_id=run), model_id=logged, val=summary, test=summary, gates=[])
 
 
 def promotion(challenger: str | None) -> Promotion:

@@ -136,12 +136,13 @@ def main() -> None:
         begun: Callable[[Path], bool] = lambda root: trained(root, "training/metrics.jsonl") == 3  # noqa: E731
         done: Callable[[Path], bool] = lambda root: trained(root, "config.json") == 3  # noqa: E731
         rows = []
-        for case in (
+        cases: list[Callable[[], list[str]]] = [
             lambda: extraction(folder, corpus),
             lambda: training(folder, folder / "data"),
             lambda: flow(folder, corpus, "full during the training, then freed", begun, done),
             lambda: flow(folder, corpus, "full from the end of the training on", done, None),
-        ):
+        ]
+        for case in cases:
             rows.append(case())
             print(rows[-1], flush=True)
     print(Rows("A full disk", ["during", "exit", "said", "earlier files", "run again with space"], rows).markdown())

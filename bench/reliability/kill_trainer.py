@@ -46,7 +46,7 @@ SETTINGS = ["model.width=64", "epochs=6", "threads=1", "sampler.stretches=4"]
 def train_three(root: Path, dataset: Path) -> list[TrainedModel]:
     """The training stage of `retrain-all` alone."""
     workspace = Workspace(root=root)
-    places, _ = slots(len(ARCHITECTURES), "cpu")
+    places = slots(len(ARCHITECTURES), "cpu").places
     with parent_run(workspace, "train-three", {}, {}) as run:
         prepare_baselines(dataset, train_config("lstm", read_manifest(dataset).recipe.dim, SETTINGS), "cpu")
         training = [train_model.submit(workspace, dataset, arch, SETTINGS, places, run, str(flow_run.id), False) for arch in ARCHITECTURES]

@@ -2,7 +2,7 @@
 
 Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon/) replaces each matrix's momentum by
 the nearest matrix with orthogonal rows or columns, by Newton-Schulz iterations. `torch.optim.Muon`
-does so for one matrix after the other, some twenty-five launches each: for the fifty matrices of an
+does so for one matrix after the other, some twenty-three launches each: for the 57 matrices of an
 inverter that took longer than the network's own forward and backward pass. Here matrices of one
 shape are one batched product. A test holds the weights equal to those of `torch.optim.Muon`.
 """

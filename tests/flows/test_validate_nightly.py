@@ -79,10 +79,11 @@ def ran(root: Path, **asked: Any) -> Ran:
         except GateRefused as refused:
             error = str(refused)
     with get_client(sync_client=True) as client:
-        reports = [artifact.data for artifact in client.read_artifacts() if artifact.key == "nightly-report"]
+        reports = [artifact for artifact in client.read_artifacts() if artifact.key == "nightly-report"]
+        latest = max(reports, key=lambda artifact: artifact.created)  # Prefect gives them in no order of time
         states = sorted((run.start_time, run.state_name) for run in client.read_flow_runs() if run.start_time)
     (run,) = (entry for entry in entries(root) if entry.data.tags["lvm.night"] == asked["date"])
-    return Ran(terminal.getvalue(), reports[-1], states[-1][1], run, error)
+    return Ran(terminal.getvalue(), str(latest.data), states[-1][1], run, error)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,126 @@
+"""What Prefect and MLflow cost: the flow beside the same work without them.
+
+    python -m bench.reliability.overhead --pairs 3 --max-docs 120 --set epochs=8      # the demo
+    python -m bench.reliability.overhead --pairs 1 --max-docs 120 --set epochs=40     # a run of some ten minutes
+
+`flow` is `python -m flows.retrain_all` with a Prefect and an MLflow store of its own. `bare` does the same with `lvm` alone:
+extraction, gates, baselines, three trainers at once on the same devices with the same threads, evaluation, figures, the choice
+and the exported champion. Both start in new folders, by turns, since the machine may be busier at one time than at another.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+
+from flows.retrain_all import ARCHITECTURES
+from lvm.baselines import fit_baselines
+from lvm.checkpoint import load_checkpoint
+from lvm.config import train_config
+from lvm.corpus.dataset import open_dataset
+from lvm.corpus.extract import extract
+from lvm.devices import lease, resolve_device, slots
+from lvm.diagnostics.data import data_gates
+from lvm.diagnostics.gate import require
+from lvm.diagnostics.model import model_gates
+from lvm.durable import publish_folder
+from lvm.encode.encoder import load_encoder
+from lvm.figures import evaluation_figures, save, training_figure
+from lvm.promotion import choose
+from lvm.report import Rows, comparison_rows
+from lvm.validation import make_reference, validate
+
+
+def bare(root: Path, max_docs: int, settings: list[str]) -> None:
+    """The work of `retrain-all` by the library's own functions, in its order."""
+    places, per_model, threads = slots(len(ARCHITECTURES), "cpu", None)
+    settings, device = [f"threads={threads}", *settings], resolve_device("cpu")
+    extract(["builtin:sotu"], root / "data", load_encoder("minilm"), max_docs=max_docs)
+    data = open_dataset(root / "data")
+    require(data_gates(data, device=device))
+    config = train_config(ARCHITECTURES[0], data.manifest.recipe.dim, settings)
+    fit_baselines(data, config.context_length, config.eval_windows, device)
+
+    def train(arch: str) -> Path:
+        out = root / arch
+        words = [sys.executable, "-m", "lvm", "train", str(root / "data"), "--arch", arch, "--out", str(out), "--device"]
+        with lease(places, per_model) as place, (root / f"{arch}.log").open("wb") as log:
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+            asked = [*words, place, *(f"--set={setting}" for setting in settings)]
+            subprocess.run(asked, check=True, stdout=log, stderr=log, env=environment)
+        return out
+
+    with ThreadPoolExecutor() as pool:
+        runs = dict(zip(ARCHITECTURES, pool.map(train, ARCHITECTURES), strict=True))
+    found = {}
+    references = {}
+    for arch, out in runs.items():
+        checkpoint = load_checkpoint(out, device)
+        references = references or {split: make_reference(data, checkpoint, split) for split in ("val", "test")}
+        found[arch] = {split: validate(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
+        require(model_gates(checkpoint, found[arch]["val"]))
+        evaluation_figures({arch: found[arch]["test"]}, root / "figures" / arch)
+        save(training_figure({arch: out / "training" / "metrics.jsonl"}), root / "figures" / arch / "training.png")
+    tests = {arch: evaluations["test"] for arch, evaluations in found.items()}
+    evaluation_figures(tests, root / "figures")
+    save(training_figure({arch: out / "training" / "metrics.jsonl" for arch, out in runs.items()}), root / "figures" / "training.png")
+    best = choose({arch: evaluations["val"].summary() for arch, evaluations in found.items()})
+    publish_folder(runs[best], root / "champion", f"{best}-v1", leave_out="training")
+    passed = dict.fromkeys(ARCHITECTURES, True)
+    Console().print(comparison_rows({arch: evaluation.summary() for arch, evaluation in tests.items()}, passed, best).rich())
+
+
+def timed(words: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Run it; seconds by the clock, and seconds of processor time of it and all that it waited for."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{words} ended with {done.returncode}: {done.stderr[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.monotonic() - started, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def main() -> None:
+    """Both by turns, and the difference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--max-docs", type=int, default=120)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--bare", type=Path, help="Do the bare work in this folder, and no more.")
+    asked = parser.parse_args()
+    if asked.bare:
+        bare(asked.bare, asked.max_docs, asked.set)
+        return
+    common = ["--max-docs", str(asked.max_docs), *(f"--set={setting}" for setting in asked.set)]
+    seconds: dict[str, list[tuple[float, float]]] = {"bare": [], "flow": []}
+    rows = []
+    for pair in range(asked.pairs):
+        for arm in ("bare", "flow") if pair % 2 == 0 else ("flow", "bare"):
+            with tempfile.TemporaryDirectory() as place:
+                environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "MLFLOW_TRACKING"))}
+                environment |= {"PREFECT_HOME": place, "TMPDIR": place, "HF_HUB_OFFLINE": "1"}
+                words = {"bare": ["bench.reliability.overhead", "--bare", place], "flow": ["flows.retrain_all", "--root", place]}[arm]
+                flags = ["--device", "cpu", "--decoder", "none"] if arm == "flow" else []
+                seconds[arm].append(timed([sys.executable, "-m", *words, *flags, *common], environment))
+        wall, work = ([f"{seconds[arm][-1][part]:.1f}" for arm in ("bare", "flow")] for part in (0, 1))
+        rows.append([str(pair + 1), *wall, *work])
+        print(rows[-1], flush=True)
+    table = Rows(
+        f"retrain-all {' '.join(common)}", ["pair", "bare, s", "flow, s", "bare, processor s", "flow, processor s"], rows
+    )  # fmt: skip
+    print(table.markdown())
+    for part, name in ((0, "by the clock"), (1, "of processor time")):
+        without, more = (median(found[part] for found in seconds[arm]) for arm in ("bare", "flow"))
+        print(f"The flow takes {more - without:+.1f} s {name}, {(more - without) / without:+.1%} of {without:.0f} s (medians)")
+
+
+if __name__ == "__main__":
+    main()

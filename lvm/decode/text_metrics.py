@@ -2,16 +2,14 @@
 
 Words are those of NLTK's Treebank tokenizer, which vec2text (Morris et al. 2023, arXiv 2310.06816)
 counts by too: case is kept, punctuation marks are words. Lengths are in the encoder's tokens.
+
+NLTK and what stands on it are imported where they are used: they take more than a second, and every flow imports this file.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import sacrebleu
-from nltk import ngrams, word_tokenize
-from rouge_score.rouge_scorer import RougeScorer
-
 # Upper ends of the length buckets; what is longer stands in a last one.
 LENGTHS = (16, 32, 64)
 
@@ -44,11 +42,16 @@ class TextScores:
 
 def words(text: str) -> list[str]:
     """Words and punctuation marks of `text`, in its case."""
+    from nltk import word_tokenize
+
     return list(word_tokenize(text, preserve_line=True))  # or NLTK wants a sentence model downloaded
 
 
 def text_scores(texts: Sequence[str], references: Sequence[str]) -> TextScores:
     """Scores of `texts`, each beside the one text of `references` that it should be."""
+    import sacrebleu
+    from rouge_score.rouge_scorer import RougeScorer
+
     pairs = [(words(text), words(reference)) for text, reference in zip(texts, references, strict=True)]
     rouge = RougeScorer(["rougeL"])
     return TextScores(
@@ -70,12 +73,16 @@ def token_f1(text: Sequence[str], reference: Sequence[str]) -> float:
 
 def distinct_2(texts: Sequence[Sequence[str]]) -> float:
     """Share of different ones among the bigrams of all texts; 1 when there are none."""
+    from nltk import ngrams
+
     bigrams = [bigram for text in texts for bigram in ngrams(text, 2)]
     return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
 def repetition(text: Sequence[str]) -> float:
     """Share of 4-grams that repeat an earlier one; 0 for a text of fewer than four words."""
+    from nltk import ngrams
+
     found = list(ngrams(text, 4))
     return 1 - len(set(found)) / len(found) if found else 0.0
 

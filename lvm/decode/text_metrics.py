@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 # Upper ends of the length buckets; what is longer stands in a last one.
 LENGTHS = (16, 32, 64)
 

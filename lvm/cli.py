@@ -25,6 +25,7 @@ from lvm.cli_common import (
     progress_bar,
 )
 from lvm.cli_decoder import train_decoder
+from lvm.cli_serve import serve
 from lvm.config import ChunkerConfig, parse, train_config
 from lvm.errors import GateRefused, InputError
 
@@ -217,6 +218,7 @@ def validate(
 app.command()(cli_text.decode)
 app.command()(cli_text.generate)
 app.command()(train_decoder)
+app.command()(serve)
 
 
 def validation_line(event: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 import uvloop
@@ -70,12 +71,25 @@ def run(server: Server, listening: socket.socket, on_ready: Callable[[], None]) 
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(uvicorn.Server(config), server, listening, on_ready))
+        runner.run(_serve(Web(config), server, listening, on_ready))
     if server.failure:
         raise server.failure
 
 
-async def _serve(web: uvicorn.Server, server: Server, listening: socket.socket, on_ready: Callable[[], None]) -> None:
+class Web(uvicorn.Server):
+    """uvicorn without its handlers of signals, which end the process by the signal even when all has been answered."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them to `_serve`."""
+        yield
+
+    def stop(self) -> None:
+        """Answer what has been asked, then end."""
+        self.should_exit = True
+
+
+async def _serve(web: Web, server: Server, listening: socket.socket, on_ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     refreshing: set[asyncio.Task[None]] = set()
 
@@ -88,11 +102,13 @@ async def _serve(web: uvicorn.Server, server: Server, listening: socket.socket, 
     async def started() -> None:
         await server.loaded.wait()
         if server.failure:
-            web.should_exit = True
+            web.stop()
         else:
             on_ready()
 
     loop.add_signal_handler(signal.SIGHUP, hangup)
+    for end in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(end, web.stop)
     waiting = asyncio.create_task(started())
     await web.serve([listening])
     waiting.cancel()

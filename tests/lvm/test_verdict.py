@@ -21,5 +21,5 @@ def test_verdict_comes_back_as_it_was_and_the_later_one_counts(tmp_path):
 
 def test_damaged_verdict_is_refused_with_the_remedy(tmp_path):
     (tmp_path / FILE).write_text("{")
-    with pytest.raises(InputError, match="verdict.json is damaged .* promote the model again"):
+    with pytest.raises(InputError, match=r"verdict\.json is damaged .* promote the model again"):
         read_verdict(tmp_path)

@@ -82,7 +82,7 @@ def test_client_gets_what_the_model_predicts(server, served: Served, contexts):
         assert len(texts["steps"][0]["neighbours"]) == 2
         assert client.encode(["One."]).shape == (1, 384)
         assert client.info()["models"][0]["model"] == "lstm-tiny-v1"
-        with pytest.raises(ServingError, match="422: field 'context_vectors'") as error:
+        with pytest.raises(ServingError, match=r"422: field 'context_vectors\.0\.0': norm 2") as error:
             client.predict(contexts * 2)
         assert error.value.status == 422
 
@@ -119,7 +119,7 @@ def test_new_champion_is_taken_over_without_losing_a_request_and_a_broken_one_re
             for version in ("lstm-tiny-v2", "lstm-tiny-v3"):
                 publish_folder(model, champion, version)
                 started.process.send_signal(signal.SIGHUP)
-                until(lambda version=version: client.info()["models"][0]["model"] == version)
+                until(lambda version=version: version in answers)
             copy = shutil.copytree(model, tmp_path / "broken")
             (copy / "model.safetensors").write_bytes(b"no weights")
             publish_folder(copy, champion, "lstm-broken-v4")
@@ -219,7 +219,7 @@ def test_page_shows_real_chunks_the_plot_and_who_answered(server, browser: Brows
     browser.count("svg circle", 11)
     browser.count("table tr", 6)
     browser.picture(Path(request.config.getoption("--screenshots") or tmp_path) / "page.png")
-    severe = [entry for entry in browser.driver.get_log("browser") if entry["level"] == "SEVERE"]
+    severe = [entry for entry in browser.driver.get_log("browser") if entry["level"] == "SEVERE" and "about:blank" not in entry["message"]]
     assert severe == []
 
 

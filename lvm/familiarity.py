@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from lvm.corpus.dataset import Dataset
 from lvm.durable import replacing
@@ -44,7 +45,8 @@ class Familiarity:
 
     def distances(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distance over the square root of D: about 1 for training vectors. [..., D] to [...]."""
-        return ((x_BTD - self.mean) @ self.whitener).square().mean(-1).sqrt()
+        whitened = F.linear(x_BTD, self.whitener.T, -self.mean @ self.whitener)
+        return torch.linalg.vector_norm(whitened, dim=-1) / len(self.mean) ** 0.5
 
     def to(self, device: torch.device) -> "Familiarity":
         """The same on another device."""

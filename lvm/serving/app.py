@@ -18,7 +18,7 @@ from lvm import __version__
 from lvm.decode import require_vectors
 from lvm.errors import InputError
 from lvm.serving.answers import as_json, as_npy, rows, step_answer, who, words_answer
-from lvm.serving.batcher import DeadlinePassed
+from lvm.serving.batcher import ClientLeft, DeadlinePassed
 from lvm.serving.bodies import JSON, NPY, Asked, FieldError, check_contexts, read_json, read_npy
 from lvm.serving.guard import TEXT, VECTORS, Guard
 from lvm.serving.models import Models
@@ -35,12 +35,17 @@ from lvm.serving.schemas import (
     PredictTextRequest,
 )
 from lvm.serving.served import Served
-from lvm.serving.server import ClientLeft, NotReady, Server, until_gone
+from lvm.serving.server import NotReady, Server, has_left
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 
 PARSED_AT_ONCE = 2**18
 """Bytes of a body that are read in the event loop; larger ones would keep everybody waiting."""
+
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+PREDICT_BODY = {"content": {JSON: {"schema": PredictRequest.model_json_schema()}, NPY: BINARY}, "required": True}
+PREDICT_ANSWER = {"model": PredictAnswer, "content": {NPY: BINARY}}
 
 
 def make_app(server: Server) -> FastAPI:
@@ -114,28 +119,24 @@ def _health(app: FastAPI, server: Server) -> None:
 
 
 def _vectors(app: FastAPI, server: Server) -> None:
-    npy = {"schema": {"type": "string", "format": "binary"}}
-    body = {"content": {JSON: {"schema": PredictRequest.model_json_schema()}, NPY: npy}, "required": True}
-    answer = {"model": PredictAnswer, "content": {NPY: npy}}
-
-    @app.post(
-        "/predict",
-        response_model=None,
-        responses={200: answer, **REFUSALS},
-        openapi_extra={"requestBody": body},
-    )
     async def predict(request: Request) -> Response:
+        asked, served, contexts = await _asked(request, server.models)
+        request.state.model = served.name
+        until = time.monotonic() + _seconds(request, server.limits.deadline)
+        found = await server.batcher.predict(served, contexts, until, lambda: has_left(request))
+        server.measures.unfamiliar.inc(int(found.unfamiliar.sum()))
+        return as_npy(found, asked, served) if _kind(request) == NPY else as_json(found, asked, served)
+
+    # A route of Starlette's, beneath FastAPI's handling of parameters, which takes longer than reading the body.
+    app.add_route("/predict", predict, methods=["POST"])
+
+    @app.post("/predict", response_model=None, responses={200: PREDICT_ANSWER, **REFUSALS}, openapi_extra={"requestBody": PREDICT_BODY})
+    async def documented() -> None:
         """Predict the embedding of the next chunk.
 
         Contexts come as JSON or as a .npy file of float32, [T, D] or [B, T, D]. Of a .npy file `output_type` and `model` stand in the
         query, and the answer is one too: [D] or [B, D], for `both` [2, D] or [2, B, D] with y_dec first; its headers say the rest.
         """
-        asked, served, contexts = await _asked(request, server.models)
-        request.state.model = served.name
-        until = time.monotonic() + _seconds(request, server.limits.deadline)
-        found = await until_gone(request, server.batcher.predict(served, contexts, until))
-        server.measures.unfamiliar.inc(int(found.unfamiliar.sum()))
-        return as_npy(found, asked, served) if _kind(request) == NPY else as_json(found, asked, served)
 
 
 def _words(app: FastAPI, server: Server) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import orjson
 import uvicorn
 import uvloop
 from pythonjsonlogger.json import JsonFormatter
@@ -112,6 +113,10 @@ async def _serve(web: Web, server: Server, listening: socket.socket, on_ready: C
     waiting = asyncio.create_task(started())
     await web.serve([listening])
     waiting.cancel()
+
+
+def _dumps(line: dict[str, object], **unused: object) -> str:
+    return orjson.dumps(line, default=str).decode()
 
 
 def _log_as_json() -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
-from lvm.serving.batcher import Batcher
+from lvm.serving.batcher import Batcher, ClientLeft
 from lvm.serving.measures import Measures
 from lvm.serving.models import Models
 from lvm.serving.text import TextOut
@@ -37,10 +37,6 @@ class Limits:
 
 class NotReady(Exception):
     """What is asked for is still being loaded."""
-
-
-class ClientLeft(Exception):
-    """Nobody waits for the answer."""
 
 
 class Server:
@@ -110,6 +106,17 @@ async def until_gone(request: Request, work: Awaitable[T]) -> T:
     finally:
         leaving.cancel()
         doing.cancel()
+
+
+def has_left(request: Request) -> bool:
+    """Whether the client has hung up, found without waiting: the first step of `receive` ends at once when it has."""
+    step = request.receive().__await__()
+    try:
+        next(step)
+    except StopIteration as ended:
+        return bool(ended.value["type"] == "http.disconnect")
+    step.close()
+    return False
 
 
 async def _left(request: Request) -> None:

@@ -22,6 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from lvm.corpus.dataset import Manifest
 from lvm.events import event_order
 from tasks.host_metrics import HostMetrics
+from tasks.mlflow_database import create_database
 from tasks.workspace import Workspace
 
 EXPERIMENT = "lvm"
@@ -37,13 +38,12 @@ def connect(workspace: Workspace) -> str:
     """Point MLflow at its store, creating database and experiment; returns the experiment's id.
 
     The store is `MLFLOW_TRACKING_URI`, or the workspace's own `mlruns/mlflow.db`. Artifacts are
-    in the workspace's `mlruns/artifacts`, unless a server decides. Called once before any
-    fan-out, since two processes that create one database collide.
+    in the workspace's `mlruns/artifacts`, unless a server decides.
     """
     folder = workspace.mlruns.resolve()
     asked = os.environ.get("MLFLOW_TRACKING_URI")
     if not asked:
-        folder.mkdir(parents=True, exist_ok=True)
+        create_database(folder / "mlflow.db", folder / "artifacts")
     mlflow.set_tracking_uri(asked or f"sqlite:///{folder / 'mlflow.db'}")
     if not asked:
         # MLflow exports what it is set to; left there, it would send the next workspace to this one's store.

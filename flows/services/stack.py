@@ -15,6 +15,7 @@ from flows.services.process import Service, ServiceFailed, free_port, last_words
 from flows.services.waiting import answers, wait
 from lvm.durable import write_text
 from lvm.errors import InputError
+from tasks.mlflow_database import create_database
 
 ORDER = ("prefect", "mlflow", "worker")
 """In which they start. They stop the other way round: the worker before the server to which it reports."""
@@ -96,9 +97,10 @@ class Stack:
             if not answers(f"{self.store.rstrip('/')}/health"):
                 raise InputError(f"MLFLOW_TRACKING_URI: nothing answers at {self.store}; start it, or unset the variable to have it here")
             return
-        (self.checkout / "mlruns").mkdir(exist_ok=True)
-        mlflow = self._begin("mlflow", port, begun, mlflow_server(self.store, self.checkout / "mlruns" / "artifacts", port))
-        # It answers before there is a worker, since two processes that create one database collide.
+        mlruns = self.checkout / "mlruns"
+        if self.store == f"sqlite:///{mlruns / 'mlflow.db'}":
+            create_database(mlruns / "mlflow.db", mlruns / "artifacts")
+        mlflow = self._begin("mlflow", port, begun, mlflow_server(self.store, mlruns / "artifacts", port))
         wait(mlflow, lambda: answers(f"{mlflow.address}/health"))
 
     def _begin(self, name: str, port: int | None, begun: list[str], how: tuple[list[str], Mapping[str, str]]) -> Service:

@@ -300,37 +300,40 @@ def test_page_is_whole_and_may_load_nothing_from_elsewhere(client):
     assert SENTENCES[0] in response.text and "default-src 'none'" in response.headers["content-security-policy"]
 
 
-def test_client_that_leaves_ends_its_request(starts, contexts, served, monkeypatch):
-    """The server is asked as uvicorn asks it; the client hangs up while its prediction is computed."""
+def test_client_that_leaves_while_it_waits_is_not_computed(starts, contexts, served, monkeypatch):
+    """The application is called as uvicorn calls it; the client hangs up while another's prediction is computed."""
     client = starts()
-    app = client.app
     begun, may = threading.Event(), threading.Event()
-    real = type(served).predict
+    real, asked = type(served).predict, []
 
     def slow(self: Any, x: np.ndarray) -> Any:
+        asked.append(len(x))
         begun.set()
         may.wait(30)
         return real(self, x)
 
     monkeypatch.setattr(type(served), "predict", slow)
+    other = threading.Thread(target=client.post, args=("/predict",), kwargs={"content": npy(contexts[:2]), "headers": NPY})
+    other.start()
+    begun.wait(30)
 
     async def leave() -> None:
-        messages = [{"type": "http.request", "body": npy(contexts[0]), "more_body": False}]
+        messages = [{"type": "http.request", "body": npy(contexts[:3]), "more_body": False}]
 
         async def receive() -> dict[str, Any]:
-            if messages:
-                return messages.pop(0)
-            while not begun.is_set():
-                await asyncio.sleep(0.001)
-            return {"type": "http.disconnect"}
+            return messages.pop(0) if messages else {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             pass
 
         scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http", "path": "/predict"}
         scope |= {"raw_path": b"/predict", "query_string": b"", "root_path": "", "headers": [(b"content-type", b"application/x-npy")]}
-        await asyncio.wait_for(app(scope | {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}, receive, send), 10)
+        leaving = asyncio.create_task(client.app(scope | {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}, receive, send))
+        await asyncio.sleep(0.05)
+        may.set()
+        await asyncio.wait_for(leaving, 30)
 
     client.portal.call(leave)
-    may.set()
+    other.join()
+    assert asked == [2]
     assert 'lvm_failures_total{reason="client_left"} 1.0' in client.get("/metrics").text

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any
@@ -13,6 +13,8 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from lvm import __version__
 from lvm.decode import require_vectors
@@ -48,8 +50,8 @@ PREDICT_BODY = {"content": {JSON: {"schema": PredictRequest.model_json_schema()}
 PREDICT_ANSWER = {"model": PredictAnswer, "content": {NPY: BINARY}}
 
 
-def make_app(server: Server) -> FastAPI:
-    """The application around a server."""
+def make_app(server: Server, hosts: Sequence[str] = ("*",)) -> FastAPI:
+    """The application around a server, which answers to the names in `hosts`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -69,6 +71,8 @@ def make_app(server: Server) -> FastAPI:
         redoc_url=None,
     )
     app.state.server = server
+    # A page of elsewhere could have its name resolved to this address, and then read what is served here.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.add_middleware(
         Guard, measures=server.measures, bounds={VECTORS: server.limits.vectors, TEXT: server.limits.text}, key=server.key
     )  # fmt: skip
@@ -213,8 +217,10 @@ def _errors(app: FastAPI) -> None:
         request.state.reason = "client_left"
         return Response(status_code=499)
 
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's word for a body that is not even text
+            return refuse(request, 422, [{"type": "unusable", "loc": ["body"], "msg": "not JSON in UTF-8"}])
         detail: Any = error.detail
         return refuse(
             request, error.status_code, detail if isinstance(detail, list) else _problem("refused", detail), dict(error.headers or {})

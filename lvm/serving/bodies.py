@@ -73,7 +73,7 @@ def read_array(body: bytes) -> np.ndarray:
         version = np.lib.format.read_magic(io.BytesIO(body[:8]))
         start = 10 + int.from_bytes(body[8:10], "little") if version == (1, 0) else 12 + int.from_bytes(body[8:12], "little")
         shape, fortran, dtype = _header(body[: min(start, MAX_HEADER)])
-    except (ValueError, EOFError, UnicodeDecodeError, SyntaxError, MemoryError, RecursionError, OverflowError) as error:
+    except Exception as error:  # NumPy evaluates the header as Python's literals, which can fail in any way
         raise FieldError("not a .npy file: its header cannot be read", "context_vectors") from error
     if dtype != np.dtype("<f4") or fortran:
         raise FieldError(f"dtype {dtype}{', Fortran order' if fortran else ''}: expected float32 in C order", "context_vectors")

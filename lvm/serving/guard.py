@@ -28,6 +28,8 @@ GROUPS = {"/predict": VECTORS, "/predict_text": TEXT, "/encode": TEXT, "/decode"
 """What shares a bound: the quick ones must not wait for those that write text."""
 
 RETRY_SECONDS = {VECTORS: 1, TEXT: 5}
+TELLING_SECONDS = 1.0
+"""Between two lines of the log about requests that found no room."""
 
 
 TOO_LARGE = f"body: more than {MAX_BODY} bytes"
@@ -40,6 +42,8 @@ class Guard:
         self._app, self._measures, self._bounds = app, measures, bounds
         self._key = f"Bearer {key}".encode() if key else None
         self.inside: Counter[str] = Counter()
+        self._full = {path: (measures.requests.labels(path, "429"), measures.failures.labels("full")) for path in GROUPS}
+        self._turned_away, self._told = 0, -TELLING_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on; count and log either."""
@@ -47,6 +51,10 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started, path, answer = time.perf_counter(), scope["path"], {"status": 499}
+        group = GROUPS.get(path)
+        if group and self.inside[group] >= self._bounds[group]:
+            await self._turn_away(send, path, group)
+            return
         scope.setdefault("state", {})["reason"] = None
         request_id = Headers(scope=scope).get("x-request-id", "")[:64] or uuid4().hex
 
@@ -56,9 +64,8 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("latin-1"))]
             await send(message)
 
-        group = GROUPS.get(path)
         try:
-            if refusal := self._refusal(scope, group):
+            if refusal := self._refusal(scope):
                 await _refuse(sending, *refusal)
                 scope["state"]["reason"] = refusal[1]
                 return
@@ -72,7 +79,18 @@ class Guard:
         finally:
             self._enter(scope, path, answer["status"], time.perf_counter() - started, request_id)
 
-    def _refusal(self, scope: Scope, group: str | None) -> tuple[Any, ...] | None:
+    async def _turn_away(self, send: Send, path: str, group: str) -> None:
+        """Answer 429 at the least cost: in a flood most of the time goes into this."""
+        for count in self._full[path]:
+            count.inc()
+        self._turned_away += 1
+        for message in FULL[group]:
+            await send(message)
+        if (now := time.perf_counter()) - self._told >= TELLING_SECONDS:
+            log.warning("turned away", extra={"path": path, "status": 429, "requests": self._turned_away})
+            self._turned_away, self._told = 0, now
+
+    def _refusal(self, scope: Scope) -> tuple[Any, ...] | None:
         headers = Headers(scope=scope)
         if self._key and scope["path"] not in OPEN_PATHS:
             given = headers.get("authorization", "").encode("latin-1")
@@ -81,8 +99,6 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY:
             return 413, "body_too_large", TOO_LARGE
-        if group and self.inside[group] >= self._bounds[group]:
-            return 429, "full", "too many requests at once: try again", {"retry-after": str(RETRY_SECONDS[group])}
         return None
 
     def _enter(self, scope: Scope, path: str, status: int, seconds: float, request_id: str) -> None:
@@ -123,8 +139,19 @@ def _counting(receive: Receive) -> Receive:
 
 
 async def _refuse(send: Send, status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> None:
+    for part in _messages(status, reason, message, headers or {}):
+        await send(part)
+
+
+def _messages(status: int, reason: str, message: str, headers: dict[str, str]) -> tuple[Message, Message]:
     """An answer in the shape of all others that refuse."""
     body = orjson.dumps({"detail": [{"type": reason, "loc": [], "msg": message}]})
-    lines = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
-    await send({"type": "http.response.start", "status": status, "headers": [(k.encode(), v.encode()) for k, v in lines.items()]})
-    await send({"type": "http.response.body", "body": body})
+    lines = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+    head = {"type": "http.response.start", "status": status, "headers": [(k.encode(), v.encode()) for k, v in lines.items()]}
+    return head, {"type": "http.response.body", "body": body}
+
+
+FULL = {
+    group: _messages(429, "full", "too many requests at once: try again", {"retry-after": str(seconds)})
+    for group, seconds in RETRY_SECONDS.items()
+}

@@ -14,7 +14,6 @@ import orjson
 import uvicorn
 import uvloop
 from pythonjsonlogger.json import JsonFormatter
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from lvm.errors import InputError
 from lvm.serving.app import make_app
@@ -59,10 +58,7 @@ def bound(host: str, port: int) -> socket.socket:
 def run(server: Server, listening: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP looks for newer models. Raises what kept the server from starting."""
     _log_as_json()
-    app = make_app(server)
-    if is_loopback(listening.getsockname()[0]):
-        # A page of elsewhere could have its name resolved to this address, and then read what is served here.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
+    app = make_app(server, LOCAL_NAMES if is_loopback(listening.getsockname()[0]) else ["*"])
     config = uvicorn.Config(
         app,
         http="httptools",

@@ -29,7 +29,9 @@ from lvm.cli_serve import serve
 from lvm.config import ChunkerConfig, parse, train_config
 from lvm.errors import GateRefused, InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate, text out.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate, text out, serve."
+)
 
 
 def main() -> None:

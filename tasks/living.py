@@ -7,6 +7,7 @@ flow that starts there finds records whose lock is free. Device leases are locks
 trainers end with the pipe from their flow: neither needs clearing.
 """
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,8 @@ from tasks.tracking import EXPERIMENT, PREFECT_RUN, connect, kill
 from tasks.workspace import Workspace
 
 HOST = socket.gethostname()
+SERVER = "prefect.server.api.server:create_app"
+"""In the command line of the server that Prefect starts for a flow without one."""
 
 
 class LivingFlow(BaseModel):
@@ -37,8 +40,6 @@ class LivingFlow(BaseModel):
 
     flow_run_id: str
     host: str
-    processes: list[tuple[int, float]]
-    """What Prefect had started for it: process ids, with the time at which each began, since ids are given again."""
 
 
 @contextmanager
@@ -51,23 +52,19 @@ def living(workspace: Workspace, flow_run_id: object) -> Iterator[None]:
     record = workspace.living / f"{flow_run_id}.json"
     record.parent.mkdir(exist_ok=True)
     with FileLock(record.with_suffix(".lock")):
+        if ended := _end_orphaned_servers():
+            get_run_logger().warning("Prefect's own servers of dead flows, ended now: %d", ended)
         for other in sorted(workspace.living.glob("*.json")):
             if other == record:  # an earlier attempt of this flow run
                 _clear(record, workspace, same_flow_run=True)
                 continue
             with suppress(Timeout), FileLock(other.with_suffix(".lock")).acquire(blocking=False):
                 _clear(other, workspace)
-        write_text(record, LivingFlow(flow_run_id=str(flow_run_id), host=HOST, processes=_servers()).model_dump_json())
+        write_text(record, LivingFlow(flow_run_id=str(flow_run_id), host=HOST).model_dump_json())
         try:
             yield
         finally:
             _remove(record)
-
-
-def _servers() -> list[tuple[int, float]]:
-    """The server that Prefect started for this process, if it did."""
-    children = psutil.Process().children()
-    return [(child.pid, child.create_time()) for child in children if "prefect.server.api.server:create_app" in child.cmdline()]
 
 
 def _clear(record: Path, workspace: Workspace, same_flow_run: bool = False) -> None:
@@ -77,12 +74,11 @@ def _clear(record: Path, workspace: Workspace, same_flow_run: bool = False) -> N
     flow = LivingFlow.model_validate_json(record.read_text(encoding="utf-8"))
     if flow.host != HOST:  # a lock tells nothing of another host's processes
         return
-    ended = sum(_kill(pid, began) for pid, began in flow.processes)
     runs = _end_mlflow_runs(flow.flow_run_id, workspace)
     if not same_flow_run:
         _end_prefect_runs(flow.flow_run_id)
         _remove(record)
-    get_run_logger().warning("flow run %s had died: %d MLflow runs are KILLED now, servers ended: %d", record.stem, runs, ended)
+    get_run_logger().warning("flow run %s had died: %d MLflow runs are KILLED now", record.stem, runs)
 
 
 def _remove(record: Path) -> None:
@@ -90,17 +86,28 @@ def _remove(record: Path) -> None:
     record.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def _kill(pid: int, began: float) -> bool:
-    """Kill the process `pid` if it is still the one that began then."""
-    try:
-        process = psutil.Process(pid)
-        if abs(process.create_time() - began) > 0.1:
-            return False
-        process.kill()
-        process.wait(10)
-        return True
-    except psutil.NoSuchProcess:
-        return False
+def _end_orphaned_servers() -> int:
+    """Kill the servers of this Prefect home whose flow is dead; returns how many.
+
+    They are found among all processes, since a flow can die before it has its record: whoever started one runs the same Python.
+    """
+    ended = 0
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            environment = process.environ()
+            ours = environment.get("PREFECT__SERVER_EPHEMERAL") == "1" and environment.get("PREFECT_HOME") == os.environ.get("PREFECT_HOME")
+            if ours and SERVER in process.cmdline() and _program(process.parent()) != process.exe():
+                process.kill()
+                process.wait(10)
+                ended += 1
+    return ended
+
+
+def _program(process: psutil.Process | None) -> str | None:
+    """What a process runs; None when there is no process, or it belongs to the system."""
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return process.exe() if process else None
+    return None
 
 
 def _end_mlflow_runs(flow_run_id: str, workspace: Workspace) -> int:

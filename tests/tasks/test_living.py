@@ -1,6 +1,5 @@
 """A flow that was killed is cleared away by the next one: no run stays RUNNING, nothing that it started goes on."""
 
-import json
 import os
 import signal
 import sqlite3
@@ -14,6 +13,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from tasks.living import SERVER
 from tests.tasks.processes import alive, until
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,8 @@ def wait(seconds):
 
 @flow(name="waits")
 def waits(root: str, seconds: float):
-    workspace = Workspace(root=Path(root))
+    workspace, ready = Workspace(root=Path(root)), Path(root) / "ready"
+    FIRST
     with living(workspace, flow_run.id), parent_run(workspace, "waits", {}, {PREFECT_RUN: str(flow_run.id)}):
         child = MlflowClient().create_run(connect(workspace), tags={PREFECT_RUN: str(flow_run.id)})
         (Path(root) / "ready").touch()
@@ -46,12 +47,12 @@ waits(sys.argv[1], float(sys.argv[2]))
 
 
 @contextmanager
-def started(root: Path, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+def started(root: Path, seconds: float, first: str = "pass") -> Iterator[subprocess.Popen[bytes]]:
     """The flow in a process of its own, with a Prefect of its own, once it has come to its waiting."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "MLFLOW_"))}
     environment |= {"PREFECT_HOME": str(root.parent / "home"), "PYTHONPATH": os.pathsep.join(sys.path)}
     (root / "ready").unlink(missing_ok=True)
-    words = [sys.executable, "-c", FLOW, str(root), str(seconds)]
+    words = [sys.executable, "-c", FLOW.replace("FIRST", first), str(root), str(seconds)]
     with (root.parent / f"words-{seconds}").open("w") as file:  # no pipe: the server that outlives a killed flow would keep it open
         process = subprocess.Popen(words, stderr=file, env=environment)
     try:
@@ -63,6 +64,12 @@ def started(root: Path, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
                 child.kill()
         process.kill()
         process.wait()
+
+
+def own_server(flow: subprocess.Popen[bytes]) -> int:
+    """Process id of the server that Prefect started for the flow."""
+    (server,) = (child.pid for child in psutil.Process(flow.pid).children() if SERVER in child.cmdline())
+    return server
 
 
 def mlflow_states(root: Path) -> list[str]:
@@ -81,7 +88,7 @@ def test_what_a_killed_flow_left_is_cleared_by_the_next_and_a_living_one_left_al
     root.mkdir()
     with started(root, 600) as dying:
         (record,) = (root / "runs" / "living").glob("*.json")
-        (server,) = (pid for pid, _ in json.loads(record.read_text())["processes"])
+        server = own_server(dying)
         until(lambda: prefect_states(root, "task_run") == ["RUNNING"])
         assert mlflow_states(root) == ["RUNNING", "RUNNING"] and prefect_states(root, "flow_run") == ["RUNNING"]
         dying.send_signal(signal.SIGKILL)
@@ -98,6 +105,19 @@ def test_what_a_killed_flow_left_is_cleared_by_the_next_and_a_living_one_left_al
             assert "had died" not in (tmp_path / "words-0").read_text()
         assert living.poll() is None and prefect_states(root, "flow_run") == ["COMPLETED", "CRASHED", "RUNNING"]
         assert mlflow_states(root).count("RUNNING") == 2 and not list(root.glob(f"runs/living/{record.stem}.*"))
+
+
+def test_server_of_a_flow_that_died_before_it_had_a_record_ends_with_the_next(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    with started(root, 600, "(lambda: (ready.touch(), time.sleep(600)))()") as dying:
+        server = own_server(dying)
+        dying.send_signal(signal.SIGKILL)
+        dying.wait()
+        assert alive(server) and not (root / "runs").exists()
+    with started(root, 0) as third:
+        assert third.wait(timeout=60) == 0
+    assert not alive(server)
 
 
 def test_workspace_that_cannot_be_written_is_one_sentence(tmp_path):

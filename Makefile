@@ -10,7 +10,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS = 120
 # Prefect's database of this checkout, which 'make up' shows in its UI; the user's own is left alone.
 HOME_HERE = PREFECT_HOME="$(CURDIR)/.prefect/home"
 
-.PHONY: setup demo test test-all lint ui up down clean
+.PHONY: setup demo serve test test-all lint ui up down clean
 
 setup: .venv/ready
 
@@ -24,6 +24,9 @@ setup: .venv/ready
 
 demo: setup  ## documents to a champion, on the embedded text and encoder
 	$(HOME_HERE) $(BIN)/python -m flows.retrain_all --max-docs 120 --set epochs=8
+
+serve: setup  ## the champion over HTTP, with a page to try it on, at 127.0.0.1:8766
+	$(BIN)/lvm serve --model models/champion --data data
 
 test: setup  ## the tests, offline, in minutes
 	$(BIN)/pytest -n 2 --dist loadfile --disable-socket --allow-unix-socket

@@ -1,7 +1,7 @@
 """A trained model as a folder that proves itself when it is loaded.
 
-`model.safetensors`, `config.json`, `golden.safetensors`, `baselines.safetensors`, `card.md`. The
-golden file holds inputs with the predictions that the model gave when it was saved; every loader
+`model.safetensors`, `config.json`, `golden.safetensors`, `baselines.safetensors`, `familiarity.safetensors`,
+`card.md`. The golden file holds inputs with the predictions that the model gave when it was saved; every loader
 reproduces them or refuses, so that neither other weights nor another forward pass under the same
 names can go unnoticed. No pickle anywhere.
 """
@@ -21,11 +21,12 @@ from lvm.config import Config, GateThresholds, TrainConfig, read_versioned
 from lvm.durable import replacing, sha256_file, write_json, write_text
 from lvm.encode.recipe import EncoderRecipe
 from lvm.errors import GateRefused, InputError
+from lvm.familiarity import Familiarity
 from lvm.models import Predictor, build_predictor
 
-FORMAT = 1
+FORMAT = 2
 GOLDEN_INPUTS = 32
-FILES = ("model.safetensors", "golden.safetensors", "baselines.safetensors", "card.md")
+FILES = ("model.safetensors", "golden.safetensors", "baselines.safetensors", "familiarity.safetensors", "card.md")
 
 
 class CheckpointConfig(Config):
@@ -70,6 +71,7 @@ class Checkpoint:
     config: CheckpointConfig
     model: Predictor
     baselines: Baselines
+    familiarity: Familiarity
     parity: float
     """Greatest absolute difference of the golden predictions from the recorded ones."""
 
@@ -98,6 +100,7 @@ def save_checkpoint(
     model: Predictor,
     golden_inputs: torch.Tensor,
     baselines: Baselines,
+    familiarity: Familiarity,
     train: TrainConfig,
     recipe: EncoderRecipe,
     dataset_digest: str,
@@ -113,6 +116,7 @@ def save_checkpoint(
     with replacing(path / "golden.safetensors") as temporary:
         save_file({"inputs": golden_inputs.cpu().contiguous(), "y_dec": y_dec, "y_cos": y_cos}, temporary)
     baselines.save(path / "baselines.safetensors")
+    familiarity.save(path / "familiarity.safetensors")
     write_text(path / "card.md", card)
     config = CheckpointConfig(
         format=FORMAT,
@@ -166,4 +170,5 @@ def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThr
     if not parity <= tolerance:  # also when it is NaN
         difference = f"golden predictions differ by {parity:.2g}, over {tolerance:g}"
         raise GateRefused(f"reload_parity: {path}: {difference}: these are not the weights or not the code of this model; train it again")
-    return Checkpoint(path, config, model, Baselines.load(path / "baselines.safetensors"), parity)
+    familiarity = Familiarity.load(path / "familiarity.safetensors").to(device)
+    return Checkpoint(path, config, model, Baselines.load(path / "baselines.safetensors"), familiarity, parity)

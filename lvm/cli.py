@@ -25,10 +25,13 @@ from lvm.cli_common import (
     progress_bar,
 )
 from lvm.cli_decoder import train_decoder
+from lvm.cli_serve import serve
 from lvm.config import ChunkerConfig, parse, train_config
 from lvm.errors import GateRefused, InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate, text out.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate, text out, serve."
+)
 
 
 def main() -> None:
@@ -217,6 +220,7 @@ def validate(
 app.command()(cli_text.decode)
 app.command()(cli_text.generate)
 app.command()(train_decoder)
+app.command()(serve)
 
 
 def validation_line(event: dict[str, Any]) -> str:

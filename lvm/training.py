@@ -25,6 +25,7 @@ from lvm.durable import digest_json, write_json
 from lvm.errors import InputError
 from lvm.evaluation import Evaluation, evaluate, reference
 from lvm.events import Event, append_event, keep_events
+from lvm.familiarity import fit_familiarity
 from lvm.models import build_predictor
 from lvm.moments import encoder_statistics
 from lvm.optimizer import learning_rate, make_optimizer
@@ -237,8 +238,8 @@ class Trainer:
         inputs = next(iter(contexts(self.dataset.vectors, golden, self.config.context_length, torch.device("cpu"))))
         card = model_card(self.config, self.dataset.manifest, best, self.progress.history)
         save_checkpoint(
-            self.out, self.model, inputs, self.baselines, self.config, self.dataset.manifest.recipe,
-            self.dataset.manifest.digest, best, self.progress.history, card,
+            self.out, self.model, inputs, self.baselines, fit_familiarity(self.dataset), self.config,
+            self.dataset.manifest.recipe, self.dataset.manifest.digest, best, self.progress.history, card,
         )  # fmt: skip
 
 

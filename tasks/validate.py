@@ -19,6 +19,7 @@ from lvm.evaluation import Reference
 from lvm.figures import evaluation_figures, save, training_figure
 from lvm.report import gate_rows, model_rows
 from lvm.validation import make_reference, validate
+from lvm.verdict import write_verdict
 from tasks.logged_model import log_checkpoint, log_measured
 from tasks.tracking import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
@@ -123,6 +124,7 @@ def _log(model: ValidatedModel, gates: list[GateResult], data: Manifest) -> None
     log_metrics(run_id, others, step)
     log_measured(run_id, model.model_id, own, step, data)
     client.log_dict(run_id, {"gates": model.gates}, "gates/model.json")
+    write_verdict(model.trained.path, data.digest, model.gates, model.val, model.test)
     client.log_artifact(run_id, str(model.trained.path / "card.md"))
     set_tags(run_id, {"lvm.gate": "pass" if model.passed else "fail"})
     client.set_terminated(run_id, "FINISHED")

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from lvm.corpus.dataset import Dataset, open_dataset
 from lvm.corpus.extract import extract
 from lvm.corpus.sources import Document, iter_source
 from lvm.encode.encoder import Encoder, load_encoder
+
+# How long an example takes is the machine's affair: a busy one must not fail it.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 DOCUMENTS = 48
 PARAGRAPHS = 30

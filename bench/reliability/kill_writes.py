@@ -72,7 +72,8 @@ def states(dataset: Dataset, folder: Path, kills: int) -> Counter[str]:
 
     def export(out: Path) -> None:
         c = made.config
-        save_checkpoint(out, made.model, golden, made.baselines, c.train, c.recipe, c.dataset_digest, c.best, c.history, "card")
+        known = made.baselines, made.familiarity
+        save_checkpoint(out, made.model, golden, *known, c.train, c.recipe, c.dataset_digest, c.best, c.history, "card")
 
     def write() -> None:
         for number in itertools.count():

@@ -43,19 +43,29 @@ class ChunkLibrary:
 
         Raises `InputError` when that leaves none.
         """
+        return [found[0] for found in self.nearest_few(vectors_ND, hidden_NL, 1)]
+
+    def nearest_few(self, vectors_ND: np.ndarray, hidden_NL: np.ndarray, k: int) -> list[list[RealChunk]]:
+        """The `k` nearest chunks to each vector, nearest first; fewer where `hidden_NL` leaves fewer.
+
+        Raises `InputError` when it leaves none.
+        """
         if hidden_NL.all(1).any():
             raise InputError(f"dataset {self._dataset.path} holds no chunk that is not in the context already: give a larger one")
         queries = unit(vectors_ND, self._device)
-        best = torch.full((len(queries),), -torch.inf, device=self._device)
-        place = torch.zeros(len(queries), dtype=torch.int64, device=self._device)
+        best = torch.full((len(queries), k), -torch.inf, device=self._device)
+        place = torch.zeros(len(queries), k, dtype=torch.int64, device=self._device)
         for start in range(0, len(self.rows), BLOCK):
             part = slice(start, start + BLOCK)
             cosine = queries @ unit(self._dataset.vectors[self.rows[part]], self._device).T
             cosine.masked_fill_(torch.from_numpy(hidden_NL[:, part]).to(self._device), -torch.inf)
-            found, at = cosine.max(1)
-            place = torch.where(found > best, at + start, place)
-            best = torch.maximum(found, best)
-        return [self._chunk(int(row), float(cosine)) for row, cosine in zip(self.rows[place.cpu().numpy()], best, strict=True)]
+            found, at = cosine.topk(min(k, cosine.shape[1]), dim=1)
+            best, order = torch.cat([best, found], 1).topk(k, dim=1)
+            place = torch.cat([place, at + start], 1).gather(1, order)
+        return [
+            [self._chunk(int(self.rows[at]), cosine) for at, cosine in zip(places, cosines, strict=True) if cosine > -np.inf]
+            for places, cosines in zip(place.tolist(), best.tolist(), strict=True)
+        ]
 
     def holding(self, texts: list[str]) -> np.ndarray:
         """bool [L]: the chunks whose text is one of `texts`."""

@@ -28,6 +28,7 @@ from lvm.corpus.dataset import Dataset, open_dataset
 from lvm.decode import choice
 from lvm.encode.encoder import Encoder
 from lvm.errors import InputError
+from lvm.verdict import read_verdict
 from tasks.promote import Promotion
 from tests.lvm.decode.lookup import LookupDecoder, loader
 from tests.lvm.test_cli import tree
@@ -131,6 +132,9 @@ def test_flow_ends_with_a_champion_that_passed_every_gate(first):
 
 def test_exported_champion_loads_without_mlflow_or_prefect(first):
     checkpoint = load_checkpoint(first.root / "models" / "champion", torch.device("cpu"))
+    verdict = read_verdict(first.root / "models" / "champion")
+    assert verdict and all(gate["passed"] for gate in verdict["gates"]) and verdict["dataset_digest"] == checkpoint.config.dataset_digest
+    assert {"value", "low", "high"} == verdict["test"]["metrics"]["skill_cosine"].keys()
     assert checkpoint.config.arch == first.promotion.challenger
     assert checkpoint.config.dataset_digest == first.dataset.manifest.digest
 

@@ -20,6 +20,7 @@ from lvm.config import ModelConfig, TrainConfig
 from lvm.corpus.dataset import Dataset
 from lvm.durable import sha256_file
 from lvm.errors import GateRefused, InputError
+from lvm.familiarity import Familiarity
 from lvm.models import TRUNKS, build_predictor
 from lvm.models.lstm import LSTMTrunk
 from tests.lvm.test_training import trained
@@ -66,8 +67,11 @@ def untrained(path: Path, model: Path, dataset: Dataset, arch: str) -> nn.Module
         nn.init.normal_(head.fc2.weight, std=0.1)
     golden = load_file(model / "golden.safetensors")["inputs"]
     baselines = Baselines.load(model / "baselines.safetensors")
+    familiarity = Familiarity.load(model / "familiarity.safetensors")
     train = TrainConfig(model=config)
-    save_checkpoint(path, predictor, golden, baselines, train, dataset.manifest.recipe, dataset.manifest.digest, {}, [], "card")
+    save_checkpoint(
+        path, predictor, golden, baselines, familiarity, train, dataset.manifest.recipe, dataset.manifest.digest, {}, [], "card"
+    )
     return predictor
 
 
@@ -285,6 +289,8 @@ def test_checkpoint_that_is_being_replaced_is_never_taken_for_whole(dataset: Dat
     predictor = build_predictor(ModelConfig(arch="lstm", dim=dataset.dim, width=64), torch.zeros(dataset.dim), torch.ones(dataset.dim))
     golden = load_file(copy / "golden.safetensors")["inputs"]
     train = TrainConfig(model=predictor.config)
+    familiarity = Familiarity.load(copy / "familiarity.safetensors")
+    unsaved = Unsaved(**vars(kept))
     with pytest.raises(Stop):
-        save_checkpoint(copy, predictor, golden, Unsaved(**vars(kept)), train, dataset.manifest.recipe, "digest", {}, [], "card")
+        save_checkpoint(copy, predictor, golden, unsaved, familiarity, train, dataset.manifest.recipe, "digest", {}, [], "card")
     assert "no config.json" in refusal(copy)

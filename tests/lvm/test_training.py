@@ -68,10 +68,10 @@ def events(out: Path) -> list[Event]:
 def what_repeats(out: Path) -> dict[str, Any]:
     """All that a run promises to give again: metrics, weights, golden predictions, configuration, card.
 
-    The bytes of baselines.safetensors may differ: its header lists the metadata in any order.
+    The bytes of baselines.safetensors and familiarity.safetensors may differ: their headers list the metadata in any order.
     """
     config = read_config(out).model_dump()
-    del config["files"]["baselines.safetensors"]
+    del config["files"]["baselines.safetensors"], config["files"]["familiarity.safetensors"]
     lines = [(event["step"], event["total_steps"], event["epoch"], event["metrics"]) for event in events(out)]
     files = {name: sha256_file(out / name) for name in ("model.safetensors", "golden.safetensors", "card.md")}
     fitted = {name: tensor.tolist() for name, tensor in load_file(out / "baselines.safetensors").items() if name == "mean"}

@@ -1,0 +1,339 @@
+"""The interface over HTTP: answers are the model's, refusals name the field, nothing is made up."""
+
+import asyncio
+import io
+import json
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from lvm.serving.guard import MAX_BODY
+from lvm.serving.schemas import SENTENCES, PredictAnswer, PredictTextAnswer
+from lvm.serving.server import Limits
+from lvm.serving.text import TextOut
+
+NPY = {"content-type": "application/x-npy"}
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array.astype(np.float32))
+    return file.getvalue()
+
+
+def problem(response: Any) -> dict[str, Any]:
+    (found,) = response.json()["detail"]
+    return found
+
+
+# Predictions
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("output", ["decoder", "cosine", "both"])
+def test_predictions_are_the_model_s_in_the_request_s_shape(single, output, client, served, contexts):
+    asked = contexts[0] if single else contexts
+    expected = served.predict(contexts[:1] if single else contexts)
+    response = client.post("/predict", json={"context_vectors": asked.tolist(), "output_type": output})
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    PredictAnswer.model_validate(answer)
+    for name, vectors in (("decoder", expected.decoder), ("cosine", expected.cosine)):
+        assert (name in answer) == (output in (name, "both"))
+        if name in answer:
+            np.testing.assert_allclose(answer[name], vectors[0] if single else vectors, atol=1e-6)
+    assert (answer["model"], answer["recipe"]) == ("lstm-tiny-v1", served.recipe.id)
+    assert answer["out_of_distribution"] == (False if single else [False] * 6)
+    binary = client.post("/predict", params={"output_type": output}, content=npy(asked), headers=NPY)
+    found = np.load(io.BytesIO(binary.content))
+    wanted = [answer[name] for name in ("decoder", "cosine") if name in answer]
+    np.testing.assert_allclose(found, wanted if len(wanted) > 1 else wanted[0], atol=1e-6)
+    assert binary.headers["content-type"] == "application/x-npy"
+    assert binary.headers["lvm-model"] == "lstm-tiny-v1" and binary.headers["lvm-recipe"] == served.recipe.id
+    assert binary.headers["lvm-out-of-distribution"] == ("0" if single else "0,0,0,0,0,0")
+
+
+def test_default_is_the_decoder_s_vector(client, contexts):
+    answer = client.post("/predict", json={"context_vectors": contexts[0].tolist()}).json()
+    assert answer["output_type"] == "decoder" and "cosine" not in answer
+
+
+def test_context_unlike_the_training_is_flagged_and_counted(client, contexts):
+    strange = contexts.copy()
+    noise = np.random.default_rng(0).standard_normal(contexts.shape[2])
+    strange[1, 4] = noise / np.linalg.norm(noise)
+    answer = client.post("/predict", json={"context_vectors": strange.tolist()}).json()
+    assert answer["out_of_distribution"] == [False, True, False, False, False, False]
+    assert "lvm_unfamiliar_contexts_total 1.0" in client.get("/metrics").text
+
+
+def test_many_at_once_get_each_their_own(client, served, contexts):
+    found: dict[int, Any] = {}
+
+    def ask(number: int) -> None:
+        asked = contexts[number % 6, : 2 + number % 3]
+        found[number] = client.post("/predict", json={"context_vectors": asked.tolist()}).json()["decoder"]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, vector in found.items():
+        expected = served.predict(contexts[number % 6, : 2 + number % 3][None]).decoder[0]
+        np.testing.assert_allclose(vector, expected, atol=1e-6)
+    assert len(found) == 24
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("body", "loc", "says"),
+    [
+        ({"context_vectors": [[0.1]]}, ["body", "context_vectors"], "field 'context_vectors': shape [1, 1]: expected [T, 384]"),
+        ({"context": []}, ["body", "context"], "field 'context': unknown"),
+        ({"context_vectors": [[0.5] * 384]}, ["body", "context_vectors", 0], "field 'context_vectors.0': norm 9.798"),
+        (
+            {"context_vectors": [[0.5] * 384], "model": "gpt"},
+            ["body", "model"],
+            "'gpt' is not served; there are lstm-tiny-v1",
+        ),
+    ],
+)
+def test_unusable_field_is_named(body, loc, says, client):
+    response = client.post("/predict", json=body)
+    assert response.status_code == 422
+    assert problem(response)["loc"] == loc and says in problem(response)["msg"]
+    assert 'lvm_failures_total{reason="unusable"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream", "", "application/jsonp"])
+def test_body_of_another_type_is_415(kind, client):
+    assert client.post("/predict", content=b"{}", headers={"content-type": kind}).status_code == 415
+
+
+def test_body_that_is_too_large_is_413_whether_or_not_it_says_so(client):
+    assert client.post("/predict", content=b"0" * (MAX_BODY + 1), headers=NPY).status_code == 413
+    chunks = (b"0" * 2**20 for _ in range(20))
+    response = client.post("/predict", content=chunks, headers=NPY)
+    assert response.status_code == 413 and problem(response)["type"] == "body_too_large"
+    spaces = (b" " * 2**20 for _ in range(20))
+    assert client.post("/predict_text", content=spaces, headers={"content-type": "application/json"}).status_code == 413
+
+
+def test_full_server_says_when_to_come_again_and_reads_no_body(starts, contexts):
+    client = starts(Limits(vectors=0, text=0, watch=None))
+    for path, body in (("/predict", {"context_vectors": contexts[0].tolist()}), ("/encode", {"texts": ["One."]})):
+        response = client.post(path, json=body)
+        assert response.status_code == 429 and int(response.headers["retry-after"]) >= 1
+    assert client.get("/info").status_code == 200, "who only asks how it goes is not refused"
+
+
+def test_deadline_that_passes_is_504_and_a_wrong_one_is_named(starts, contexts, monkeypatch):
+    client = starts()
+    body = {"context_vectors": contexts[0].tolist()}
+    assert client.post("/predict", json=body, headers={"request-timeout": "0.0000001"}).status_code == 504
+    assert client.post("/predict", json=body, headers={"request-timeout": "5"}).status_code == 200
+    for wrong in ("soon", "-1", "nan", "inf"):
+        response = client.post("/predict", json=body, headers={"request-timeout": wrong})
+        assert response.status_code == 422 and "Request-Timeout" in problem(response)["msg"]
+
+
+def test_key_is_asked_for_everywhere_but_where_nothing_is_told(starts, contexts):
+    client = starts(key="open sesame")
+    for path in ("/info", "/metrics", "/openapi.json", "/docs", "/nowhere"):
+        assert client.get(path).status_code == 401, path
+    body = {"context_vectors": contexts[0].tolist()}
+    for given in ("", "Bearer", "Bearer open", "Basic open sesame", "Bearer open sesame, too"):
+        assert client.post("/predict", json=body, headers={"authorization": given}).status_code == 401
+    assert client.post("/predict", json=body, headers={"authorization": "Bearer open sesame"}).status_code == 200
+    assert [client.get(path).status_code for path in ("/", "/livez", "/readyz")] == [200, 200, 200]
+
+
+# Text
+
+
+def test_text_is_followed_by_real_chunks_and_words(client, dataset):
+    body = {"context": SENTENCES, "neighbours": 4, "decode": True, "steps": 2}
+    response = client.post("/predict_text", json=body)
+    assert response.status_code == 200, response.text
+    answer = PredictTextAnswer.model_validate(response.json())
+    first, second = answer.steps
+    assert [n.score for n in first.neighbours] == sorted((n.score for n in first.neighbours), reverse=True)
+    assert len(first.neighbours) == 4 and first.neighbours[0].doc_id in dataset.doc_ids
+    assert first.decoded and first.decoded.text
+    assert len(first.similarities) == 5 and len(second.similarities) == 6, "what was written joined the context"
+    assert len(first.plane.context) == 5 and len(first.plane.neighbours) == 4 and len(first.plane.prediction) == 2
+
+
+def test_prediction_from_text_is_that_from_its_vectors(client, served, encoder):
+    vectors = np.array(client.post("/encode", json={"texts": SENTENCES}).json()["vectors"], np.float32)
+    np.testing.assert_allclose(vectors, encoder.encode(SENTENCES), atol=1e-6)
+    expected = served.predict(vectors[None]).decoder[0]
+    step = client.post("/predict_text", json={"context": SENTENCES}).json()["steps"][0]
+    cosines = vectors @ expected / np.linalg.norm(expected) / np.linalg.norm(vectors, axis=1)
+    np.testing.assert_allclose(step["similarities"], cosines, atol=1e-4)
+    assert step["decoded"] is None and step["neighbours"] == []
+
+
+def test_decode_gives_the_text_back(client, dataset):
+    row = int(dataset.rows("test")[0])
+    answer = client.post("/decode", json={"vectors": [dataset.vectors[row].tolist()]}).json()
+    assert answer["results"][0]["text"] == dataset.texts(np.array([row]))[0]
+    assert answer["results"][0]["roundtrip_cosine"] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "loc"),
+    [
+        ("/predict_text", {"context": []}, ["body", "context"]),
+        ("/predict_text", {"context": ["A."], "steps": 0}, ["body", "steps"]),
+        ("/predict_text", {"context": ["A."], "sauce": 1}, ["body", "sauce"]),
+        ("/predict_text", {"context": ["A.", "  "]}, ["body", "context", 1]),
+        ("/predict_text", {"context": ["A.", "word " * 400]}, ["body", "context", 1]),
+        ("/predict_text", {"context": ["A."], "steps": 2}, ["body", "steps"]),
+        ("/predict_text", {"context": ["A."], "model": "gpt"}, ["body", "model"]),
+        ("/encode", {"texts": [3]}, ["body", "texts", 0]),
+        ("/decode", {"vectors": [[1.0, 2.0], [1.0]]}, ["body", "vectors", 1]),
+        ("/decode", {"vectors": [[1.0, 2.0]]}, ["body"]),
+    ],
+)
+def test_text_request_that_cannot_be_used_names_the_field(path, body, loc, client):
+    response = client.post(path, json=body)
+    assert response.status_code == 422, response.text
+    assert response.json()["detail"][0]["loc"] == loc
+
+
+def test_what_is_not_served_is_said_with_the_remedy(starts, text_out):
+    client = starts(text=TextOut(text_out.encoder, None, None))
+    for body, remedy in (({"decode": True}, "--decoder"), ({"neighbours": 1}, "--data")):
+        response = client.post("/predict_text", json={"context": ["A sentence."], **body})
+        assert response.status_code == 422 and remedy in problem(response)["msg"]
+    response = client.post("/decode", json={"vectors": [[1.0] + [0.0] * 383]})
+    assert response.status_code == 422 and "--decoder" in problem(response)["msg"]
+    assert (client.get("/info").json()["decoder"], client.get("/info").json()["neighbours"]) == (False, False)
+
+
+# What it says of itself
+
+
+def test_info_tells_version_recipe_data_gates_and_skill(client, served, dataset):
+    (found,) = client.get("/info").json()["models"]
+    assert (found["model"], found["arch"]) == ("lstm-tiny-v1", "lstm")
+    assert found["recipe"]["id"] == served.recipe.id and found["dataset_digest"] == dataset.manifest.digest
+    assert found["gates"] is None and found["metrics"] is None, "nobody has judged this one"
+
+
+def test_metrics_count_requests_batches_and_seconds(client, contexts):
+    for _ in range(3):
+        client.post("/predict", json={"context_vectors": contexts.tolist()})
+    shown = client.get("/metrics").text
+    assert 'lvm_requests_total{path="/predict",status="200"} 3.0' in shown
+    assert 'lvm_request_seconds_count{path="/predict"} 3.0' in shown
+    assert "lvm_batch_contexts_sum 18.0" in shown and "lvm_queue 0.0" in shown
+    assert 'lvm_model{model="lstm-tiny-v1"} 1.0' in shown
+
+
+def test_paths_that_nobody_serves_are_counted_under_one_name(client):
+    for number in range(5):
+        assert client.get(f"/{number}").status_code == 404
+    assert 'lvm_requests_total{path="other",status="404"} 5.0' in client.get("/metrics").text
+
+
+def test_log_has_a_line_a_request_and_nobody_s_text(client, caplog):
+    with caplog.at_level(logging.INFO, "lvm.serving"):
+        logging.getLogger("lvm.serving").propagate = True
+        client.post("/predict_text", json={"context": ["A secret sentence."]}, headers={"x-request-id": "abc"})
+        client.post("/predict_text", json={"context": ["Another secret sentence."], "steps": 5})
+    lines = [vars(record) for record in caplog.records if record.message == "request"]
+    assert [(line["status"], line["reason"]) for line in lines] == [(200, None), (422, "unusable")]
+    assert lines[0]["request_id"] == "abc" and lines[0]["model"] == "lstm-tiny-v1"
+    assert "secret" not in json.dumps(lines, default=str)
+
+
+def test_before_all_is_loaded_it_lives_and_is_not_ready(model, text_out):
+    from lvm.serving.app import make_app
+    from lvm.serving.models import Models
+    from lvm.serving.server import Server
+    from tests.lvm.serving.conftest import CPU
+
+    may = threading.Event()
+
+    def load_models(measures: Any) -> Models:
+        may.wait(30)
+        return Models([model], CPU, measures)
+
+    server = Server(load_models, lambda models: text_out, Limits(watch=None), None)
+    with TestClient(make_app(server)) as client:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        refused = client.post("/predict", content=b"x", headers=NPY)
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1", "nothing is made up"
+        may.set()
+        client.portal.call(server.loaded.wait)
+        assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_every_example_of_the_documentation_runs(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    ran = []
+    for path, methods in paths.items():
+        for content in methods.get("post", {}).get("requestBody", {}).get("content", {}).values():
+            if "example" in content:
+                response = client.post(path, json=content["example"])
+                assert response.status_code == 200, (path, response.text)
+                ran.append(path)
+    assert ran == ["/predict", "/predict_text", "/encode", "/decode"]
+
+
+def test_documentation_needs_nothing_from_elsewhere(client):
+    assert "https://" not in client.get("/docs").text.replace("https://github.com", "")
+
+
+def test_page_is_whole_and_may_load_nothing_from_elsewhere(client):
+    response = client.get("/")
+    assert SENTENCES[0] in response.text and "default-src 'none'" in response.headers["content-security-policy"]
+
+
+def test_client_that_leaves_while_it_waits_is_not_computed(starts, contexts, served, monkeypatch):
+    """The application is called as uvicorn calls it; the client hangs up while another's prediction is computed."""
+    client = starts()
+    begun, may = threading.Event(), threading.Event()
+    real, asked = type(served).predict, []
+
+    def slow(self: Any, x: np.ndarray) -> Any:
+        asked.append(len(x))
+        begun.set()
+        may.wait(30)
+        return real(self, x)
+
+    monkeypatch.setattr(type(served), "predict", slow)
+    other = threading.Thread(target=client.post, args=("/predict",), kwargs={"content": npy(contexts[:2]), "headers": NPY})
+    other.start()
+    begun.wait(30)
+
+    async def leave() -> None:
+        messages = [{"type": "http.request", "body": npy(contexts[:3]), "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http", "path": "/predict"}
+        scope |= {"raw_path": b"/predict", "query_string": b"", "root_path": "", "headers": [(b"content-type", b"application/x-npy")]}
+        leaving = asyncio.create_task(client.app(scope | {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}, receive, send))
+        await asyncio.sleep(0.05)
+        may.set()
+        await asyncio.wait_for(leaving, 30)
+
+    client.portal.call(leave)
+    other.join()
+    assert asked == [2]
+    assert 'lvm_failures_total{reason="client_left"} 1.0' in client.get("/metrics").text

@@ -8,7 +8,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS = 120
 
 # Prefect's database of this checkout, which 'make up' shows in its UI; the user's own is left alone.
-HOME_HERE = PREFECT_HOME="$(CURDIR)/.prefect/home"
+HOME_HERE = mkdir -p .prefect/home && PREFECT_HOME="$(CURDIR)/.prefect/home"
 
 .PHONY: setup demo serve test test-all lint ui up down clean
 

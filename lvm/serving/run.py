@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import orjson
 import uvicorn
 import uvloop
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 from lvm.errors import InputError
 from lvm.serving.app import make_app
@@ -111,16 +110,11 @@ async def _serve(web: Web, server: Server, listening: socket.socket, on_ready: C
     waiting.cancel()
 
 
-def _dumps(line: dict[str, object], **unused: object) -> str:
-    return orjson.dumps(line, default=str).decode()
-
-
 def _log_as_json() -> None:
     """A line a request on standard error, for programs to read; no text of anybody's is in it."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonFormatter("{asctime}{levelname}{name}{message}", style="{", rename_fields={"asctime": "time", "levelname": "level"})
-    )
+    names = {"asctime": "time", "levelname": "level"}
+    handler.setFormatter(OrjsonFormatter("{asctime}{levelname}{name}{message}", style="{", rename_fields=names))
     for name, level in (("lvm.serving", logging.INFO), ("uvicorn.error", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

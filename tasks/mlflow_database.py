@@ -1,5 +1,6 @@
 """MLflow's own database, which is there whole or not at all."""
 
+import logging
 from pathlib import Path
 
 from filelock import FileLock
@@ -17,5 +18,6 @@ def create_database(file: Path, artifacts: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
         if not file.exists():
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # that it makes tables is no news to anybody
             with replacing(file) as temporary:
                 SqlAlchemyStore(f"sqlite:///{temporary}", artifacts.as_uri())

@@ -26,6 +26,13 @@ def test_database_is_made_once_and_what_is_there_stays(tmp_path):
     assert MlflowClient(tracking_uri=f"sqlite:///{file}").get_experiment_by_name("probe") is not None
 
 
+def test_nothing_is_said_of_it(tmp_path):
+    words = f"from pathlib import Path; from tasks.mlflow_database import create_database; place = Path({str(tmp_path)!r}); "
+    words += "create_database(place / 'mlflow.db', place / 'artifacts')"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_several_at_once_make_one(tmp_path):
     file = tmp_path / "mlflow.db"
     makers = [threading.Thread(target=create_database, args=(file, tmp_path / "artifacts")) for _ in range(3)]

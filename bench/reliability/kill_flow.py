@@ -112,7 +112,8 @@ def main() -> None:
             ended = place.start().wait()
             time.sleep(2)
             counts["flows that ended well when started again"] += ended == 0
-            counts["the same champion"] += ended == 0 and place.champion() == undisturbed.champion()
+            same = ended == 0 and place.champion() == undisturbed.champion()
+            counts["the same champion"] += same
             found = {
                 "orphan processes after it": len(place.processes()),
                 "leases still held": place.held_leases(),
@@ -121,7 +122,9 @@ def main() -> None:
             }
             for name, count in found.items():
                 counts[name] += count
-            print(f"{number + 1}: killed after {moment:.0f} s, then exit {ended}; {found}", flush=True)
+            print(
+                f"{number + 1}: killed after {moment:.0f} s, then exit {ended}, {'same' if same else 'OTHER'} champion; {found}", flush=True
+            )
     print(Rows(f"The flow killed {kills} times", ["what was found", "number"], [[n, str(c)] for n, c in counts.items()]).markdown())
     good = ("kills", "flows that", "the same")
     if any(c for n, c in counts.items() if not n.startswith(good)) or counts["the same champion"] < kills:

@@ -35,7 +35,7 @@ class Familiarity:
     """[D]"""
 
     whitener: torch.Tensor
-    """[D, D]: `(x - mean) @ whitener` has uncorrelated dimensions of variance 1."""
+    """[D, D]: `(x - mean) @ whitener` has the length of x's Mahalanobis distance, by the covariance that `SHRINKAGE` was added to."""
 
     limit: float
     """Distance that one validation chunk in a thousand exceeds."""
@@ -44,7 +44,7 @@ class Familiarity:
     """Least and greatest Euclidean norm among the training vectors."""
 
     def distances(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """Mahalanobis distance over the square root of D: about 1 for training vectors. [..., D] to [...]."""
+        """Mahalanobis distance over the square root of D. [..., D] to [...]."""
         whitened = F.linear(x_BTD, self.whitener.T, -self.mean @ self.whitener)
         return torch.linalg.vector_norm(whitened, dim=-1) / len(self.mean) ** 0.5
 

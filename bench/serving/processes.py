@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -37,11 +37,15 @@ def serving(kind: str, model: Path, *words: str) -> Iterator[tuple[int, psutil.P
                 time.sleep(0.02)
             yield port, psutil.Process(process.pid), time.monotonic() - started
         finally:
+            workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.terminate()
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 process.kill()
+            for worker in workers:  # LitServe's outlive it, and would share the cores with whoever is measured next
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
 
 
 def _ready(kind: str, port: int) -> bool:

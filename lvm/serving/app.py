@@ -70,7 +70,6 @@ def make_app(server: Server, hosts: Sequence[str] = ("*",)) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.state.server = server
     # A page of elsewhere could have its name resolved to this address, and then read what is served here.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.add_middleware(
@@ -102,12 +101,12 @@ def _health(app: FastAPI, server: Server) -> None:
     @app.get("/info", responses={s: REFUSALS[s] for s in (401, 503)})
     async def info() -> dict[str, Any]:
         """The models that are served: version, recipe, data, gates, skill with intervals."""
-        models, text = server.models, server._text
+        models, text = server.models, server.text
         return {
             "models": [served.info() for served in models.served],
             "refused": models.errors,
-            "decoder": bool(text and text.decoder),
-            "neighbours": bool(text and text.library),
+            "decoder": text.decoder is not None,
+            "neighbours": text.library is not None,
             "code_version": __version__,
         }
 
@@ -131,7 +130,7 @@ def _vectors(app: FastAPI, server: Server) -> None:
         server.measures.unfamiliar.inc(int(found.unfamiliar.sum()))
         return as_npy(found, asked, served) if _kind(request) == NPY else as_json(found, asked, served)
 
-    # A route of Starlette's, beneath FastAPI's handling of parameters, which takes longer than reading the body.
+    # A route of Starlette's: FastAPI's handling of parameters would only take time, since none of this request is one.
     app.add_route("/predict", predict, methods=["POST"])
 
     @app.post("/predict", response_model=None, responses={200: PREDICT_ANSWER, **REFUSALS}, openapi_extra={"requestBody": PREDICT_BODY})

@@ -1,4 +1,4 @@
-"""A typed client of the server, sync and async. Vectors travel as .npy, since they cost more as JSON than they are worth.
+"""A typed client of the server, sync and async. Vectors travel as .npy: smaller than JSON, and the very numbers.
 
     with Client("http://127.0.0.1:8766") as client:
         prediction = client.predict(contexts)       # float32 [T, D] or [B, T, D]

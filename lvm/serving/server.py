@@ -1,7 +1,6 @@
 """What the routes work with: models, text, the queue before them, and the threads behind."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from lvm.serving.measures import Measures
 from lvm.serving.models import Models
 from lvm.serving.text import TextOut
 
-log = logging.getLogger("lvm.serving")
 T = TypeVar("T")
 
 

@@ -1,6 +1,8 @@
 """Settings of an inverter and of its training."""
 
-from pydantic import Field
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
 
 from lvm.config import Config
 
@@ -48,8 +50,14 @@ class DecoderTrainConfig(Config):
     passes: int = Field(3, ge=1)
     """How often a round's texts are learned from before others are drawn."""
 
-    spans: float = Field(0.5, ge=0, le=1)
+    spans: float = Field(0.3, ge=0, le=1)
     """Share of the texts that are a random stretch of a chunk's words instead of the whole chunk."""
+
+    splices: float = Field(0.4, ge=0, le=1)
+    """Share of the texts that are the beginning of one chunk and the end of another."""
+
+    favour: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """By source: how many times as often as the others' its chunks are drawn."""
 
     noise: float = Field(0.2, ge=0)
     """Greatest length of the Gaussian noise that a vector gets, relative to its own; the length is drawn anew each time."""
@@ -57,8 +65,8 @@ class DecoderTrainConfig(Config):
     correct_from: float = Field(0.4, ge=0, le=1)
     """Share of the rounds after which hypotheses are made and corrected too."""
 
-    corrections: float = Field(0.6, ge=0, le=1)
-    """From then on, share of the batches that correct a hypothesis; the others make the first one."""
+    corrections: float = Field(0.5, ge=0, le=1)
+    """From then on, share of a round's texts that are corrected from a hypothesis; the others are written from nothing."""
 
     batch: int = Field(256, ge=1)
     """Texts in a batch, over all devices."""
@@ -77,3 +85,9 @@ class DecoderTrainConfig(Config):
 
     seed: int = 0
     """Seed of initialisation, texts, noise and dropout."""
+
+    @model_validator(mode="after")
+    def _shares_are_of_one_whole(self) -> Self:
+        if self.spans + self.splices > 1:
+            raise ValueError(f"spans ({self.spans:g}) and splices ({self.splices:g}) are shares of the same texts: give 1 or less together")
+        return self

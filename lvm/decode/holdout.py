@@ -19,6 +19,10 @@ class TrainingTexts:
     """What is left to learn from, and what was left out."""
 
     texts: list[str]
+
+    sources: list[str]
+    """Of each text."""
+
     dropped_documents: int
     """Training documents of which a fifth or more of the texts is held out: other copies of held-out documents."""
 
@@ -40,7 +44,9 @@ def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTex
             held.update(map(plain, other.texts(other.rows(split))))
     share = dataset.manifest.splits.min_shared
     everything = dataset.texts(np.arange(dataset.n_rows))
+    source = dataset.table.column("source").to_pylist()
     kept: list[str] = []
+    sources: list[str] = []
     documents = texts = 0
     for doc in dataset.docs("train"):
         own = everything[dataset.starts[doc] : dataset.starts[doc + 1]]
@@ -50,9 +56,10 @@ def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTex
             continue
         texts += len(own) - len(free)
         kept += free
+        sources += [source[dataset.starts[doc]]] * len(free)
     if not kept:
         raise InputError(f"dataset {dataset.path} has no training text that is not held out: give more documents")
-    return TrainingTexts(kept, documents, texts, frozenset(held))
+    return TrainingTexts(kept, sources, documents, texts, frozenset(held))
 
 
 def plain(text: str) -> str:

@@ -1,11 +1,13 @@
 """What an inverter learns from in one round: texts, their vectors, hypotheses.
 
-Half of the texts are random stretches of the chunks' words: each is a text like any other to the
-encoder, so that a corpus of half a million sentences yields as many different (vector, text)
-pairs as one asks for, and the network cannot learn the sentences by heart.
+Many of the texts are random stretches of the chunks' words, or the beginning of one chunk and the end
+of another: each is a text like any other to the encoder, so that a corpus of half a million sentences
+yields as many different (vector, text) pairs as one asks for, and the network cannot learn the
+sentences by heart (bench/decode/LOG.md has what that is worth).
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,31 +15,64 @@ import torch
 
 from lvm.decode.holdout import plain
 from lvm.decode.model import PAD
+from lvm.errors import InputError
 
 SHORTEST_SPAN = 3
 """Words."""
 
 
-def draw_texts(texts: Sequence[str], count: int, spans: float, rng: np.random.Generator, held: frozenset[str] = frozenset()) -> list[str]:
-    """`count` texts out of `texts`, a share `spans` of them cut to a random stretch of their words.
+def chances(sources: Sequence[str], favour: Mapping[str, float]) -> np.ndarray:
+    """float64 [n], summing to 1: how often each text is drawn, by its source's factor in `favour` (1 where it has none).
 
-    A stretch that is one of the held-out texts `held`, in the form of `plain`, is left uncut.
+    Raises `InputError` when `favour` names a source that no text has.
     """
-    chosen = rng.choice(len(texts), count, replace=count > len(texts))
-    cut = rng.random(count) < spans
-    first, length = rng.random(count), rng.random(count)
+    known = Counter(sources)
+    for name in favour:
+        if name not in known:
+            raise InputError(f"field 'favour' names source {name!r}, of which there is no training text: the sources are {', '.join(known)}")
+    weight = np.array([favour.get(source, 1.0) for source in sources])
+    return weight / weight.sum()
+
+
+def draw_texts(
+    texts: Sequence[str],
+    count: int,
+    spans: float,
+    splices: float,
+    rng: np.random.Generator,
+    held: frozenset[str] = frozenset(),
+    chance: np.ndarray | None = None,
+) -> list[str]:
+    """`count` texts out of `texts`, drawn with probabilities `chance` (equal ones where None).
+
+    A share `spans` of them is cut to a random stretch of its words; to a share `splices`, cut off anywhere,
+    the end of another text is added. What would be one of the held-out texts `held`, in the form of
+    `plain`, is left as it was drawn.
+    """
+    chosen, other = (rng.choice(len(texts), count, replace=count > len(texts), p=chance).tolist() for _ in range(2))
+    kind, first, second = (rng.random(count).tolist() for _ in range(3))
     out = []
-    for row, number in enumerate(chosen.tolist()):
-        text = texts[number]
-        if cut[row]:
-            words = text.split()
-            if len(words) > SHORTEST_SPAN:
-                size = SHORTEST_SPAN + int(length[row] * (len(words) - SHORTEST_SPAN + 1))
-                start = int(first[row] * (len(words) - size + 1))
-                stretch = " ".join(words[start : start + size])
-                text = text if plain(stretch) in held else stretch
-        out.append(text)
+    for row, number in enumerate(chosen):
+        text = made = texts[number]
+        words = text.split()
+        if kind[row] < spans and len(words) > SHORTEST_SPAN:
+            made = stretch(words, first[row], second[row])
+        elif spans <= kind[row] < spans + splices:
+            made = splice(words, texts[other[row]].split(), first[row], second[row])
+        out.append(text if made is not text and plain(made) in held else made)
     return out
+
+
+def stretch(words: Sequence[str], place: float, size: float) -> str:
+    """A stretch of more than three `words`, of three at least; `place` and `size`, in [0, 1), say which."""
+    length = SHORTEST_SPAN + int(size * (len(words) - SHORTEST_SPAN + 1))
+    start = int(place * (len(words) - length + 1))
+    return " ".join(words[start : start + length])
+
+
+def splice(words: Sequence[str], others: Sequence[str], place: float, other_place: float) -> str:
+    """`words` up to one place, `others` from another on; a word of each at least."""
+    return " ".join([*words[: 1 + int(place * len(words))], *others[int(other_place * len(others)) :]])
 
 
 class Ragged:
@@ -66,10 +101,10 @@ class Pool:
 
     labels: Ragged
     guesses: Ragged | None = None
-    """Hypotheses, once there are any."""
+    """Hypotheses for the first texts, once there are any."""
 
     guess_vectors: torch.Tensor | None = None
-    """float32 [n, D]"""
+    """float32 [hypotheses, D]"""
 
 
 def batches(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -22,11 +22,11 @@ from lvm.decode.candidates import TextWriter
 from lvm.decode.card import decoder_card
 from lvm.decode.config import DecoderTrainConfig
 from lvm.decode.folder import FILES, DecoderConfig, read_decoder_config, save_decoder
-from lvm.decode.holdout import training_texts
+from lvm.decode.holdout import TrainingTexts, training_texts
 from lvm.decode.inverter import Inverter, Search
 from lvm.decode.model import Hypothesis, InverterModel
 from lvm.decode.muon import StackedMuon
-from lvm.decode.pool import Pool, Ragged, batches, draw_texts, round_up
+from lvm.decode.pool import Pool, Ragged, batches, chances, draw_texts, round_up
 from lvm.decode.state import load_round, save_round
 from lvm.decode.text_metrics import text_scores
 from lvm.decode.tokens import encode_texts, train_tokenizer
@@ -47,17 +47,16 @@ MEASURED = 256
 
 
 class InverterTrainer:
-    """Trains an inverter of `encoder` on `texts` into the folder `out`.
+    """Trains an inverter of `encoder` on the texts `found` into the folder `out`.
 
-    `held` are validation texts, decoded after each round; `never`, in the form of `plain`, are texts that no
-    stretch of a training text may be. `on_event` receives every line that goes
+    `held` are validation texts, decoded after each round. `on_event` receives every line that goes
     to `metrics.jsonl`.
     """
 
     def __init__(
         self,
         config: DecoderTrainConfig,
-        texts: Sequence[str],
+        found: TrainingTexts,
         held: Sequence[str],
         encoder: Encoder,
         tokenizer: Tokenizer,
@@ -66,10 +65,9 @@ class InverterTrainer:
         device: torch.device,
         ranks: Ranks,
         on_event: Callable[[Event], None],
-        never: frozenset[str] = frozenset(),
     ) -> None:
-        self.never = never
-        self.config, self.texts, self.encoder, self.tokenizer = config, texts, encoder, tokenizer
+        self.config, self.found, self.encoder, self.tokenizer = config, found, encoder, tokenizer
+        self.chance = chances(found.sources, config.favour)
         self.held, self.held_vectors = held, encoder.encode(held)
         self.folder, self.key, self.device, self.ranks, self.on_event = folder, key, device, ranks, on_event
         self.bf16 = device.type == "cuda"
@@ -77,10 +75,15 @@ class InverterTrainer:
         self.measured: dict[str, float] = {}
         torch.manual_seed(config.seed)
         self.model = InverterModel(config.model, encoder.recipe.dim)
-        sample = encoder.encode(draw_texts(texts, min(SAMPLE, len(texts)), 0.0, np.random.default_rng(config.seed)))
+        texts = found.texts
+        sample = encoder.encode(draw_texts(texts, min(SAMPLE, len(texts)), 0.0, 0.0, np.random.default_rng(config.seed)))
         self.model.mean.copy_(torch.from_numpy(sample.mean(0)))
         self.model.scale.fill_(float(np.sqrt(sample.var(0).mean())))
         self.model.to(device)
+        # A step is bound by memory traffic and launches, which one compiled graph halves; on a CPU it would pay after hours.
+        self.loss = torch.compile(self.model.forward) if device.type == "cuda" else self.model.forward
+        # What is drawn ahead must not wait for the steps that are queued meanwhile.
+        self.aside = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.weights = list(self.model.parameters())
         self.optimizers = make_optimizers(self.model, config)
         if config.batch % ranks.world:
@@ -120,9 +123,13 @@ class InverterTrainer:
         """Draw, embed and tokenize the texts of round `number`."""
         config = self.config
         rng = np.random.default_rng([config.seed, number, self.ranks.rank])
-        texts = draw_texts(self.texts, self.texts_per_rank, config.spans, rng, self.never)
-        target = torch.from_numpy(self.encoder.encode(texts)).to(self.device)
-        return Pool(target, Ragged(encode_texts(self.tokenizer, texts, config.model.max_tokens), self.device))
+        texts = draw_texts(self.found.texts, self.texts_per_rank, config.spans, config.splices, rng, self.found.held, self.chance)
+        with torch.cuda.stream(self.aside):
+            target = torch.from_numpy(self.encoder.encode(texts)).to(self.device)
+            pool = Pool(target, Ragged(encode_texts(self.tokenizer, texts, config.model.max_tokens), self.device))
+        if self.aside is not None:
+            self.aside.synchronize()
+        return pool
 
     def train_round(self, pool: Pool) -> dict[str, float]:
         """Learn `passes` times from a pool, of whose texts hypotheses are made first from `correct_from` on; returns what took how long."""
@@ -136,8 +143,7 @@ class InverterTrainer:
         together = np.random.default_rng([config.seed, self.round])
         self.model.train()
         for _ in range(config.passes):
-            for rows in batches(pool.labels.lengths, self.per_rank, together):
-                corrects = pool.guesses is not None and bool(together.random() < config.corrections)
+            for rows, corrects in self.plan(pool, together):
                 self.train_step(pool, rows, corrects)
         # Between the looks at the loss it may have broken: nothing of it is saved.
         if not all(bool(w.isfinite().all()) for w in self.weights):
@@ -146,10 +152,19 @@ class InverterTrainer:
         rate = (self.step - first) * config.batch / (seconds - wrote)
         return {"system/guess_seconds": wrote, "system/round_seconds": seconds, "system/texts_per_second": rate}
 
+    def plan(self, pool: Pool, rng: np.random.Generator) -> list[tuple[np.ndarray, bool]]:
+        """The batches of one pass in random order, and which of them correct hypotheses."""
+        lengths, guessed = pool.labels.lengths, 0 if pool.guess_vectors is None else len(pool.guess_vectors)
+        corrected = [(rows, True) for rows in batches(lengths[:guessed], self.per_rank, rng)]
+        written = [(rows + guessed, False) for rows in batches(lengths[guessed:], self.per_rank, rng)]
+        both = corrected + written
+        return [both[i] for i in rng.permutation(len(both))]
+
     def with_guesses(self, pool: Pool) -> Pool:
-        """`pool` with a hypothesis for each text, written with the weights as they are now."""
+        """`pool` with hypotheses for its first texts, whole batches of them, written with the weights as they are now."""
         writer = self.writer()
-        sought = self.noisy(pool.vectors).cpu().numpy()
+        count = round(self.config.corrections * (len(pool.vectors) // self.per_rank)) * self.per_rank
+        sought = self.noisy(pool.vectors[:count]).cpu().numpy()
         guesses = writer.write(sought)
         vectors = self.encoder.encode(guesses)
         # Half of them are corrected once already: what the corrector will meet from its second step on.
@@ -178,12 +193,15 @@ class InverterTrainer:
             tokens = pool.guesses.take(rows, round_up(int(pool.guesses.lengths[numbers].max())))
             guess = Hypothesis(tokens, pool.guess_vectors[rows])
         labels = pool.labels.take(rows, round_up(int(pool.labels.lengths[numbers].max())))
+        if self.device.type == "cuda":  # one compiled graph for all lengths
+            for tokens in (labels,) if guess is None else (labels, guess.tokens):
+                torch._dynamo.mark_dynamic(tokens, 1)
         rate = learning_rate(self.step, self.total_steps, self.config)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss = self.model(self.noisy(pool.vectors[rows]), labels, guess)
+            loss = self.loss(self.noisy(pool.vectors[rows]), labels, guess)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         # Without a hypothesis its projections have no gradient, in every process alike, and stay as they are.
@@ -291,7 +309,7 @@ def train_decoder(
     held = judge.texts(np.random.default_rng(0).permutation(rows)[:MEASURED])
     tokenizer = _tokenizer(config, found.texts, folder, ranks)
     key = digest_json([config.model_dump(), held_out, dataset.manifest.digest, ranks.world])
-    trainer = InverterTrainer(config, found.texts, held, encoder, tokenizer, folder, key, device, ranks, on_event, found.held)
+    trainer = InverterTrainer(config, found, held, encoder, tokenizer, folder, key, device, ranks, on_event)
     if resume:
         trainer.resume()
     if ranks.rank == 0:

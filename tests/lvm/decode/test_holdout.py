@@ -33,7 +33,9 @@ def rows_of(dataset: Dataset, doc: int) -> range:
 
 def by_hand(dataset: Dataset, held: set[str]) -> TrainingTexts:
     """What must be found, text by text."""
+    source = dataset.table.column("source").to_pylist()
     kept: list[str] = []
+    sources: list[str] = []
     documents = texts = 0
     for doc in dataset.docs("train").tolist():
         own = dataset.texts(rows_of(dataset, doc))
@@ -42,8 +44,10 @@ def by_hand(dataset: Dataset, held: set[str]) -> TrainingTexts:
             documents += 1
         else:
             texts += copied
-            kept += [text for text in own if plain(text) not in held]
-    return TrainingTexts(kept, documents, texts, frozenset(held))
+            free = [row for row in rows_of(dataset, doc) if plain(dataset.texts([row])[0]) not in held]
+            kept += dataset.texts(free)
+            sources += [source[row] for row in free]
+    return TrainingTexts(kept, sources, documents, texts, frozenset(held))
 
 
 @pytest.fixture()
@@ -93,13 +97,12 @@ def test_of_a_document_that_shares_less_only_those_texts_are_dropped(everything:
     other = another_collection(everything, lambda row, text: text if row in shared else f"rewritten {row}", test=[long])
     found = training_texts(everything, [other])
     kept = [text for row, text in enumerate(everything.texts(np.arange(everything.n_rows))) if row not in shared]
-    assert shared and found == TrainingTexts(kept, 0, len(shared), found.held)
+    assert shared and found == TrainingTexts(kept, ["addresses"] * len(kept), 0, len(shared), found.held)
 
 
 def test_training_texts_of_other_datasets_are_no_reason_to_leave_anything_out(everything: Dataset, long: int) -> None:
-    assert training_texts(everything, [with_splits(everything)]) == TrainingTexts(
-        everything.texts(everything.rows("train")), 0, 0, frozenset()
-    )
+    texts = everything.texts(everything.rows("train"))
+    assert training_texts(everything, [with_splits(everything)]) == TrainingTexts(texts, ["addresses"] * len(texts), 0, 0, frozenset())
 
 
 def test_every_dataset_that_is_given_is_held_out(dataset: Dataset) -> None:

@@ -27,7 +27,7 @@ from lvm.corpus.dataset import Dataset
 from lvm.decode import training
 from lvm.decode.config import DecoderTrainConfig
 from lvm.decode.folder import DecoderConfig, load_decoder_folder, read_decoder_config
-from lvm.decode.holdout import plain
+from lvm.decode.holdout import TrainingTexts, plain
 from lvm.decode.inverter import Inverter, Search
 from lvm.decode.model import InverterModel
 from lvm.decode.text_metrics import text_scores
@@ -114,8 +114,8 @@ def test_neither_tokenizer_nor_network_sees_a_held_out_text(
     judged: list[str] = []
 
     class Noting(InverterTrainer):
-        def __init__(self, config: DecoderTrainConfig, texts: list[str], held: list[str], *rest: Any) -> None:
-            seen.extend(texts)
+        def __init__(self, config: DecoderTrainConfig, texts: TrainingTexts, held: list[str], *rest: Any) -> None:
+            seen.extend(texts.texts)
             judged.extend(held)
             raise Killed
 
@@ -329,8 +329,9 @@ def test_data_that_cannot_be_learned_from_is_refused(dataset: Dataset, bags: Bag
     with pytest.raises(InputError, match=r"dataset .* pooling: cls against mean"):
         attempt(by=SimpleNamespace(recipe=bags.recipe.model_copy(update={"pooling": "cls"})))
     with pytest.raises(InputError, match="field 'batch' is 16: give a multiple of 3, the number of processes"):
+        found = TrainingTexts(["a", "b"], ["x", "x"], 0, 0, frozenset())
         InverterTrainer(
-            tiny(), ["a", "b"], ["c"], bags, None, tmp_path, "", CPU, Ranks(0, 3), lambda event: None  # type: ignore[arg-type]
+            tiny(), found, ["c"], bags, None, tmp_path, "", CPU, Ranks(0, 3), lambda event: None  # type: ignore[arg-type]
         )  # fmt: skip
 
 

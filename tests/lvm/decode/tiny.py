@@ -15,6 +15,7 @@ from lvm.corpus.dataset import Dataset
 from lvm.decode import training
 from lvm.decode.config import DecoderTrainConfig
 from lvm.decode.folder import save_decoder
+from lvm.decode.holdout import TrainingTexts
 from lvm.decode.tokens import train_tokenizer
 from lvm.decode.training import InverterTrainer
 from lvm.encode.encoder import Encoder
@@ -32,7 +33,7 @@ SETTINGS = (
     "texts=64",
     "batch=16",
 )
-HEART = ("model.vocabulary=600", "model.dropout=0", "rounds=2", "passes=24", "batch=32", "spans=0", "noise=0.1", "learning_rate=0.01")
+HEART = ("model.vocabulary=600", "model.dropout=0", "rounds=2", "passes=24", "batch=32", "noise=0.1", "learning_rate=0.01", "spans=0", "splices=0")
 
 
 def tiny(*extra: str) -> DecoderTrainConfig:
@@ -77,7 +78,8 @@ def heart_trainer(dataset: Dataset, encoder: Encoder, folder: Path, texts: list[
     """A trainer that meets `texts`, 32 of them, twice in every pass, and is measured on those very texts."""
     config = tiny(*HEART)
     tokenizer = train_tokenizer(dataset.texts(dataset.rows("train")), config.model.vocabulary)
-    return InverterTrainer(config, texts * 2, texts, encoder, tokenizer, folder, "heart", CPU, Ranks(), lambda event: None)
+    found = TrainingTexts(texts * 2, ["heart"] * 64, 0, 0, frozenset())
+    return InverterTrainer(config, found, texts, encoder, tokenizer, folder, "heart", CPU, Ranks(), lambda event: None)
 
 
 def by_heart(dataset: Dataset, encoder: Encoder) -> Learned:

@@ -56,7 +56,7 @@ class DecoderTrainConfig(Config):
     splices: float = Field(0.4, ge=0, le=1)
     """Share of the texts that are the beginning of one chunk and the end of another."""
 
-    favour: dict[str, Annotated[float, Field(gt=0)]] = {}
+    favour: dict[str, Annotated[float, Field(gt=0)]] = Field({})
     """By source: how many times as often as the others' its chunks are drawn."""
 
     noise: float = Field(0.2, ge=0)

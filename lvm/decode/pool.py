@@ -29,7 +29,7 @@ def chances(sources: Sequence[str], favour: Mapping[str, float]) -> np.ndarray:
     known = Counter(sources)
     for name in favour:
         if name not in known:
-            raise InputError(f"field 'favour' names source {name!r}, of which there is no training text: the sources are {', '.join(known)}")
+            raise InputError(f"field 'favour' names source {name!r}, which no training text is of; known: {', '.join(known)}")
     weight = np.array([favour.get(source, 1.0) for source in sources])
     return weight / weight.sum()
 

@@ -33,7 +33,17 @@ SETTINGS = (
     "texts=64",
     "batch=16",
 )
-HEART = ("model.vocabulary=600", "model.dropout=0", "rounds=2", "passes=24", "batch=32", "noise=0.1", "learning_rate=0.01", "spans=0", "splices=0")
+HEART = (
+    "model.vocabulary=600",
+    "model.dropout=0",
+    "rounds=2",
+    "passes=24",
+    "batch=32",
+    "noise=0.1",
+    "learning_rate=0.01",
+    "spans=0",
+    "splices=0",
+)
 
 
 def tiny(*extra: str) -> DecoderTrainConfig:

@@ -24,7 +24,7 @@ from lvm.decode.config import DecoderTrainConfig
 from lvm.decode.folder import FILES, DecoderConfig, read_decoder_config, save_decoder
 from lvm.decode.holdout import TrainingTexts, training_texts
 from lvm.decode.inverter import Inverter, Search
-from lvm.decode.model import Hypothesis, InverterModel
+from lvm.decode.model import EOS, Hypothesis, InverterModel
 from lvm.decode.muon import StackedMuon
 from lvm.decode.pool import Pool, Ragged, batches, chances, draw_texts, round_up
 from lvm.decode.state import load_round, save_round
@@ -97,6 +97,8 @@ class InverterTrainer:
 
     def run(self) -> None:
         """Train until the last round is done, saving the state after each; the next texts are drawn meanwhile."""
+        if self.device.type == "cuda":
+            self.compile()
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self.draw, self.round)
             while self.round < self.config.rounds:
@@ -118,6 +120,21 @@ class InverterTrainer:
                 keep_events(self.folder / EVENTS, self.step)
         elif self.ranks.rank == 0:
             (self.folder / EVENTS).unlink(missing_ok=True)
+
+    def compile(self) -> None:
+        """Compile what a step computes, for texts of every length, with a hypothesis and without.
+
+        All of it now: while PyTorch compiles, it replaces what calling a module does, in other threads too, where
+        the encoder would fail. A shape that needs another graph after all is computed without one.
+        """
+        longest = round_up(self.config.model.max_tokens)
+        for length in (longest, round_up(1)):
+            labels, guess = (torch.full((self.per_rank, length), EOS, device=self.device) for _ in range(2))
+            vectors = self.model.mean.expand(self.per_rank, -1).clone()
+            for hypothesis in (None, Hypothesis(guess, vectors.clone())):
+                self.gradients(vectors, labels, hypothesis)
+        self.model.zero_grad(set_to_none=True)
+        torch.compiler.set_stance("eager_on_recompile")
 
     def draw(self, number: int) -> Pool:
         """Draw, embed and tokenize the texts of round `number`."""
@@ -193,17 +210,11 @@ class InverterTrainer:
             tokens = pool.guesses.take(rows, round_up(int(pool.guesses.lengths[numbers].max())))
             guess = Hypothesis(tokens, pool.guess_vectors[rows])
         labels = pool.labels.take(rows, round_up(int(pool.labels.lengths[numbers].max())))
-        if self.device.type == "cuda":  # one compiled graph for all lengths
-            for tokens in (labels,) if guess is None else (labels, guess.tokens):
-                torch._dynamo.mark_dynamic(tokens, 1)
         rate = learning_rate(self.step, self.total_steps, self.config)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss = self.loss(self.noisy(pool.vectors[rows]), labels, guess)
-        self.model.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.gradients(self.noisy(pool.vectors[rows]), labels, guess)
         # Without a hypothesis its projections have no gradient, in every process alike, and stay as they are.
         self.ranks.average([w.grad for w in self.weights if w.grad is not None])
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.config.clip)
@@ -217,6 +228,17 @@ class InverterTrainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
+
+    def gradients(self, vectors: torch.Tensor, labels: torch.Tensor, guess: Hypothesis | None) -> torch.Tensor:
+        """The loss of a batch (see `InverterModel.forward`), with its gradients in the parameters."""
+        if self.device.type == "cuda":  # one compiled graph for all lengths
+            for tokens in (labels,) if guess is None else (labels, guess.tokens):
+                torch._dynamo.mark_dynamic(tokens, 1)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            loss: torch.Tensor = self.loss(vectors, labels, guess)
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss
 
     def measure(self, timing: dict[str, float]) -> None:
         """Decode the held-out texts without and with one correction, and compare; one event for the round, with its `timing`."""

@@ -61,7 +61,7 @@ def require_vectors(vectors: np.ndarray, recipe: EncoderRecipe) -> np.ndarray:
 def load_decoder(name: str | Path, device: str = "cpu", steps: int | None = None, encoder: Encoder | None = None) -> Decoder:
     """Load a decoder by its name.
 
-    `name` is `minilm` (the one shipped with this package, where there is one), a folder that `lvm train-decoder`
+    `name` is `minilm` (the one shipped with this package), a folder that `lvm train-decoder`
     wrote, or `vec2text:<name or folder>` (the optional library: `vec2text:gtr-base` for the
     published GTR pair). `steps` are the corrections at most, the decoder's own default when None.
     `encoder` is used where it is of the decoder's recipe, which is else loaded. Raises `InputError`
@@ -73,8 +73,4 @@ def load_decoder(name: str | Path, device: str = "cpu", steps: int | None = None
         return Vec2TextDecoder(str(name).partition(":")[2], device, steps, encoder)
     from lvm.decode.inverter import Inverter, shipped
 
-    if str(name) != "minilm":
-        return Inverter.load(Path(name), device, steps, encoder)
-    if not (shipped("minilm") / "config.json").is_file():
-        raise InputError("decoder 'minilm' does not come with this version: lvm train-decoder DATASET --out DIR, then --decoder DIR")
-    return Inverter.load(shipped("minilm"), device, steps, encoder)
+    return Inverter.load(shipped("minilm") if str(name) == "minilm" else Path(name), device, steps, encoder)

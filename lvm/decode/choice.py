@@ -10,25 +10,18 @@ AUTO, NONE = "auto", "none"
 SHIPPED = EncoderRecipe(
     name="minilm", weights_sha256=MINILM_WEIGHTS, pooling="mean", dense=False, normalize=True, max_tokens=256, dim=384
 )  # fmt: skip
-"""The embedded default encoder, which a shipped decoder `minilm` inverts; known without loading either."""
+"""The embedded default encoder, which the decoder `minilm` of this package inverts; known without loading either."""
 
 
 def choose_decoder(asked: str, recipe: EncoderRecipe) -> str | None:
     """The decoder's name for vectors of `recipe`, or None when there is none.
 
-    `auto` is the shipped decoder where this package holds one and it inverts `recipe`; `none` is
-    none; any other name is taken as it is, and `load_decoder` refuses a wrong one.
+    `auto` is the shipped decoder where it inverts `recipe`; `none` is none; any other name is taken
+    as it is, and `load_decoder` refuses a wrong one.
     """
     if asked == AUTO:
-        return SHIPPED.name if recipe.id == SHIPPED.id and is_shipped(SHIPPED.name) else None
+        return SHIPPED.name if recipe.id == SHIPPED.id else None
     return None if asked == NONE else asked
-
-
-def is_shipped(name: str) -> bool:
-    """Whether this package holds the decoder `name`."""
-    from lvm.decode.inverter import shipped  # seconds, for a name of which most commands have no need
-
-    return (shipped(name) / "config.json").is_file()
 
 
 def without_decoder(asked: str, recipe: EncoderRecipe, dataset: str) -> str:

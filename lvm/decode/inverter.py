@@ -32,10 +32,10 @@ class Search:
     steps: int = 5
     """Corrections; 0 keeps the first hypothesis."""
 
-    beam: int = 2
+    beam: int = 1
     """Hypotheses that each vector keeps from step to step."""
 
-    candidates: int = 4
+    candidates: int = 8
     """Texts written for each vector in each step."""
 
 

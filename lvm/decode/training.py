@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,9 @@ from lvm.training import TrainingDiverged
 
 STATE, EVENTS, TOKENIZER = "state.safetensors", "metrics.jsonl", "tokenizer.json"
 LOG_EVERY = 20
+COMPILE: dict[str, Any] = {"triton.mix_order_reduction": False, "triton.coalesce_tiling_analysis": False}
+"""PyTorch 2.11 fails on hypotheses of any length with them: the first writes an index without its parentheses, the second asserts."""
+
 SAMPLE = 20_000
 """Texts from which the encoder's mean and deviation are taken."""
 
@@ -81,7 +85,7 @@ class InverterTrainer:
         self.model.scale.fill_(float(np.sqrt(sample.var(0).mean())))
         self.model.to(device)
         # A step is bound by memory traffic and launches, which one compiled graph halves; on a CPU it would pay after hours.
-        self.loss = torch.compile(self.model.forward) if device.type == "cuda" else self.model.forward
+        self.loss = torch.compile(self.model.forward, options=COMPILE) if device.type == "cuda" else self.model.forward
         # What is drawn ahead must not wait for the steps that are queued meanwhile.
         self.aside = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.weights = list(self.model.parameters())

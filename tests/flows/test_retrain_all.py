@@ -25,7 +25,6 @@ import tasks.decode
 from flows.retrain_all import ARCHITECTURES, retrain_all
 from lvm.checkpoint import load_checkpoint
 from lvm.corpus.dataset import Dataset, open_dataset
-from lvm.decode import choice
 from lvm.encode.encoder import Encoder
 from lvm.errors import InputError
 from lvm.verdict import read_verdict
@@ -274,18 +273,13 @@ def test_second_run_has_runs_of_its_own_with_the_whole_curves(first, second):
         assert [(p.step, p.value) for p in curves[0]] == [(p.step, p.value) for p in curves[1]] != []
 
 
-def test_second_run_takes_the_shipped_decoder_or_says_that_there_is_none(first, second):
-    """Its decoder is `auto`: which of the two it is depends on what this package holds."""
+def test_second_run_takes_the_shipped_decoder(first, second):
+    """Its decoder is `auto`."""
     done, _ = second
     runs = children(first.root, parents(first.root)[1])
     decoded = [run for run in runs.values() if "decode/A_bleu" in run.data.metrics]
-    if choice.is_shipped("minilm"):
-        assert [run.data.tags["lvm.decoder"] for run in decoded] == ["minilm"]
-        assert f"Text of {decoded[0].info.run_name}: " in done.stdout
-    else:
-        assert decoded == []
-        assert "No decoder for the recipe minilm" in done.stdout and "nothing is decoded; make one with 'lvm train-decoder " in done.stdout
-        assert "C: in words" not in done.stdout
+    assert [run.data.tags["lvm.decoder"] for run in decoded] == ["minilm"]
+    assert f"Text of {decoded[0].info.run_name}: " in done.stdout and "C: in words" in done.stdout
 
 
 def test_second_run_leaves_the_champion_and_says_why(first, second):

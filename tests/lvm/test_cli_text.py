@@ -14,7 +14,7 @@ import torch
 import lvm.decode
 from lvm.corpus.dataset import Dataset, open_dataset
 from lvm.corpus.extract import extract
-from lvm.decode import choice, pipeline
+from lvm.decode import pipeline
 from lvm.decode.config import DecoderTrainConfig, InverterConfig
 from lvm.decode.folder import save_decoder
 from lvm.decode.model import InverterModel
@@ -32,7 +32,6 @@ WINDOWS = 20
 def lookup(dataset: Dataset, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The oracle in place of whatever decoder is loaded, one shipped with the package too; the names that were asked for. Fewer windows."""
     calls: list[str] = []
-    monkeypatch.setattr(choice, "is_shipped", lambda name: True)
     monkeypatch.setattr(lvm.decode, "load_decoder", loader(LookupDecoder(dataset, encoder), calls))
     monkeypatch.setattr(pipeline, "WINDOWS", WINDOWS)
     return calls
@@ -230,17 +229,6 @@ def test_validate_shows_people_the_real_chunk_before_the_inverted_text(lookup: l
 def test_validate_without_a_decoder_says_that_nothing_is_decoded(lookup: list[str], dataset: Dataset, model: Path) -> None:
     finished = run("validate", dataset.path, "--model", model, "--decoder", "none", "--json")
     assert finished.json["decode"] == {"available": False, "reason": "Nothing is decoded, as asked"}
-    assert lookup == []
-
-
-def test_validate_where_no_decoder_is_shipped_still_measures_the_model_and_says_so(
-    lookup: list[str], dataset: Dataset, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choice, "is_shipped", lambda name: False)
-    found = run("validate", dataset.path, "--model", model, "--split", "val", "--json").json
-    assert found["metrics"]["cosine"]["value"] > 0
-    assert found["decode"]["available"] is False
-    assert found["decode"]["reason"].startswith("No decoder for the recipe minilm") and "lvm train-decoder" in found["decode"]["reason"]
     assert lookup == []
 
 

@@ -14,7 +14,7 @@ from prefect.logging import disable_run_logger
 import tasks.decode
 from lvm.checkpoint import load_checkpoint
 from lvm.corpus.dataset import Dataset
-from lvm.decode import choice, pipeline
+from lvm.decode import pipeline
 from lvm.encode.encoder import Encoder
 from lvm.errors import GateRefused, InputError
 from lvm.validation import validate
@@ -131,7 +131,6 @@ def test_without_a_decoder_or_a_challenger_the_reason_is_told(dataset: Dataset, 
 def diagnose(folder: Path, asked: str, run: str, decoder: Any = None, patch: pytest.MonkeyPatch | None = None) -> DecoderChoice:
     if patch is not None:
         patch.setattr(tasks.decode, "load_decoder", loader(decoder))
-        patch.setattr(choice, "is_shipped", lambda name: True)
     with disable_run_logger():
         return diagnose_decoder.fn(folder, asked, run, "cpu")
 
@@ -165,10 +164,3 @@ def test_no_decoder_is_loaded_where_none_is_wanted(dataset: Dataset, parent: str
 
     monkeypatch.setattr(tasks.decode, "load_decoder", never)
     assert diagnose(dataset.path, "none", parent) == DecoderChoice(name=None, reason="Nothing is decoded, as asked")
-    monkeypatch.setattr(choice, "is_shipped", lambda name: False)
-    found = diagnose(dataset.path, "auto", parent)
-    assert (
-        found.name is None
-        and found.reason.startswith("No decoder for the recipe minilm")
-        and f"lvm train-decoder {dataset.path}" in found.reason
-    )

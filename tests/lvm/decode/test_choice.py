@@ -1,42 +1,16 @@
 """The decoder that is meant is found without loading one, and where there is none that is said."""
 
-from pathlib import Path
-
 import pytest
 
-from lvm.decode import choice, inverter
 from lvm.decode.choice import SHIPPED, choose_decoder, label, without_decoder
 from lvm.encode.encoder import Encoder
 
 
-@pytest.fixture()
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package that ships a decoder `minilm`, whatever this one holds."""
-    monkeypatch.setattr(inverter, "shipped", lambda name: tmp_path / name)
-    (tmp_path / "minilm").mkdir()
-    (tmp_path / "minilm" / "config.json").touch()
-    return tmp_path
-
-
-def test_the_shipped_decoder_is_chosen_for_the_embedded_encoder_and_for_no_other(package: Path, encoder: Encoder) -> None:
+def test_the_shipped_decoder_is_chosen_for_the_embedded_encoder_and_for_no_other(encoder: Encoder) -> None:
     assert encoder.recipe.id == SHIPPED.id
     assert choose_decoder("auto", encoder.recipe) == "minilm"
     for change in ({"pooling": "cls"}, {"normalize": False}, {"weights_sha256": "0" * 64}):
         assert choose_decoder("auto", encoder.recipe.model_copy(update=change)) is None
-
-
-def test_a_package_without_a_decoder_or_with_half_of_one_chooses_none(package: Path, encoder: Encoder) -> None:
-    (package / "minilm" / "config.json").unlink()
-    assert choose_decoder("auto", encoder.recipe) is None
-    (package / "minilm").rmdir()
-    assert choose_decoder("auto", encoder.recipe) is None
-    assert choose_decoder("minilm", encoder.recipe) == "minilm", "by name it is meant, and its loading refuses"
-
-
-def test_what_this_package_holds_is_what_is_found() -> None:
-    folder = Path(choice.__file__).parent
-    assert choice.is_shipped("minilm") == (folder / "minilm" / "config.json").exists()
-    assert not choice.is_shipped("gtr-t5-base")
 
 
 def test_what_is_asked_for_by_name_is_meant_whatever_the_recipe(encoder: Encoder) -> None:
@@ -48,10 +22,9 @@ def test_what_is_asked_for_by_name_is_meant_whatever_the_recipe(encoder: Encoder
 
 def test_the_reason_for_no_text_names_the_command_that_makes_a_decoder(encoder: Encoder) -> None:
     gtr = encoder.recipe.model_copy(update={"name": "gtr-t5-base", "normalize": False})
-    for recipe in (gtr, SHIPPED):
-        reason = without_decoder("auto", recipe, "data/x")
-        assert reason.startswith(f"No decoder for the recipe {recipe.name} ({recipe.id})") and "nothing is decoded" in reason
-        assert f"'lvm train-decoder data/x --out decoders/{recipe.name}'" in reason
+    reason = without_decoder("auto", gtr, "data/x")
+    assert reason.startswith(f"No decoder for the recipe {gtr.name} ({gtr.id})") and "nothing is decoded" in reason
+    assert f"'lvm train-decoder data/x --out decoders/{gtr.name}'" in reason
     assert without_decoder("none", gtr, "data/x") == "Nothing is decoded, as asked"
 
 

@@ -78,7 +78,7 @@ def test_same_vectors_give_the_same_texts(learned: Learned, encoder: Encoder, so
 
 
 def test_default_is_five_corrections_and_none_is_possible(learned: Learned, encoder: Encoder) -> None:
-    assert decoder(learned, encoder).search == Search(5, 2, 4)
+    assert decoder(learned, encoder).search == Search(5, 1, 8)
     assert decoder(learned, encoder, 0).search.steps == 0
 
 

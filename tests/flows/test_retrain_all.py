@@ -85,7 +85,7 @@ def command(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     environment |= {"PREFECT_HOME": str(home), "TMPDIR": str(home / "tmp"), "COLUMNS": "200"}
     words = [sys.executable, "-m", "flows.retrain_all", "--device", "cpu", "--root", str(root), *map(str, arguments)]
     words += [f"--set={setting}" for setting in SETTINGS]
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=900)
 
 
 def store(root: Path) -> MlflowClient:

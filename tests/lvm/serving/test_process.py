@@ -212,7 +212,7 @@ def browser() -> Iterator[Browser]:
     opened.driver.quit()
 
 
-def test_page_shows_the_words_real_chunks_the_plot_and_who_answered(server, browser: Browser, request: pytest.FixtureRequest, tmp_path: Path):
+def test_page_shows_words_real_chunks_the_plot_and_who_answered(server, browser: Browser, request: pytest.FixtureRequest, tmp_path: Path):
     browser.open(f"{server.address}/", "What comes next?", "champion: lstm-tiny-v1")
     browser.click(By.ID, "predict")
     browser.reads("Nearest real chunks", "In words", "Where it lies", "Answered by lstm-tiny-v1")

@@ -66,7 +66,7 @@ class DecoderTrainConfig(Config):
     """Share of the rounds after which hypotheses are made and corrected too."""
 
     corrections: float = Field(0.5, ge=0, le=1)
-    """From then on, share of a round's texts that are corrected from a hypothesis; the others are written from nothing."""
+    """From then on, share of a round's batches that correct a hypothesis; the others write from nothing."""
 
     batch: int = Field(256, ge=1)
     """Texts in a batch, over all devices."""

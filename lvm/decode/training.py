@@ -94,9 +94,14 @@ class InverterTrainer:
             raise InputError(f"field 'batch' is {config.batch}: give a multiple of {ranks.world}, the number of processes")
         self.per_rank = config.batch // ranks.world
         self.texts_per_rank = config.texts // ranks.world
-        self.total_steps = config.rounds * config.passes * (self.texts_per_rank // self.per_rank)
+        whole = self.texts_per_rank // self.per_rank
+        self.total_steps = config.rounds * config.passes * whole
         if not self.total_steps:
             raise InputError(f"field 'texts' is {config.texts}: give at least as many as field 'batch', {config.batch}")
+        self.corrected = round(config.corrections * whole) * self.per_rank
+        if config.corrections and not self.corrected:
+            share = f"field 'corrections' is {config.corrections:g} of {whole} batches in a round, which is none"
+            raise InputError(f"{share}: give more 'texts', a smaller 'batch', or 0")
         self._started, self._first_step = time.monotonic(), 0
 
     def run(self) -> None:
@@ -131,6 +136,7 @@ class InverterTrainer:
         All of it now: while PyTorch compiles, it replaces what calling a module does, in other threads too, where
         the encoder would fail. A shape that needs another graph after all is computed without one.
         """
+        torch.compiler.set_stance("default")  # an earlier training of this process has left the other
         longest = round_up(self.config.model.max_tokens)
         for length in (longest, round_up(1)):
             labels, guess = (torch.full((self.per_rank, length), EOS, device=self.device) for _ in range(2))
@@ -148,16 +154,18 @@ class InverterTrainer:
         with torch.cuda.stream(self.aside):
             target = torch.from_numpy(self.encoder.encode(texts)).to(self.device)
             pool = Pool(target, Ragged(encode_texts(self.tokenizer, texts, config.model.max_tokens), self.device))
+        # Its memory is this stream's, for the next draw, once the pool is dropped. No step reads it then: a round
+        # ends with a look at the weights, which waits for all of them.
         if self.aside is not None:
             self.aside.synchronize()
         return pool
 
     def train_round(self, pool: Pool) -> dict[str, float]:
-        """Learn `passes` times from a pool, of whose texts hypotheses are made first from `correct_from` on; returns what took how long."""
+        """Learn `passes` times from a pool, with hypotheses for a share of it from `correct_from` on; returns what took how long."""
         config = self.config
         torch.manual_seed(int(np.random.default_rng([config.seed, self.round, self.ranks.rank, 1]).integers(2**62)))
         started = time.monotonic()
-        if self.round >= config.correct_from * config.rounds:
+        if self.corrected and self.round >= config.correct_from * config.rounds:
             pool = self.with_guesses(pool)
         wrote, first = time.monotonic() - started, self.step
         # The order of lengths must be the same everywhere, or every device waits for the longest batch of all.
@@ -184,8 +192,7 @@ class InverterTrainer:
     def with_guesses(self, pool: Pool) -> Pool:
         """`pool` with hypotheses for its first texts, whole batches of them, written with the weights as they are now."""
         writer = self.writer()
-        count = round(self.config.corrections * (len(pool.vectors) // self.per_rank)) * self.per_rank
-        sought = self.noisy(pool.vectors[:count]).cpu().numpy()
+        sought = self.noisy(pool.vectors[: self.corrected]).cpu().numpy()
         guesses = writer.write(sought)
         vectors = self.encoder.encode(guesses)
         # Half of them are corrected once already: what the corrector will meet from its second step on.

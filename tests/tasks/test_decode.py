@@ -11,6 +11,7 @@ import torch
 from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
+import lvm.decode.choice
 import tasks.decode
 from lvm.checkpoint import load_checkpoint
 from lvm.corpus.dataset import Dataset
@@ -164,3 +165,11 @@ def test_no_decoder_is_loaded_where_none_is_wanted(dataset: Dataset, parent: str
 
     monkeypatch.setattr(tasks.decode, "load_decoder", never)
     assert diagnose(dataset.path, "none", parent) == DecoderChoice(name=None, reason="Nothing is decoded, as asked")
+    # As if the package's decoder were another encoder's.
+    monkeypatch.setattr(lvm.decode.choice, "SHIPPED", dataset.manifest.recipe.model_copy(update={"pooling": "cls"}))
+    found = diagnose(dataset.path, "auto", parent)
+    assert (
+        found.name is None
+        and found.reason.startswith("No decoder for the recipe minilm")
+        and f"lvm train-decoder {dataset.path}" in found.reason
+    )

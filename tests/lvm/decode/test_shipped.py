@@ -36,7 +36,7 @@ def test_its_card_says_what_it_learned_from_under_which_terms_and_how_well_it_do
 
 @pytest.fixture(scope="module")
 def sentences(dataset: Dataset) -> list[str]:
-    """Of documents that were held out from its training: the demo's test documents."""
+    """Of test documents: a document's split follows from its id, so these were held out from its training too."""
     short = [text for text in dataset.texts(dataset.rows("test")) if 4 <= len(text.split()) <= 20]
     return [short[i] for i in np.random.default_rng(0).permutation(len(short))[:TEXTS]]
 

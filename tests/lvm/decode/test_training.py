@@ -321,6 +321,8 @@ def test_data_that_cannot_be_learned_from_is_refused(dataset: Dataset, bags: Bag
 
     with pytest.raises(InputError, match="field 'texts' is 64: give at least as many as field 'batch', 65"):
         attempt("batch=65")
+    with pytest.raises(InputError, match=r"field 'corrections' is 0\.5 of 1 batches in a round, which is none: give more 'texts'"):
+        attempt("batch=64")
     with pytest.raises(InputError, match=r"field 'model.vocabulary' is 65000, but the texts yield"):
         attempt("model.vocabulary=65000")
     unjudged = replace(dataset, doc_splits=np.where(dataset.doc_splits == "val", "train", dataset.doc_splits))
@@ -333,6 +335,17 @@ def test_data_that_cannot_be_learned_from_is_refused(dataset: Dataset, bags: Bag
         InverterTrainer(
             tiny(), found, ["c"], bags, None, tmp_path, "", CPU, Ranks(0, 3), lambda event: None  # type: ignore[arg-type]
         )  # fmt: skip
+
+
+def test_a_round_corrects_the_share_asked_for_and_writes_the_rest_from_nothing(dataset: Dataset, bags: BagEncoder, tmp_path: Path) -> None:
+    for share, expected in ((0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)):
+        out = tmp_path / str(share)
+        with quickly() as patch:
+            patch.setattr(training, "LOG_EVERY", 1)
+            train_decoder(tiny("batch=8", "rounds=1", "passes=1", "correct_from=0", f"corrections={share}"), dataset, [], bags, out, CPU)
+        kinds = [event["metrics"].keys() for event in events(out)]
+        assert sum("train/loss_correction" in kind for kind in kinds) == expected
+        assert sum("train/loss_first" in kind for kind in kinds) == 8 - expected
 
 
 # The parts of a step

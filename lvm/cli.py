@@ -27,7 +27,7 @@ from lvm.cli_common import (
 from lvm.cli_decoder import train_decoder
 from lvm.cli_serve import serve
 from lvm.config import ChunkerConfig, parse, train_config
-from lvm.errors import GateRefused, InputError
+from lvm.errors import OUT_OF_MEMORY, GateRefused, InputError, ran_out_of_memory
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate, text out, serve."
@@ -47,6 +47,11 @@ def main() -> None:
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         # A path of the command line that is not what it should be, found where it is written.
         print(f"lvm: {error.filename}: {error.strerror}: give another path", file=sys.stderr)
+        sys.exit(InputError.exit_code)
+    except RuntimeError as error:
+        if not ran_out_of_memory(error):
+            raise
+        print(f"lvm: {OUT_OF_MEMORY} ({error})", file=sys.stderr)
         sys.exit(InputError.exit_code)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from lvm.config import TrainConfig
-from lvm.errors import InputError
+from lvm.errors import InputError, ran_out_of_memory
 from lvm.losses import BatchVectors, loss_terms, weighted
 from lvm.models import Prediction, Predictor
 from lvm.moments import EncoderStatistics
@@ -179,11 +179,6 @@ class BatchGradients:
         if self.device.type == "cuda" and stacked and len(pieces) > 1:
             return torch.backends.cudnn.flags(enabled=False)
         return nullcontext()
-
-
-def ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an accelerator had no memory left; MPS has no exception of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
 
 
 def detached(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

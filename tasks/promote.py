@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from prefect import get_run_logger, task
@@ -32,6 +33,10 @@ DESCRIPTION = """Predictors of the embedding of a document's next chunk from tho
 `challenger` is the best of the newest flow. A version's description is its card. Loading needs no pickle:
 `mlflow.pyfunc.load_model("models:/lvm@champion").predict(contexts)` with contexts [N, T, D] of one encoder."""
 """Of the registered model, as MLflow's UI shows it."""
+
+
+VERSION = "-v"
+"""Before the registry's version in the name of an exported folder."""
 
 
 class Promotion(BaseModel):
@@ -64,20 +69,32 @@ def promote_best(models: list[ValidatedModel], dataset: Path, workspace: Workspa
         place = resolve_device(device)
         new, old = load_checkpoint(best.trained.path, place), load_checkpoint(workspace.champion.resolve(), place)
         if new.config.files == old.config.files:
+            _follow_link(workspace)
             return Promotion(challenger=best.trained.arch, promoted=False, version=None, reason="it is the standing champion itself")
         difference = paired_difference(open_dataset(dataset), new, old)
         promoted, reason = difference.above_zero(), f"cosine against the standing champion, paired by document: {difference}"
     else:
         promoted, reason = True, "no champion stood that passes its gates"
-    version = _register(best, workspace, promoted)
+    version = _register(best, promoted)
     if promoted:
-        published = publish_folder(best.trained.path, workspace.champion, f"{best.trained.path.name}-v{version}", leave_out="training")
+        name = f"{best.trained.path.name}{VERSION}{version}"
+        published = publish_folder(best.trained.path, workspace.champion, name, leave_out="training")
+        _follow_link(workspace)
         get_run_logger().info("champion: %s at %s (%s)", best.trained.arch, published, reason)
     return Promotion(challenger=best.trained.arch, promoted=promoted, version=version, reason=reason)
 
 
-def _register(model: ValidatedModel, workspace: Workspace, promoted: bool) -> str:
-    """Log the checkpoint as a pyfunc model, register it and set its aliases; returns the version."""
+def _follow_link(workspace: Workspace) -> None:
+    """Call that version champion to which the exported link points: a flow killed between the two is mended by the next one."""
+    version = workspace.champion.resolve().name.rpartition(VERSION)[2]
+    try:
+        MlflowClient().set_registered_model_alias(MODEL, "champion", version)
+    except MlflowException as error:
+        get_run_logger().warning("the registry does not hold the champion %s: %s", workspace.champion.readlink(), error)
+
+
+def _register(model: ValidatedModel, promoted: bool) -> str:
+    """Log the checkpoint as a pyfunc model and register it as challenger; returns the version."""
     golden = load_file(model.trained.path / "golden.safetensors")
     example = golden["inputs"][:2]
     shape = (-1, -1, example.shape[2])
@@ -106,8 +123,6 @@ def _register(model: ValidatedModel, workspace: Workspace, promoted: bool) -> st
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, version, name, value)
     client.set_registered_model_alias(MODEL, "challenger", version)
-    if promoted:
-        client.set_registered_model_alias(MODEL, "champion", version)
     set_tags(model.trained.run_id, {"lvm.version": version, "lvm.promoted": str(promoted).lower()})
     return version
 

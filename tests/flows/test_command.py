@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+import torch
 
 from flows.command import one_sentence
 from lvm.errors import GateRefused, InputError
@@ -15,6 +16,7 @@ from lvm.errors import GateRefused, InputError
         (GateRefused("chunk_order: shuffled"), 3, "retrain-all: chunk_order: shuffled"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "retrain-all: no space left on the disk: free some and run the same"),
         (RuntimeError("(sqlite3.OperationalError) database or disk is full"), 2, "retrain-all: no space left on the disk"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 2, "retrain-all: the accelerator is out of memory: free some of it, or give"),
     ],
 )
 def test_refusals_end_the_process_with_their_code_and_one_line(error, code, says, capsys):

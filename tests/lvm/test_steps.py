@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from lvm import training
 from lvm.config import TrainConfig, train_config
 from lvm.corpus.dataset import Dataset
-from lvm.errors import InputError
+from lvm.errors import InputError, ran_out_of_memory
 from lvm.losses import BatchVectors
 from lvm.models import build_predictor
 from lvm.moments import EncoderStatistics
 from lvm.ranks import Ranks
-from lvm.steps import BatchGradients, Losses, ran_out_of_memory
+from lvm.steps import BatchGradients, Losses
 from lvm.training import Trainer, train
 from tests.lvm.test_training import Killed, events, tiny, what_repeats
 

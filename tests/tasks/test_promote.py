@@ -188,3 +188,10 @@ def test_nothing_that_was_registered_is_pickled(life, workspace):
     kept = [file for file in (workspace.mlruns / "artifacts").rglob("*") if file.is_file()]
     assert any(file.name == "model.safetensors" for file in kept)
     assert [file for file in kept if file.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")] == []
+
+
+def test_alias_that_a_killed_flow_left_behind_follows_the_exported_champion(life, workspace, dataset, strong):
+    MlflowClient().set_registered_model_alias(MODEL, "champion", "1")
+    step = promote(workspace, dataset, cleared(strong))
+    assert (step.outcome.promoted, step.champion) == (False, "strong-v2")
+    assert step.aliases["champion"] == "2"

@@ -46,31 +46,53 @@ def request(path: str, body: bytes, kind: str) -> bytes:
     return head.encode() + body
 
 
-class Connection:
-    """One connection, one request at a time."""
+class Connection(asyncio.Protocol):
+    """One connection, one request at a time. On bare callbacks: asyncio's streams would take a tenth of a request's time."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._reader: asyncio.StreamReader | None = None
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._received, self._wanted = bytearray(), 0
 
     async def ask(self, raw: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer."""
-        if self._reader is None:
-            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=2**24)
-        self._writer.write(raw)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        lower = head.lower()
-        at = lower.index(b"content-length:") + 15
-        body = await self._reader.readexactly(int(lower[at : lower.index(b"\r", at)]))
-        if b"connection: close" in lower:
-            self.close()
-        return int(head[9:12]), body
+        """Status and body of the answer; `ConnectionError` when there will be none."""
+        loop = asyncio.get_running_loop()
+        if self._transport is None:
+            self._transport, _ = await loop.create_connection(lambda: self, "127.0.0.1", self._port)
+        self._answer, self._wanted = loop.create_future(), 0
+        self._received.clear()
+        self._transport.write(raw)
+        return await self._answer
+
+    def data_received(self, data: bytes) -> None:
+        """A part of an answer; the whole one ends the wait for it."""
+        self._received += data
+        if not self._wanted:
+            end = self._received.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            head = bytes(self._received[:end]).lower() + b"\r"
+            at = head.index(b"content-length:") + 15
+            self._wanted = end + 4 + int(head[at : head.index(b"\r", at)])
+            self._closes = b"connection: close" in head
+        if len(self._received) >= self._wanted and self._answer and not self._answer.done():
+            status, start = int(self._received[9:12]), self._received.find(b"\r\n\r\n") + 4
+            self._answer.set_result((status, bytes(self._received[start : self._wanted])))
+            if self._closes:
+                self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Whoever waits is told."""
+        self._transport = None
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(ConnectionError("the server closed the connection"))
 
     def close(self) -> None:
         """Close it; the next request opens another."""
-        if self._reader is not None:
-            self._writer.close()
-            self._reader = None
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
 
 
 Check = Callable[[int, bytes], bool]
@@ -80,7 +102,7 @@ Check = Callable[[int, bytes], bool]
 async def _one(connection: Connection, raws: list[bytes], number: int, due: float, check: Check | None, outcome: Outcome) -> None:
     try:
         status, body = await connection.ask(raws[number % len(raws)])
-    except (OSError, asyncio.IncompleteReadError):
+    except OSError:
         outcome.broken += 1
         connection.close()
         return

@@ -22,7 +22,7 @@ from lvm.errors import InputError
 from lvm.serving.answers import as_json, as_npy, rows, step_answer, who, words_answer
 from lvm.serving.batcher import ClientLeft, DeadlinePassed
 from lvm.serving.bodies import JSON, NPY, Asked, FieldError, check_contexts, read_json, read_npy
-from lvm.serving.guard import TEXT, VECTORS, Guard
+from lvm.serving.guard import Guard
 from lvm.serving.models import Models
 from lvm.serving.schemas import (
     REFUSALS,
@@ -72,9 +72,7 @@ def make_app(server: Server, hosts: Sequence[str] = ("*",)) -> FastAPI:
     )
     # A page of elsewhere could have its name resolved to this address, and then read what is served here.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    app.add_middleware(
-        Guard, measures=server.measures, bounds={VECTORS: server.limits.vectors, TEXT: server.limits.text}, key=server.key
-    )  # fmt: skip
+    app.add_middleware(Guard, measures=server.measures, rooms=server.rooms, key=server.key)
     _errors(app)
     _health(app, server)
     _vectors(app, server)

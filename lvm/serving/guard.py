@@ -6,16 +6,16 @@ It runs before a body is read, so that what is refused costs next to nothing.
 import hmac
 import logging
 import time
-from collections import Counter
 from typing import Any
 from uuid import uuid4
 
-import orjson
 from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lvm.serving.doorman import ADMITTED
 from lvm.serving.measures import Measures
+from lvm.serving.rooms import FULL, GROUPS, Rooms, refusal
 
 log = logging.getLogger("lvm.serving")
 
@@ -23,39 +23,37 @@ MAX_BODY = 16 * 2**20
 OPEN_PATHS = ("/", "/livez", "/readyz")
 """Answered without a key: a page that holds nothing, and whether the server is well."""
 
-VECTORS, TEXT = "vectors", "text"
-GROUPS = {"/predict": VECTORS, "/predict_text": TEXT, "/encode": TEXT, "/decode": TEXT}
-"""What shares a bound: the quick ones must not wait for those that write text."""
-
-RETRY_SECONDS = {VECTORS: 1, TEXT: 5}
-TELLING_SECONDS = 1.0
-"""Between two lines of the log about requests that found no room."""
-
-
 TOO_LARGE = f"body: more than {MAX_BODY} bytes"
 
 
 class Guard:
-    """ASGI middleware; `bounds` are how many requests of each group may be inside at once."""
+    """ASGI middleware around everything."""
 
-    def __init__(self, app: ASGIApp, measures: Measures, bounds: dict[str, int], key: str | None) -> None:
-        self._app, self._measures, self._bounds = app, measures, bounds
+    def __init__(self, app: ASGIApp, measures: Measures, rooms: Rooms, key: str | None) -> None:
+        self._app, self._measures, self._rooms = app, measures, rooms
         self._key = f"Bearer {key}".encode() if key else None
-        self.inside: Counter[str] = Counter()
-        self._full = {path: (measures.requests.labels(path, "429"), measures.failures.labels("full")) for path in GROUPS}
-        self._turned_away, self._told = 0, -TELLING_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on; count and log either."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, path, answer = time.perf_counter(), scope["path"], {"status": 499}
+        path, state = scope["path"], scope.setdefault("state", {})
         group = GROUPS.get(path)
-        if group and self.inside[group] >= self._bounds[group]:
-            await self._turn_away(send, path, group)
+        if group and not state.pop(ADMITTED, False) and not self._rooms.enter(group):
+            self._rooms.note_turned_away(path)
+            for message in FULL[group]:
+                await send(message)
             return
-        scope.setdefault("state", {})["reason"] = None
+        try:
+            await self._admitted(scope, receive, send)
+        finally:
+            if group:
+                self._rooms.leave(group)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, path, answer = time.perf_counter(), scope["path"], {"status": 499}
+        scope["state"]["reason"] = None
         request_id = Headers(scope=scope).get("x-request-id", "")[:64] or uuid4().hex
 
         async def sending(message: Message) -> None:
@@ -69,26 +67,9 @@ class Guard:
                 await _refuse(sending, *refusal)
                 scope["state"]["reason"] = refusal[1]
                 return
-            if group:
-                self.inside[group] += 1
-            try:
-                await self._app(scope, _counting(receive), sending)
-            finally:
-                if group:
-                    self.inside[group] -= 1
+            await self._app(scope, _counting(receive), sending)
         finally:
             self._enter(scope, path, answer["status"], time.perf_counter() - started, request_id)
-
-    async def _turn_away(self, send: Send, path: str, group: str) -> None:
-        """Answer 429 at the least cost: in a flood most of the time goes into this."""
-        for count in self._full[path]:
-            count.inc()
-        self._turned_away += 1
-        for message in FULL[group]:
-            await send(message)
-        if (now := time.perf_counter()) - self._told >= TELLING_SECONDS:
-            log.warning("turned away", extra={"path": path, "status": 429, "requests": self._turned_away})
-            self._turned_away, self._told = 0, now
 
     def _refusal(self, scope: Scope) -> tuple[Any, ...] | None:
         headers = Headers(scope=scope)
@@ -139,19 +120,5 @@ def _counting(receive: Receive) -> Receive:
 
 
 async def _refuse(send: Send, status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> None:
-    for part in _messages(status, reason, message, headers or {}):
+    for part in refusal(status, reason, message, headers or {}):
         await send(part)
-
-
-def _messages(status: int, reason: str, message: str, headers: dict[str, str]) -> tuple[Message, Message]:
-    """An answer in the shape of all others that refuse."""
-    body = orjson.dumps({"detail": [{"type": reason, "loc": [], "msg": message}]})
-    lines = {"content-type": "application/json", "content-length": str(len(body)), **headers}
-    head = {"type": "http.response.start", "status": status, "headers": [(k.encode(), v.encode()) for k, v in lines.items()]}
-    return head, {"type": "http.response.body", "body": body}
-
-
-FULL = {
-    group: _messages(429, "full", "too many requests at once: try again", {"retry-after": str(seconds)})
-    for group, seconds in RETRY_SECONDS.items()
-}

@@ -16,6 +16,7 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 
 from lvm.errors import InputError
 from lvm.serving.app import make_app
+from lvm.serving.doorman import doorman
 from lvm.serving.server import Server
 
 KEY = "LVM_API_KEY"
@@ -60,7 +61,8 @@ def run(server: Server, listening: socket.socket, on_ready: Callable[[], None]) 
     app = make_app(server, LOCAL_NAMES if is_loopback(listening.getsockname()[0]) else ["*"])
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=doorman(server.rooms),
+        ws="none",
         access_log=False,
         log_config=None,
         server_header=False,

@@ -11,6 +11,7 @@ from fastapi import Request
 from lvm.serving.batcher import Batcher, ClientLeft
 from lvm.serving.measures import Measures
 from lvm.serving.models import Models
+from lvm.serving.rooms import TEXT, VECTORS, Rooms
 from lvm.serving.text import TextOut
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Server:
         self.limits, self.key = limits, key
         self.batcher = Batcher(lambda rows: self.measures.rows.observe(rows))
         self.measures = Measures(lambda: len(self.batcher))
+        self.rooms = Rooms({VECTORS: limits.vectors, TEXT: limits.text}, self.measures)
         self.texts = ThreadPoolExecutor(1, "text")
         self._models: Models | None = None
         self._text: TextOut | None = None

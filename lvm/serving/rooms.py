@@ -1,0 +1,65 @@
+"""How many requests are inside at once, and what those get that find no room."""
+
+import logging
+import time
+from collections import Counter
+
+import orjson
+from starlette.types import Message
+
+from lvm.serving.measures import Measures
+
+log = logging.getLogger("lvm.serving")
+
+VECTORS, TEXT = "vectors", "text"
+GROUPS = {"/predict": VECTORS, "/predict_text": TEXT, "/encode": TEXT, "/decode": TEXT}
+"""What shares a bound: the quick ones must not wait for those that write text."""
+
+RETRY_SECONDS = {VECTORS: 1, TEXT: 5}
+TELLING_SECONDS = 1.0
+"""Between two lines of the log about requests that found no room."""
+
+
+class Rooms:
+    """Counts by group; `bounds` are how many of each may be inside at once."""
+
+    def __init__(self, bounds: dict[str, int], measures: Measures) -> None:
+        self._bounds = bounds
+        self.inside: Counter[str] = Counter()
+        self._counts = {path: (measures.requests.labels(path, "429"), measures.failures.labels("full")) for path in GROUPS}
+        self._turned_away, self._told = 0, -TELLING_SECONDS
+
+    def enter(self, group: str) -> bool:
+        """Count a request in, or say that there is no room."""
+        if self.inside[group] >= self._bounds[group]:
+            return False
+        self.inside[group] += 1
+        return True
+
+    def leave(self, group: str) -> None:
+        """Count it out again."""
+        self.inside[group] -= 1
+
+    def note_turned_away(self, path: str) -> None:
+        """Count and log one that found no room."""
+        for count in self._counts[path]:
+            count.inc()
+        self._turned_away += 1
+        if (now := time.perf_counter()) - self._told >= TELLING_SECONDS:
+            log.warning("turned away", extra={"path": path, "status": 429, "requests": self._turned_away})
+            self._turned_away, self._told = 0, now
+
+
+def refusal(status: int, reason: str, message: str, headers: dict[str, str]) -> tuple[Message, Message]:
+    """An answer in the shape of all others that refuse."""
+    body = orjson.dumps({"detail": [{"type": reason, "loc": [], "msg": message}]})
+    lines = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+    head = {"type": "http.response.start", "status": status, "headers": [(k.encode(), v.encode()) for k, v in lines.items()]}
+    return head, {"type": "http.response.body", "body": body}
+
+
+FULL = {
+    group: refusal(429, "full", "too many requests at once: try again", {"retry-after": str(seconds)})
+    for group, seconds in RETRY_SECONDS.items()
+}
+"""What whoever finds no room is told, by group."""

@@ -17,15 +17,15 @@ MODULES = {"plain": "bench.serving.plain", "litserve": "bench.serving.lit"}
 
 
 @contextmanager
-def serving(kind: str, model: Path, *words: str) -> Iterator[tuple[int, psutil.Process, float]]:
-    """Its port, its process and how many seconds it took to be ready. `kind`: ours, plain or litserve."""
+def serving(kind: str, model: Path, *words: str, cores: str | None = None) -> Iterator[tuple[int, psutil.Process, float]]:
+    """Its port, its process and how many seconds it took to be ready. `kind`: ours, plain or litserve; `cores` as 0,1."""
     started = time.monotonic()
     with tempfile.NamedTemporaryFile("w+") as log:
         if kind == "ours":
             command = [sys.executable, "-m", "lvm", "serve", "--model", str(model), "--port", "0", "--device", "cpu", *words]
         else:
             command = [sys.executable, "-m", MODULES[kind], "--model", str(model), "--port", str(PORTS[kind])]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen([*(["taskset", "-c", cores] if cores else []), *command], stdout=log, stderr=log)
         try:
             port = PORTS.get(kind, 0)
             while not _ready(kind, port):

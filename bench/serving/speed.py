@@ -3,7 +3,9 @@
     python -m bench.serving.speed --model models/champion
 
 Peers on the same machine in the same run: a plain FastAPI endpoint with the same model and no batching, and LitServe. All
-read the same JSON; ours is shown with .npy bodies too. Client and server share the machine's cores.
+read the same JSON; ours is shown with .npy bodies too. Client and server share the machine's cores, unless told otherwise:
+
+    taskset -c 2,3 python -m bench.serving.speed --model models/champion --cores 0,1
 """
 
 import argparse
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5, help="For each measurement.")
     parser.add_argument("--overload", type=float, default=60, help="Seconds at five times the capacity.")
+    parser.add_argument("--cores", help="Processor cores of the servers, as 0,1; by default those of this command.")
     asked = parser.parse_args()
     served = Served(asked.model, torch.device("cpu"))
     call = bare(served, asked.length, asked.seconds)
@@ -68,7 +71,7 @@ def main() -> None:
     rows = []
     for kind in ("plain", "litserve", "ours", "ours, .npy"):
         raws = npy_bodies(served, asked.length) if kind.endswith("npy") else bodies(served, asked.length, kind != "ours")
-        with serving(kind.partition(",")[0], asked.model) as (port, _, ready):
+        with serving(kind.partition(",")[0], asked.model, cores=asked.cores) as (port, _, ready):
             closed(port, raws, 4, 1)
             found[kind] = {n: closed(port, raws, n, asked.seconds) for n in CONNECTIONS}
         for n, outcome in found[kind].items():
@@ -84,13 +87,13 @@ def main() -> None:
         ratio = max(within, default=0.0) / best.rate
         print(f"{kind}: {ratio:.2f} times plain's best {best.rate:.0f}/s within its p99 of {best.percentile(99):.1f} ms")
         print(f"{kind}: batch-1 p50 {found[kind][1].percentile(50):.2f} ms = {found[kind][1].percentile(50) / call:.2f} bare calls")
-    overload(asked.model, served, asked.length, max(o.rate for o in found["ours, .npy"].values()), asked.overload)
+    overload(asked.model, served, asked.length, max(o.rate for o in found["ours, .npy"].values()), asked.overload, asked.cores)
 
 
-def overload(model: Path, served: Served, length: int, capacity: float, seconds: float) -> None:
+def overload(model: Path, served: Served, length: int, capacity: float, seconds: float, cores: str | None) -> None:
     """At a tenth of the capacity, then at five times as much."""
     raws = npy_bodies(served, length)
-    with serving("ours", model) as (port, process, _):
+    with serving("ours", model, cores=cores) as (port, process, _):
         calm = opened(port, raws, capacity / 10, seconds / 2)
         before = memory(process)
         flood = opened(port, raws, capacity * 5, seconds)

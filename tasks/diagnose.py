@@ -41,7 +41,7 @@ def diagnose_data(dataset: Path, run_id: str, device: str) -> None:
         },
     )
     for result in results:
-        get_run_logger().log(20 if result.severity == "ok" else 30, "%s %s: %s", result.name, result.severity, result.reason)
+        get_run_logger().log(20 if result.severity == "ok" else 30, "%s %s: %s", result.name, result.severity, result.sentence)
     require(results)
 
 

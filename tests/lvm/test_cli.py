@@ -162,7 +162,7 @@ def test_diagnose_json_is_the_verdict_and_every_gate(dataset):
     assert finished.json["passed"] is True
     assert [gate["name"] for gate in finished.json["gates"]] == ["chunk_order", "split_leakage", "duplicates", "pairing"]
     for gate in finished.json["gates"]:
-        assert set(gate) == {"name", "passed", "severity", "value", "threshold", "reason"}
+        assert set(gate) == {"name", "passed", "severity", "value", "threshold", "reason", "remedy"}
 
 
 def test_train_json_is_the_path_the_size_and_the_best_epoch(trained):

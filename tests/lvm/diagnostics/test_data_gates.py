@@ -44,9 +44,10 @@ def within_documents(dataset: Dataset, order: Callable[[int], np.ndarray]) -> np
 
 
 def failed(result: GateResult) -> str:
-    """The reason of a gate that has failed."""
+    """Reason and remedy of a gate that has failed, which has both."""
     assert (result.passed, result.severity) == (False, "fail"), result
-    return result.reason
+    assert result.reason and result.remedy
+    return result.sentence
 
 
 def test_clean_text_passes_every_gate(dataset: Dataset) -> None:
@@ -183,7 +184,7 @@ def test_a_few_copied_rows_warn_and_are_dropped_from_scoring(dataset: Dataset, p
     result = split_leakage(poisoned(vectors, {"text": texts}), LIMITS)
     assert (result.passed, result.severity) == (True, "warn"), result
     assert LIMITS.leaked_rows_warn < result.value < LIMITS.leaked_rows_fail
-    assert "dropped from scoring" in result.reason and "remove copied documents" in result.reason
+    assert "dropped from scoring" in result.reason and "remove copied documents" in result.remedy
 
 
 def test_rows_that_are_copied_almost_exactly_count_as_copied(dataset: Dataset, poisoned: Poison) -> None:
@@ -242,7 +243,7 @@ def test_one_repeated_key_fails_duplicates_by_name(dataset: Dataset, poisoned: P
     row = dataset.starts[11] + 6
     index[row] = index[row - 1]
     reason = failed(duplicates(poisoned(columns={"chunk_index": index}), LIMITS))
-    assert f"1 keys (doc_id, chunk_index) occur twice, most in {dataset.doc_ids[11]} (1): extract again" in reason
+    assert f"1 keys (doc_id, chunk_index) occur twice, most in {dataset.doc_ids[11]} (1): extract again, each document once" in reason
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf])
@@ -251,7 +252,7 @@ def test_one_vector_that_is_zero_or_not_finite_fails_duplicates_by_name(dataset:
     row = dataset.starts[23] + 4
     vectors[row, : 1 if value else None] = value
     reason = failed(duplicates(poisoned(vectors), LIMITS))
-    assert f"1 vectors are zero or not finite, most in {dataset.doc_ids[23]} (1): extract again" in reason
+    assert f"1 vectors are zero or not finite, most in {dataset.doc_ids[23]} (1): extract again, each document once" in reason
 
 
 @pytest.mark.parametrize(("share", "passes"), [(0.01, True), (0.03, False)])
@@ -331,11 +332,18 @@ def test_refusal_names_every_gate_that_failed_and_no_other(dataset: Dataset, poi
 
 
 def test_warning_passes_and_failure_outranks_it() -> None:
-    warned = verdict("gate", 1, 2, failed=False, reason="why", warned=True)
+    warned = verdict("gate", 1, 2, failed=False, reason="why", remedy="do it", warned=True)
     assert (warned.passed, warned.severity) == (True, "warn")
-    assert verdict("gate", 1, 2, failed=True, reason="why", warned=True).severity == "fail"
+    assert verdict("gate", 1, 2, failed=True, reason="why", remedy="do it", warned=True).severity == "fail"
     require([warned])
-    assert warned.as_json() == {"name": "gate", "passed": True, "severity": "warn", "value": 1.0, "threshold": 2.0, "reason": "why"}
+    shown = {"name": "gate", "passed": True, "severity": "warn", "value": 1.0, "threshold": 2.0, "reason": "why", "remedy": "do it"}
+    assert warned.as_json() == shown
+    assert warned.sentence == "why: do it"
+
+
+def test_a_gate_that_is_ok_has_nothing_to_remedy() -> None:
+    passed = verdict("gate", 1, 2, failed=False, reason="why", remedy="do it")
+    assert (passed.severity, passed.remedy, passed.sentence) == ("ok", "", "why")
 
 
 @pytest.mark.parametrize("gate", DATA_GATES)

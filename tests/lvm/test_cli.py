@@ -23,6 +23,7 @@ import torch
 from lvm.cli import main
 from lvm.corpus.dataset import Dataset, read_manifest
 from lvm.durable import sha256_file, write_json
+from tests.lvm.test_training import without_a_gradient
 
 ABSENT = "cuda:99" if torch.cuda.is_available() else "cuda"
 SMALL = ("--epochs", "1", "--set", "model.width=64", "--set", "context_length=2")
@@ -263,6 +264,15 @@ def test_lost_chunk_order_is_refused_with_3_and_the_object_still_stands(shuffled
 
 def test_unshuffled_copy_made_the_same_way_passes(dataset, tmp_path):
     assert lvm("diagnose", with_vectors(dataset, tmp_path / "same", lambda vectors: vectors)).code == 0
+
+
+def test_training_whose_loss_does_not_steer_is_refused_with_3_in_one_sentence(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("lvm.steps.weighted", without_a_gradient("regression"))
+    finished = lvm("train", dataset.path, "--arch", "lstm", "--out", tmp_path / "lstm", *SMALL, "--json")
+    assert (finished.code, finished.out) == (3, "")
+    (sentence,) = (line for line in finished.err.splitlines() if line.startswith("lvm: "))
+    assert sentence.startswith("lvm: loss_balance: ") and "No gradient of regression reaches the model" in sentence
+    assert "Traceback" not in finished.err
 
 
 # Exit code 2: bad usage or input

@@ -79,7 +79,7 @@ def retrain_all(
     ):
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
 
-        diagnose_data(dataset, run, device)
+        diagnose_data(dataset, run, workspace.figures(run), device)
         chosen_decoder = diagnose_decoder(dataset, decoder, run, device)
         champion_stands = diagnose_champion(workspace, dataset, run, device)
         prepare_baselines(dataset, train_config(architectures[0], read_manifest(dataset).recipe.dim, settings), device)

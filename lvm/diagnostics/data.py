@@ -31,7 +31,7 @@ def unit_rows(dataset: Dataset, start: int, stop: int) -> np.ndarray:
 def lag_profile(dataset: Dataset, seed: int = 0) -> tuple[list[float], Interval]:
     """Mean cosine at lags 1 to 5, and the lead of lag 1 over a within-document shuffle.
 
-    Over at most 400 random documents of more than `LAGS` chunks. The shuffle is averaged in
+    Over at most 400 random documents of more than `LAGS` chunks; an empty profile where there is none. The shuffle is averaged in
     closed form: the mean cosine of two different chunks of the document, which is what a random
     order would put side by side.
     """
@@ -51,7 +51,7 @@ def lag_profile(dataset: Dataset, seed: int = 0) -> tuple[list[float], Interval]
         leads.append(adjacent - shuffled)
         owners.append(np.full(n - 1, doc))
     if not leads:
-        return [0.0] * LAGS, Interval(0.0, None, None)
+        return [], Interval(0.0, None, None)
     return list(profile / np.maximum(weights, 1)), document_bootstrap(np.concatenate(leads), np.concatenate(owners))
 
 
@@ -64,14 +64,14 @@ def chunk_order(dataset: Dataset, limits: GateThresholds, device: torch.device =
     expected = np.arange(dataset.n_rows) - dataset.starts[dataset.row_doc]
     gaps = np.flatnonzero(dataset.chunk_index != expected)
     profile, lead = lag_profile(dataset)
-    shown = ", ".join(f"{value:.3f}" for value in profile)
     if len(gaps):
         names = sorted({dataset.doc_ids[d] for d in dataset.row_doc[gaps[:200]]})[:5]
         reason = f"chunk_index is not 0, 1, 2, ... in {names}, so that windows would skip chunks or cross documents"
         return verdict("chunk_order", lead.value, 0.0, True, reason, "extract again")
-    if np.diff(dataset.starts).max() <= LAGS:
+    if not profile:
         reason = f"no document has more than {LAGS} chunks, too few to tell their order from a shuffle"
         return verdict("chunk_order", lead.value, 0.0, True, reason, "give longer documents")
+    shown = ", ".join(f"{value:.3f}" for value in profile)
     reason = f"adjacent cosine leads a shuffle by {lead}; lags 1-5: {shown}; rho(1) - rho(5) = {profile[0] - profile[-1]:.3f}"
     remedy = "check how the text was ingested, or give more documents"
     if lead.low is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ LIMITS = GateThresholds()
 Poison = Callable[..., Dataset]
 
 
+def changed(dataset: Dataset, folder: Path, vectors: np.ndarray | None = None, columns: dict[str, Sequence[Any]] | None = None) -> Dataset:
+    """The dataset with other vectors or columns, and a folder of its own for what is derived."""
+    table = dataset.table
+    for name, values in (columns or {}).items():
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    return replace(dataset, path=folder, table=table, vectors=dataset.vectors if vectors is None else vectors)
+
+
 @pytest.fixture()
 def poisoned(dataset: Dataset, tmp_path: Path) -> Poison:
-    """Makes a copy of the real dataset with other vectors or columns, and a folder of its own for what is derived."""
-
-    def make(vectors: np.ndarray | None = None, columns: dict[str, Sequence[Any]] | None = None) -> Dataset:
-        table = dataset.table
-        for name, values in (columns or {}).items():
-            field = table.schema.field(name)
-            table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
-        return replace(dataset, path=tmp_path / "poisoned", table=table, vectors=dataset.vectors if vectors is None else vectors)
-
-    return make
+    """Makes a copy of the real dataset with other vectors or columns."""
+    return partial(changed, dataset, tmp_path / "poisoned")
 
 
 def column(dataset: Dataset, name: str) -> list[Any]:
@@ -101,6 +103,20 @@ def test_order_that_is_nearly_lost_warns(dataset: Dataset, poisoned: Poison) -> 
     result = chunk_order(poisoned(within_documents(dataset, mostly)), LIMITS)
     assert (result.passed, result.severity) == (True, "warn"), result
     assert 0 < result.value < LIMITS.chunk_order_warn
+
+
+def boundaries_lost(dataset: Dataset, folder: Path) -> Dataset:
+    """Every other document runs on into the next of its split: windows would cross from one into the other."""
+    lost = [d for d in range(1, len(dataset.doc_ids), 2) if dataset.doc_splits[d] == dataset.doc_splits[d - 1]]
+    kept = np.delete(np.arange(len(dataset.doc_ids)), lost)
+    starts, doc_ids = np.delete(dataset.starts, lost), [dataset.doc_ids[d] for d in kept]
+    return replace(dataset, path=folder, starts=starts, doc_ids=doc_ids, doc_splits=dataset.doc_splits[kept])
+
+
+def test_documents_that_run_into_each_other_fail_chunk_order_by_name(dataset: Dataset, tmp_path: Path) -> None:
+    merged = boundaries_lost(dataset, tmp_path)
+    reason = failed(chunk_order(merged, LIMITS))
+    assert "cross documents" in reason and any(doc_id in reason for doc_id in merged.doc_ids)
 
 
 @pytest.mark.parametrize("damage", ["gap", "from one", "swapped"])
@@ -210,15 +226,20 @@ def test_empty_split_fails_split_leakage_with_the_remedy(dataset: Dataset, tmp_p
 # duplicates
 
 
-@pytest.mark.parametrize("renumbered", [False, True])
-def test_every_chunk_stored_twice_fails_duplicates(dataset: Dataset, tmp_path: Path, renumbered: bool) -> None:
+def stored_twice(dataset: Dataset, folder: Path, renumbered: bool) -> Dataset:
+    """Every chunk after itself, under its own number or the next."""
     twice = np.repeat(np.arange(dataset.n_rows), 2)
     starts = 2 * dataset.starts
     table = dataset.table.take(pa.array(twice))
     if renumbered:
         index = np.arange(len(twice)) - np.repeat(starts[:-1], np.diff(starts))
         table = table.set_column(1, table.schema.field(1), pa.array(index, pa.int32()))
-    result = duplicates(replace(dataset, path=tmp_path, table=table, vectors=dataset.vectors[twice], starts=starts), LIMITS)
+    return replace(dataset, path=folder, table=table, vectors=dataset.vectors[twice], starts=starts)
+
+
+@pytest.mark.parametrize("renumbered", [False, True])
+def test_every_chunk_stored_twice_fails_duplicates(dataset: Dataset, tmp_path: Path, renumbered: bool) -> None:
+    result = duplicates(stored_twice(dataset, tmp_path, renumbered), LIMITS)
     reason = failed(result)
     assert result.value == pytest.approx(0.5, abs=0.02)
     assert "chunks were stored twice" in reason and "extract again" in reason

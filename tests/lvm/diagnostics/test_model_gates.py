@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -47,18 +48,19 @@ def honest(dataset: Dataset, checkpoint: Checkpoint, ref: Reference) -> tuple[to
     return predict(checkpoint.model, dataset, ref.windows, CPU)
 
 
+def judged(ref: Reference, y_dec: torch.Tensor, y_cos: torch.Tensor | None = None) -> Evaluation:
+    """The evaluation of any two outputs [N, D] on the windows of `ref`; of one for both heads."""
+    y_cos = F.normalize(y_dec if y_cos is None else y_cos, dim=-1)
+    outputs = {"target": ref.targets, "y_dec": y_dec, "y_cos": y_cos, "ridge": ref.ridge}
+    spreads = {name: spread(vectors) for name, vectors in outputs.items()}
+    scores = score(y_dec, y_cos, ref.targets, ref.pool, ref.windows)
+    return Evaluation("val", ref.windows, scores, ref.scores, scores.cosine, spreads)
+
+
 @pytest.fixture()
 def judge(ref: Reference) -> Judge:
     """The evaluation of any two outputs [N, D] on those windows."""
-
-    def make(y_dec: torch.Tensor, y_cos: torch.Tensor | None = None) -> Evaluation:
-        y_cos = F.normalize(y_dec if y_cos is None else y_cos, dim=-1)
-        outputs = {"target": ref.targets, "y_dec": y_dec, "y_cos": y_cos, "ridge": ref.ridge}
-        spreads = {name: spread(vectors) for name, vectors in outputs.items()}
-        scores = score(y_dec, y_cos, ref.targets, ref.pool, ref.windows)
-        return Evaluation("val", ref.windows, scores, ref.scores, scores.cosine, spreads)
-
-    return make
+    return partial(judged, ref)
 
 
 def verdicts(found: Evaluation) -> dict[str, bool]:

@@ -23,7 +23,7 @@ from tasks.living import living
 from tasks.promote import Promotion, promote_best
 from tasks.report import write_report
 from tasks.tracking import PREFECT_RUN, parent_run
-from tasks.train import train_model
+from tasks.train import not_barred, train_model
 from tasks.validate import validate_models
 from tasks.workspace import Workspace
 
@@ -79,7 +79,7 @@ def retrain_all(
     ):
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
 
-        diagnose_data(dataset, run, device)
+        diagnose_data(dataset, run, workspace.figures(run), device)
         chosen_decoder = diagnose_decoder(dataset, decoder, run, device)
         champion_stands = diagnose_champion(workspace, dataset, run, device)
         prepare_baselines(dataset, train_config(architectures[0], read_manifest(dataset).recipe.dim, settings), device)
@@ -89,7 +89,7 @@ def retrain_all(
             for arch in architectures
         ]
         wait(training)  # one that fails must not take its siblings with it
-        models = validate_models([future.result() for future in training], dataset, run, workspace.figures(run), device)
+        models = validate_models(not_barred(training), dataset, run, workspace.figures(run), device)
 
         promotion = promote_best(models, dataset, workspace, champion_stands, device)
         text = decode_challenger(models, promotion, chosen_decoder, dataset, workspace.figures(run), device)

@@ -60,7 +60,7 @@ def train_decoder(
         parent_run(workspace, flow_run.name or "train-decoder", asked, {PREFECT_RUN: str(flow_run.id)}) as run,
     ):
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
-        diagnose_data(dataset, run, device)
+        diagnose_data(dataset, run, workspace.figures(run), device)
         trained = fit_decoder(workspace, dataset, hold_out, settings, places, threads, run, str(flow_run.id), fresh)
         return judge_decoder(trained, dataset, hold_out, run, device)
 

@@ -53,6 +53,9 @@ class CheckpointConfig(Config):
     history: list[dict[str, float]]
     """Validation metrics of every epoch, so that an under-trained model can be told from a collapsed one."""
 
+    gradient_shares: list[dict[str, float]] = Field(default_factory=list)
+    """Gradient share and loss of every term, and the step, each time they were measured; empty where an older version trained."""
+
     parameters: int = Field(gt=0)
     """Number of trained values."""
 
@@ -106,6 +109,7 @@ def save_checkpoint(
     dataset_digest: str,
     best: dict[str, float],
     history: list[dict[str, float]],
+    gradient_shares: list[dict[str, float]],
     card: str,
 ) -> CheckpointConfig:
     """Write a checkpoint. `golden_inputs`: [32, T, D] contexts of real text."""
@@ -126,6 +130,7 @@ def save_checkpoint(
         dataset_digest=dataset_digest,
         best=best,
         history=history,
+        gradient_shares=gradient_shares,
         parameters=sum(p.numel() for p in model.parameters()),
         files={name: sha256_file(path / name) for name in FILES},
         code_version=__version__,

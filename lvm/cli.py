@@ -99,10 +99,12 @@ def extract(
 def diagnose(
     dataset: DatasetArgument,
     model: Annotated[Path | None, typer.Option(help="Folder of a trained model.")] = None,
+    decoder: DecoderOption = "none",
+    figures: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for figures.")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Hold the data, and a model if given, against the gates; exit with 3 when one refuses."""
+    """Hold the data, and a model or a decoder if given, against the gates; exit with 3 when one refuses."""
     from lvm.checkpoint import load_checkpoint
     from lvm.corpus.dataset import open_dataset
     from lvm.devices import resolve_device
@@ -111,14 +113,30 @@ def diagnose(
     from lvm.report import gate_rows
     from lvm.validation import validate as evaluate
 
-    data = open_dataset(dataset)
-    gates = data_gates(data, device=resolve_device(device))
-    if model is not None and all(gate.passed for gate in gates):
-        checkpoint = load_checkpoint(model, resolve_device(device))
-        gates += model_gates(checkpoint, evaluate(data, checkpoint, "val"))
+    data, place = open_dataset(dataset), resolve_device(device)
+    gates = data_gates(data, device=place)
+    sound = all(gate.passed for gate in gates)
+    if figures is not None:
+        from lvm.diagnostics.figures import data_figures
+
+        data_figures(data, figures, place)
+    if model is not None and sound:
+        # Any difference of its golden predictions that is a number: the gate judges it in the table.
+        checkpoint = load_checkpoint(model, place, tolerance=sys.float_info.max)
+        found = evaluate(data, checkpoint, "val")
+        gates += model_gates(checkpoint, found)
+        if figures is not None:
+            from lvm.diagnostics.figures import share_figure
+            from lvm.figures import evaluation_figures, save
+
+            arch = checkpoint.config.arch
+            evaluation_figures({arch: found}, figures)
+            save(share_figure(checkpoint.config.gradient_shares, arch), figures / "shares.png")
+    if sound:
+        gates += cli_text.decoder_gates(data, decoder, place)
     passed = all(gate.passed for gate in gates)
     value = {"passed": passed, "gates": [gate.as_json() for gate in gates]}
-    advice = "Refused: see the reasons above"
+    advice = "Refused: see the reasons and remedies above"
     if passed and model is None:
         advice = next_command("train", dataset, "--arch", "lstm", "--out", "runs/lstm")
     elif passed:

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lvm.cli_common import DecoderOption, DeviceOption, JsonOption, output
+from lvm.cli_common import DecoderOption, DeviceOption, JsonOption, output, people
 from lvm.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from lvm.checkpoint import Checkpoint
     from lvm.corpus.dataset import Dataset
+    from lvm.diagnostics.gate import GateResult
 
 SHOWN = 3
 """Windows whose texts are shown in a terminal; `--json` gives all."""
@@ -87,6 +90,20 @@ def generate(
     found = [step.as_json() for step in run(checkpoint, loaded, context, vectors, steps, library)]
     advice = [] if library else ["Give --dataset for the nearest real chunk at every step"]
     output({"decoder": name, "context": context, "steps": found}, as_json, generated_rows(found, len(context)).rich(), *advice)
+
+
+def decoder_gates(data: "Dataset", decoder: str, device: "torch.device") -> "list[GateResult]":
+    """The gate on a decoder that `lvm diagnose` was given; says why where there is none to judge."""
+    from lvm.decode import load_decoder
+    from lvm.decode.choice import NONE, choose_decoder, without_decoder
+    from lvm.diagnostics.decoder import encoder_contract
+
+    name = choose_decoder(decoder, data.manifest.recipe)
+    if name is None:
+        if decoder != NONE:
+            people.print(without_decoder(decoder, data.manifest.recipe, str(data.path)), markup=False)
+        return []
+    return [encoder_contract(data, load_decoder(name, str(device)))]
 
 
 def decoded_windows(

@@ -200,6 +200,9 @@ class GateThresholds(Config):
     norm_ratio: float = 0.25
     """How far y_dec's mean norm may lie from the encoder's, as a share of it."""
 
+    gradient_share: float = 0.01
+    """Norm of a term's gradient, after its weight, over the largest term's under which `loss_balance` warns."""
+
     parity: float = 1e-4
     """Greatest absolute difference of golden predictions after a reload."""
 

@@ -12,6 +12,9 @@ from lvm.config import LossConfig
 from lvm.models import Prediction
 from lvm.moments import EncoderStatistics
 
+TERMS = ("regression", "norm", "infonce", "moments", "variance")
+"""Names of the terms; `LossConfig` has the weight of each under its name."""
+
 # Chunks before a query in its document that are never offered as answers, in training
 # (negatives) and in evaluation (pool): a chunk that the model has just read is not a mistake.
 EXCLUDED_BEFORE = 64

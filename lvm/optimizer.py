@@ -8,6 +8,9 @@ import torch
 from lvm.config import TrainConfig
 from lvm.models import Predictor
 
+SHARE_STEPS = (0, 50)
+"""Steps whose gradient shares the gate `loss_balance` reads."""
+
 
 def make_optimizer(model: Predictor, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019); biases, gains and lag weights are not decayed."""

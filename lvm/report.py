@@ -49,9 +49,12 @@ def interval_text(interval: Mapping[str, float | None], sign: bool = False) -> s
 
 
 def gate_rows(gates: Sequence[GateResult], title: str = "Gates") -> Rows:
-    """Verdict, value, threshold and reason of each gate."""
+    """Verdict, value, threshold and reason of each gate; under one that did not simply pass, the remedy."""
     marks = {"ok": "pass", "warn": "WARN", "fail": "FAIL"}
-    rows = [[g.name, marks[g.severity], f"{g.value:.4g}", f"{g.threshold:.4g}", g.reason] for g in gates]
+    rows = []
+    for g in gates:
+        rows.append([g.name, marks[g.severity], f"{g.value:.4g}", f"{g.threshold:.4g}", g.reason])
+        rows += [["", "remedy", "", "", g.remedy]] if g.remedy else []
     return Rows(title, ["gate", "verdict", "value", "threshold", "reason"], rows)
 
 

@@ -21,14 +21,17 @@ from lvm.card import model_card
 from lvm.checkpoint import FILES, GOLDEN_INPUTS, CheckpointConfig, read_config, save_checkpoint
 from lvm.config import TrainConfig
 from lvm.corpus.dataset import Dataset
+from lvm.diagnostics.gate import require
+from lvm.diagnostics.training import early_gates
 from lvm.durable import digest_json, write_json
 from lvm.errors import InputError
 from lvm.evaluation import Evaluation, evaluate, reference
 from lvm.events import Event, append_event, keep_events
 from lvm.familiarity import fit_familiarity
+from lvm.losses import TERMS
 from lvm.models import build_predictor
 from lvm.moments import encoder_statistics
-from lvm.optimizer import learning_rate, make_optimizer
+from lvm.optimizer import SHARE_STEPS, learning_rate, make_optimizer
 from lvm.ranks import Ranks
 from lvm.sampling import Batch, DiverseBatchSampler
 from lvm.steps import BatchGradients
@@ -38,9 +41,7 @@ from lvm.windows import contexts, make_windows
 STATE, EVENTS = "state.safetensors", "metrics.jsonl"
 LOG_EVERY = 10
 SAVE_SECONDS = 30.0
-SHARE_STEPS = (0, 50)
 SHARE_EVERY = 200
-TERMS = ("regression", "norm", "infonce", "moments", "variance")
 
 
 class TrainingDiverged(RuntimeError):
@@ -102,10 +103,15 @@ class Trainer:
         self._positions = self._first_step = 0
 
     def run(self) -> CheckpointConfig:
-        """Train to the end (or to early stopping), export the best model, return its configuration."""
+        """Train to the end (or to early stopping), export the best model, return its configuration.
+
+        Raises `TrainingDiverged`, and `GateRefused` when the first epoch shows that the others would be in vain.
+        """
         while not self._finished():
             self._train_epoch()
-            self._validate()
+            found = self._validate()
+            # Before the state is saved: a run that resumes must meet the same gates.
+            require(early_gates(self.config.loss, self.progress.epoch, self.total_steps, self.progress.gradient_shares, found))
             self.progress.epoch += 1
             self.progress.epoch_step = 0
             self.save_state()
@@ -152,11 +158,13 @@ class Trainer:
             self.progress.micro_batch = self.gradients.micro_batch
             metrics["train/micro_batch"] = float(self.progress.micro_batch)
         if step % LOG_EVERY == 0 or halved:
-            metrics |= {f"train/loss_{name}": float(term) for name, term in losses.terms.items()}
-            metrics |= {"train/loss": total, "train/gradient_norm": float(norm), "train/learning_rate": rate}
+            terms = {f"train/loss_{name}": float(term) for name, term in losses.terms.items()}
+            if losses.shares:
+                self.progress.gradient_shares.append({"step": float(step), **losses.shares, **terms})
+            metrics |= terms | {"train/loss": total, "train/gradient_norm": float(norm), "train/learning_rate": rate}
             self._emit(metrics)
 
-    def _validate(self) -> None:
+    def _validate(self) -> Evaluation:
         found = self.evaluate_average()
         metrics = {f"val/{name}": value for name, value in found.values().items()}
         collapse = found.collapse()
@@ -174,6 +182,7 @@ class Trainer:
             self.best = [p.clone() for p in self.average]
         best = self.progress.history[self.progress.best_epoch]
         self._emit(metrics | {f"best/{name.removeprefix('val/')}": value for name, value in best.items()})
+        return found
 
     def evaluate_average(self) -> Evaluation:
         """Evaluate the averaged weights on the validation windows."""
@@ -239,7 +248,8 @@ class Trainer:
         card = model_card(self.config, self.dataset.manifest, best, self.progress.history)
         save_checkpoint(
             self.out, self.model, inputs, self.baselines, fit_familiarity(self.dataset), self.config,
-            self.dataset.manifest.recipe, self.dataset.manifest.digest, best, self.progress.history, card,
+            self.dataset.manifest.recipe, self.dataset.manifest.digest, best, self.progress.history,
+            self.progress.gradient_shares, card,
         )  # fmt: skip
 
 

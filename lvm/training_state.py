@@ -34,6 +34,7 @@ class Progress:
     best_score: float = -math.inf
     best_epoch: int = -1
     history: list[dict[str, float]] = field(default_factory=list)
+    gradient_shares: list[dict[str, float]] = field(default_factory=list)
 
 
 def save_state(

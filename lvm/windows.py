@@ -75,13 +75,18 @@ def leaked_rows(dataset: Dataset, split: str, device: torch.device) -> np.ndarra
 
 def near_copies(vectors_ND: np.ndarray, dataset: Dataset, device: torch.device) -> np.ndarray:
     """Which of `vectors_ND` all but equal a training vector of `dataset`: bool [N]."""
-    near = np.zeros(len(vectors_ND), bool)
+    return nearest_train_cosines(vectors_ND, dataset, device) >= LEAKED_COSINE
+
+
+def nearest_train_cosines(vectors_ND: np.ndarray, dataset: Dataset, device: torch.device) -> np.ndarray:
+    """Cosine of each of `vectors_ND` to the nearest training vector of `dataset`: float32 [N], -inf where it has none."""
+    nearest = torch.full((len(vectors_ND),), -torch.inf, device=device)
     queries, train = unit(vectors_ND, device), dataset.rows("train")
     for start in range(0, len(train), 8_192):
         block = unit(dataset.vectors[train[start : start + 8_192]], device)
-        for first in range(0, len(near), 4_096):
-            near[first : first + 4_096] |= ((queries[first : first + 4_096] @ block.T).amax(1) >= LEAKED_COSINE).cpu().numpy()
-    return near
+        for part, found in zip(queries.split(4_096), nearest.split(4_096), strict=True):
+            torch.fmax(found, (part @ block.T).nan_to_num_(-torch.inf).amax(1), out=found)
+    return nearest.cpu().numpy()
 
 
 def make_windows(

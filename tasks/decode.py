@@ -68,7 +68,7 @@ def diagnose_decoder(dataset: Path, asked: str, run_id: str, device: str) -> Dec
         get_run_logger().warning(reason)
         return DecoderChoice(name=None, reason=reason)
     result = encoder_contract(data, load_decoder(name, str(resolve_device(device))))
-    get_run_logger().log(20 if result.passed else 40, "%s %s: %s", result.name, result.severity, result.reason)
+    get_run_logger().log(20 if result.passed else 40, "%s %s: %s", result.name, result.severity, result.sentence)
     log_gates(run_id, [result])
     require([result])
     return DecoderChoice(name=name, reason=result.reason)
@@ -126,7 +126,7 @@ def log_text(
     client.log_table(run_id, table, "decode/samples.json")
     client.log_artifact(run_id, str(figure), "figures")
     create_markdown_artifact(page, key=key, description=f"{arch} in words")
-    return DecodedModel(arch=arch, reason=found.abc.reason, summary=summary)
+    return DecodedModel(arch=arch, reason=found.abc.sentence, summary=summary)
 
 
 def log_gates(run_id: str, gates: list[GateResult]) -> None:

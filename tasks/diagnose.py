@@ -12,6 +12,7 @@ from lvm.config import TrainConfig
 from lvm.corpus.dataset import open_dataset
 from lvm.devices import resolve_device
 from lvm.diagnostics.data import data_gates
+from lvm.diagnostics.figures import data_figures
 from lvm.diagnostics.gate import require
 from lvm.diagnostics.model import model_gates
 from lvm.errors import GateRefused, InputError
@@ -22,11 +23,13 @@ from tasks.workspace import Workspace
 
 
 @task
-def diagnose_data(dataset: Path, run_id: str, device: str) -> None:
-    """Run the data gates; raise `GateRefused`, after the report is written, when one fails."""
-    data = open_dataset(dataset)
+def diagnose_data(dataset: Path, run_id: str, figures: Path, device: str) -> None:
+    """Run the data gates; raise `GateRefused`, after report and figures are written, when one fails."""
+    data, place = open_dataset(dataset), resolve_device(device)
     log_dataset(run_id, data.manifest)
-    results = data_gates(data, device=resolve_device(device))
+    results = data_gates(data, device=place)
+    for file in data_figures(data, figures, place):
+        MlflowClient().log_artifact(run_id, str(file), "figures")
     table = gate_rows(results, f"Data gates, dataset {data.manifest.digest[:12]}")
     create_markdown_artifact(table.markdown(), key="data-gates", description="Gates on the data")
     MlflowClient().log_dict(run_id, {"gates": [r.as_json() for r in results]}, "gates/data.json")
@@ -41,7 +44,7 @@ def diagnose_data(dataset: Path, run_id: str, device: str) -> None:
         },
     )
     for result in results:
-        get_run_logger().log(20 if result.severity == "ok" else 30, "%s %s: %s", result.name, result.severity, result.reason)
+        get_run_logger().log(20 if result.severity == "ok" else 30, "%s %s: %s", result.name, result.severity, result.sentence)
     require(results)
 
 

@@ -56,7 +56,7 @@ def judge_decoder(trained: TrainedDecoder, dataset: Path, hold_out: list[Path], 
     found = measure_ceiling(judge, load_decoder(trained.path, place, 0, decoder.encoder), decoder)
     gates = [contract, decoder_ceiling(found.roundtrip, len(found.questions))]
     for gate in gates:
-        get_run_logger().log(20 if gate.passed else 30, "%s %s: %s", gate.name, gate.severity, gate.reason)
+        get_run_logger().log(20 if gate.passed else 30, "%s %s: %s", gate.name, gate.severity, gate.sentence)
     judged = JudgedDecoder(trained=trained, available=gates[1].passed, gates=[gate.as_json() for gate in gates], summary=found.summary())
     _report(judged, gates, decoder.recipe.name, parent)
     return judged
@@ -88,7 +88,7 @@ def _report(judged: JudgedDecoder, gates: list[GateResult], encoder: str, parent
 
     name = f"Decoder of {encoder}"
     scores = ceiling_rows(summary, name)
-    verdict = f"{name}: {path} ({gates[1].reason})."
+    verdict = f"{name}: {path} ({gates[1].sentence})."
     if not judged.available:
         verdict = f"DECODING UNAVAILABLE. {verdict}"
     tables: list[Rows] = [gate_rows(gates, f"Gates on the decoder {path.name}"), scores, ceiling_sample_rows(summary, SAMPLES)]

@@ -63,7 +63,7 @@ def decode_night(champion: Champion, documents: NightDocuments, decoder: str, ru
     contract = encoder_contract(data, loaded)
     _log_gates([contract])
     if not contract.passed:
-        return NightText(text=DecodedModel(arch=None, reason=contract.reason, summary={}), gates=[contract.as_json()])
+        return NightText(text=DecodedModel(arch=None, reason=contract.sentence, summary={}), gates=[contract.as_json()])
     found = decode_windows(data, load_checkpoint(champion.path, place), loaded, "all" if documents.dataset else "test")
     return NightText(text=log_text(run_id, champion.arch, name, found, figures, key="nightly-decode"), gates=[contract.as_json()])
 
@@ -71,4 +71,4 @@ def decode_night(champion: Champion, documents: NightDocuments, decoder: str, ru
 def _log_gates(gates: list[GateResult]) -> None:
     for gate in gates:
         level = {"ok": 20, "warn": 30, "fail": 40}[gate.severity]
-        get_run_logger().log(level, "%s %s: %s", gate.name, gate.severity, gate.reason)
+        get_run_logger().log(level, "%s %s: %s", gate.name, gate.severity, gate.sentence)

@@ -8,6 +8,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 
+from lvm.diagnostics.gate import GateResult
 from lvm.report import arm_rows, comparison_rows, sample_rows
 from tasks.comparison import charts_address, table_address, ui_address
 from tasks.decode import DecodedModel
@@ -28,7 +29,7 @@ def write_report(
     summaries = {m.trained.arch: m.test for m in models}
     winner = promotion.challenger if promotion.promoted else None
     table = comparison_rows(summaries, {m.trained.arch: m.passed for m in models}, winner)
-    failures = [f"- {m.trained.arch} failed `{g['name']}`: {g['reason']}" for m in models for g in m.gates if not g["passed"]]
+    failures = [f"- {m.trained.arch} failed `{g['name']}`: {GateResult(**g).sentence}" for m in models for g in m.gates if not g["passed"]]
     verdict = "The champion is unchanged" if workspace.champion.exists() else "There is no champion"
     if winner:
         verdict = f"Champion: {winner} (version {promotion.version})"

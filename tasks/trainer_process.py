@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 from prefect.tasks import Task
 
-from lvm.errors import InputError
+from lvm.errors import GateRefused, InputError
 from tasks.host_metrics import HostMetrics
 from tasks.tracking import MetricsRelay
 
@@ -28,8 +28,8 @@ class TrainerFailed(RuntimeError):
 
 
 async def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """A trainer that was killed resumes; bad input stays bad, and a loss that diverged diverges."""
-    return not isinstance(await state.aresult(raise_on_failure=False), InputError | TrainerFailed)
+    """A trainer that was killed resumes; bad input stays bad, a loss that diverged diverges, a gate refuses again."""
+    return not isinstance(await state.aresult(raise_on_failure=False), InputError | GateRefused | TrainerFailed)
 
 
 def metrics_file(out: Path) -> Path:
@@ -60,7 +60,8 @@ def run_trainer(command: list[str], out: Path, threads: int, relay: MetricsRelay
 
     It holds the reading end of a pipe from this process and ends when the pipe does, so it never
     outlives its flow. What it prints goes to a file beside `out`. Raises `InputError` when it
-    refuses its input, `TrainerFailed` when it fails otherwise, `RuntimeError` when it was killed.
+    refuses its input, `GateRefused` when a gate stopped it, `TrainerFailed` when it fails otherwise, `RuntimeError`
+    when it was killed.
     """
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"} | {"OMP_NUM_THREADS": str(threads)}
     log = out.with_name(out.name + ".log")
@@ -86,7 +87,8 @@ def run_trainer(command: list[str], out: Path, threads: int, relay: MetricsRelay
         message = f"trainer ended with {process.returncode}: {' '.join(words)} (whole log: {log})"
         if process.returncode < 0:
             raise RuntimeError(message)  # a signal: the next attempt goes on
-        raise InputError(message) if process.returncode == 2 else TrainerFailed(message)
+        refusals = {kind.exit_code: kind for kind in (InputError, GateRefused)}
+        raise refusals.get(process.returncode, TrainerFailed)(message)
 
 
 def relay_the_rest(relay: MetricsRelay, out: Path) -> None:

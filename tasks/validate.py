@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lvm.checkpoint import load_checkpoint
 from lvm.corpus.dataset import Manifest, open_dataset
 from lvm.devices import resolve_device
+from lvm.diagnostics.figures import share_figure
 from lvm.diagnostics.gate import GateResult
 from lvm.diagnostics.model import model_gates
 from lvm.errors import GateRefused, InputError
@@ -76,11 +77,11 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
         )
         _log(validated[-1], gates, data.manifest)
         folder = figures / model.arch
-        for file in evaluation_figures({model.arch: found["test"]}, folder):
+        made = evaluation_figures({model.arch: found["test"]}, folder)
+        made.append(save(training_figure({model.arch: metrics_file(model.path)}), folder / "training.png"))
+        made.append(save(share_figure(checkpoint.config.gradient_shares, model.arch), folder / "shares.png"))
+        for file in made:
             client.log_artifact(model.run_id, str(file), "figures")
-        client.log_artifact(
-            model.run_id, str(save(training_figure({model.arch: metrics_file(model.path)}), folder / "training.png")), "figures"
-        )
     if not validated:
         raise GateRefused("no model could be reloaded; see the log above")
     together = evaluation_figures(evaluations, figures)

@@ -73,7 +73,7 @@ def states(dataset: Dataset, folder: Path, kills: int) -> Counter[str]:
     def export(out: Path) -> None:
         c = made.config
         known = made.baselines, made.familiarity
-        save_checkpoint(out, made.model, golden, *known, c.train, c.recipe, c.dataset_digest, c.best, c.history, "card")
+        save_checkpoint(out, made.model, golden, *known, c.train, c.recipe, c.dataset_digest, c.best, c.history, c.gradient_shares, "card")
 
     def write() -> None:
         for number in itertools.count():

@@ -11,7 +11,7 @@ import torch
 from lvm.config import GateThresholds
 from lvm.corpus.dataset import Dataset
 from lvm.diagnostics.gate import GateResult, verdict
-from lvm.metrics import Interval, document_bootstrap
+from lvm.metrics import MIN_DOCUMENTS, Interval, document_bootstrap
 from lvm.windows import leaked_rows
 
 ADJACENT_COSINE = 0.98
@@ -19,6 +19,7 @@ CPU = torch.device("cpu")
 LAGS = 5
 # Enough for intervals of ± .003, and a bound on time in a corpus of millions.
 SAMPLED_DOCUMENTS = 400
+MORE_DOCUMENTS = "give more documents (ten or more)"
 
 
 def unit_rows(dataset: Dataset, start: int, stop: int) -> np.ndarray:
@@ -30,7 +31,7 @@ def unit_rows(dataset: Dataset, start: int, stop: int) -> np.ndarray:
 def lag_profile(dataset: Dataset, seed: int = 0) -> tuple[list[float], Interval]:
     """Mean cosine at lags 1 to 5, and the lead of lag 1 over a within-document shuffle.
 
-    Over at most 400 random documents of more than `LAGS` chunks. The shuffle is averaged in
+    Over at most 400 random documents of more than `LAGS` chunks; an empty profile where there is none. The shuffle is averaged in
     closed form: the mean cosine of two different chunks of the document, which is what a random
     order would put side by side.
     """
@@ -50,28 +51,34 @@ def lag_profile(dataset: Dataset, seed: int = 0) -> tuple[list[float], Interval]
         leads.append(adjacent - shuffled)
         owners.append(np.full(n - 1, doc))
     if not leads:
-        return [0.0] * LAGS, Interval(0.0, None, None)
+        return [], Interval(0.0, None, None)
     return list(profile / np.maximum(weights, 1)), document_bootstrap(np.concatenate(leads), np.concatenate(owners))
 
 
 def chunk_order(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
     """Chunks stand in reading order: adjacent ones are more alike than shuffled ones.
 
-    Fails when the interval of the lead touches 0, when stored positions are not 0, 1, 2, ... in
+    Fails when the interval of the lead touches 0 or there is none, when stored positions are not 0, 1, 2, ... in
     a document (a window would jump), warns under `chunk_order_warn`.
     """
     expected = np.arange(dataset.n_rows) - dataset.starts[dataset.row_doc]
     gaps = np.flatnonzero(dataset.chunk_index != expected)
     profile, lead = lag_profile(dataset)
-    shown = ", ".join(f"{value:.3f}" for value in profile)
     if len(gaps):
         names = sorted({dataset.doc_ids[d] for d in dataset.row_doc[gaps[:200]]})[:5]
-        reason = f"chunk_index is not 0, 1, 2, ... in {names}: windows would skip or cross; extract again"
-        return verdict("chunk_order", lead.value, 0.0, True, reason)
+        reason = f"chunk_index is not 0, 1, 2, ... in {names}, so that windows would skip chunks or cross documents"
+        return verdict("chunk_order", lead.value, 0.0, True, reason, "extract again")
+    if not profile:
+        reason = f"no document has more than {LAGS} chunks, too few to tell their order from a shuffle"
+        return verdict("chunk_order", lead.value, 0.0, True, reason, "give longer documents")
+    shown = ", ".join(f"{value:.3f}" for value in profile)
     reason = f"adjacent cosine leads a shuffle by {lead}; lags 1-5: {shown}; rho(1) - rho(5) = {profile[0] - profile[-1]:.3f}"
-    if not lead.above_zero():
-        reason += ". The order of chunks was lost, or there are too few documents: check how the text was ingested"
-    return verdict("chunk_order", lead.value, 0.0, not lead.above_zero(), reason, lead.value < limits.chunk_order_warn)
+    remedy = "check how the text was ingested, or give more documents"
+    if lead.low is None:
+        remedy = f"give {MIN_DOCUMENTS} or more documents of more than {LAGS} chunks"
+    elif not lead.above_zero():
+        reason += ". The order of chunks was lost, or there are too few documents to show it"
+    return verdict("chunk_order", lead.value, 0.0, not lead.above_zero(), reason, remedy, lead.value < limits.chunk_order_warn)
 
 
 def split_leakage(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
@@ -86,15 +93,15 @@ def split_leakage(dataset: Dataset, limits: GateThresholds, device: torch.device
         owner.setdefault(dataset.doc_ids[doc], set()).update(found)
     torn = [doc_id for doc_id, found in owner.items() if len(found) > 1]
     if torn:
-        reason = f"{len(torn)} documents stand in two splits: {torn[:5]}; split by document, extract again"
-        return verdict("split_leakage", float(len(torn)), 0.0, True, reason)
+        reason = f"{len(torn)} documents stand in two splits: {torn[:5]}"
+        return verdict("split_leakage", float(len(torn)), 0.0, True, reason, "split by document, extract again")
     shares, copies = [], []
     for split in ("val", "test"):
         rows, leaked = dataset.rows(split), leaked_rows(dataset, split, device)
         if not len(rows) or not len(dataset.rows("train")):
             empty = split if not len(rows) else "train"
-            reason = f"split '{empty}' is empty: give more documents (ten or more)"
-            return verdict("split_leakage", 1.0, limits.leaked_rows_fail, True, reason)
+            reason = f"split '{empty}' is empty, so that nothing can be {'learned' if empty == 'train' else 'judged'}"
+            return verdict("split_leakage", 1.0, limits.leaked_rows_fail, True, reason, MORE_DOCUMENTS)
         shares.append(len(leaked) / len(rows))
         copies.append(leaked)
     share = max(shares)
@@ -102,8 +109,9 @@ def split_leakage(dataset: Dataset, limits: GateThresholds, device: torch.device
     failed, warned = share > limits.leaked_rows_fail, share > limits.leaked_rows_warn
     if warned:
         worst = _most_often(dataset, np.concatenate(copies))
-        reason += f"; most in {worst}: remove copied documents, or lower splits.min_shared so that they form one group"
-    return verdict("split_leakage", share, limits.leaked_rows_fail, failed, reason, warned)
+        reason += f"; most in {worst}"
+    remedy = "remove copied documents, or lower splits.min_shared so that they form one group"
+    return verdict("split_leakage", share, limits.leaked_rows_fail, failed, reason, remedy, warned)
 
 
 def _most_often(dataset: Dataset, rows: np.ndarray) -> str:
@@ -139,15 +147,16 @@ def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = 
         problems.append(f"{share:.1%} of neighbouring chunks have cosine > {ADJACENT_COSINE}, most in {where}: chunks were stored twice")
     reason = f"no repeated key, no bad vector, {share:.2%} of neighbours nearly equal"
     if problems:
-        reason = "; ".join(problems) + ": extract again"
-    return verdict("duplicates", share, limits.adjacent_duplicates, bool(problems), reason)
+        reason = "; ".join(problems)
+    return verdict("duplicates", share, limits.adjacent_duplicates, bool(problems), reason, "extract again, each document once")
 
 
 def pairing(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
     """Contexts and targets of the evaluation splits belong together as they do in train.
 
     Compares the mean cosine(last context chunk, target) of val and test with train's: rows
-    that were mispaired on the way fall to the corpus mean. Keys of windows must be distinct.
+    that were mispaired on the way fall to the corpus mean. Keys of windows must be distinct. Fails,
+    since nothing can be compared, when a split has no two chunks in a row.
     """
     means = {}
     for split in ("train", "val", "test"):
@@ -155,7 +164,10 @@ def pairing(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU
         for doc in dataset.docs(split):
             x = unit_rows(dataset, dataset.starts[doc], dataset.starts[doc + 1])
             sums, count = sums + float((x[:-1] * x[1:]).sum()), count + len(x) - 1
-        means[split] = sums / max(count, 1)
+        if not count:
+            reason = f"split '{split}' has no chunk with another before it, so that nothing can be compared"
+            return verdict("pairing", 1.0, limits.pairing_difference, True, reason, MORE_DOCUMENTS)
+        means[split] = sums / count
     keys = dataset.row_doc.astype(np.int64) << 32 | dataset.chunk_index.astype(np.int64)
     unique = len(np.unique(keys)) / dataset.n_rows
     difference = max(abs(means[s] - means["train"]) for s in ("val", "test"))
@@ -163,8 +175,8 @@ def pairing(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU
     shown = ", ".join(f"{split} {mean:.3f}" for split, mean in means.items())
     reason = f"mean cosine(last context, target): {shown}; distinct window keys {unique:.1%}"
     if failed:
-        reason += ". Contexts and targets come from different rows, or the splits are of different kinds of text: extract again"
-    return verdict("pairing", difference, limits.pairing_difference, failed, reason)
+        reason += ". Contexts and targets come from different rows, or the splits are of different kinds of text"
+    return verdict("pairing", difference, limits.pairing_difference, failed, reason, "extract again, or give more documents of each kind")
 
 
 DATA_GATES: dict[str, Callable[[Dataset, GateThresholds, torch.device], GateResult]] = {

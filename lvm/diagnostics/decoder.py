@@ -29,11 +29,9 @@ def encoder_contract(dataset: Dataset, decoder: Decoder, limits: GateThresholds 
     """
     decoder.recipe.require_same(dataset.manifest.recipe, f"the decoder, on dataset {dataset.path}")
     decoder.recipe.require_same(decoder.encoder.recipe, "the decoder's own encoder")
-    remedy = (
-        "The stored vectors are of another encoder than the decoder reads: "
-        "extract the documents again, or give the decoder that was trained on theirs"
-    )
-    return _embedded_again("encoder_contract", "the decoder's encoder", dataset, decoder.encoder, remedy, limits)
+    problem = "The stored vectors are of another encoder than the decoder reads"
+    remedy = "extract the documents again, or give the decoder that was trained on theirs"
+    return _embedded_again("encoder_contract", "the decoder's encoder", dataset, decoder.encoder, problem, remedy, limits)
 
 
 def encoder_unchanged(dataset: Dataset, encoder: Encoder, limits: GateThresholds = GateThresholds()) -> GateResult:
@@ -43,11 +41,14 @@ def encoder_unchanged(dataset: Dataset, encoder: Encoder, limits: GateThresholds
     when the recipes differ.
     """
     dataset.manifest.recipe.require_same(encoder.recipe, f"dataset {dataset.path}")
-    remedy = "The encoder gives other vectors than the model was trained on: go back to the versions of then, or extract and train again"
-    return _embedded_again("encoder_unchanged", "today's encoder", dataset, encoder, remedy, limits)
+    problem = "The encoder gives other vectors than the model was trained on"
+    remedy = "go back to the versions of then, or extract and train again"
+    return _embedded_again("encoder_unchanged", "today's encoder", dataset, encoder, problem, remedy, limits)
 
 
-def _embedded_again(name: str, whose: str, dataset: Dataset, encoder: Encoder, remedy: str, limits: GateThresholds) -> GateResult:
+def _embedded_again(
+    name: str, whose: str, dataset: Dataset, encoder: Encoder, problem: str, remedy: str, limits: GateThresholds
+) -> GateResult:
     """The gate `name`: a sample of rows, embedded by `encoder`, against their stored vectors."""
     rows = np.sort(np.random.default_rng(0).choice(dataset.n_rows, min(SAMPLE, dataset.n_rows), replace=False))
     stored = np.asarray(dataset.vectors[rows], np.float64)
@@ -63,8 +64,8 @@ def _embedded_again(name: str, whose: str, dataset: Dataset, encoder: Encoder, r
         reason += f" ({encoder.dtype} against {dataset.manifest.encoder_dtype})"
     if len(off):
         documents = sorted({dataset.doc_ids[dataset.row_doc[rows[i]]] for i in off})[:5]
-        reason += f"; {len(off)} do not, in {documents}. {remedy}"
-    return verdict(name, worst, threshold, bool(len(off)), reason)
+        reason += f"; {len(off)} do not, in {documents}. {problem}"
+    return verdict(name, worst, threshold, bool(len(off)), reason, remedy)
 
 
 def decoder_abc(arms: Arms, limits: GateThresholds = GateThresholds()) -> GateResult:
@@ -82,10 +83,10 @@ def decoder_abc(arms: Arms, limits: GateThresholds = GateThresholds()) -> GateRe
         f"nearest real chunk {about['nearest']:.3f}, last chunk {about['copy_last']:.3f}"
     )
     if failed:
-        reason += ". Decoding is unavailable, and the decoder is to blame, not the model: train one on such text with 'lvm train-decoder'"
+        reason += ". Decoding is unavailable, and the decoder is to blame, not the model"
     else:
         reason += ". The decoder reads real vectors: what C lacks beside A is the model's"
-    return verdict("decoder_abc", a, limits.decoder_roundtrip, failed, reason)
+    return verdict("decoder_abc", a, limits.decoder_roundtrip, failed, reason, "train one on such text with 'lvm train-decoder'")
 
 
 def decoder_ceiling(roundtrip: float, texts: int, limits: GateThresholds = GateThresholds()) -> GateResult:
@@ -96,5 +97,6 @@ def decoder_ceiling(roundtrip: float, texts: int, limits: GateThresholds = GateT
     failed = not roundtrip >= limits.decoder_roundtrip
     reason = f"{texts} texts that were never learned from come back with a round-trip cosine of {roundtrip:.3f}"
     if failed:
-        reason += ". Decoding with it is reported as unavailable: train it longer (rounds), on more text (texts), or wider (model.width)"
-    return verdict("decoder_ceiling", roundtrip, limits.decoder_roundtrip, failed, reason)
+        reason += ". Decoding with it is reported as unavailable"
+    remedy = "train it longer (rounds), on more text (texts), or wider (model.width)"
+    return verdict("decoder_ceiling", roundtrip, limits.decoder_roundtrip, failed, reason, remedy)

@@ -10,7 +10,9 @@ import numpy as np
 from lvm.checkpoint import Checkpoint
 from lvm.config import GateThresholds
 from lvm.diagnostics.gate import GateResult, verdict
+from lvm.diagnostics.training import CHECK_LOSS, greatest_pairwise, loss_balance
 from lvm.evaluation import Evaluation
+from lvm.metrics import MIN_DOCUMENTS
 
 
 def mean_vector_baseline(found: Evaluation, limits: GateThresholds) -> GateResult:
@@ -18,9 +20,12 @@ def mean_vector_baseline(found: Evaluation, limits: GateThresholds) -> GateResul
     skill, best = found.skill("cosine"), found.best_baseline("cosine")
     mean = float(found.baselines["mean_vector"].cosine.mean())
     reason = f"cosine {found.model.cosine.mean():.4f}, mean vector {mean:.4f}, best baseline {best}: skill {skill}"
-    if not skill.above_zero():
-        reason += ". The model adds nothing to the baseline: train longer, on more documents, or serve the baseline"
-    return verdict("mean_vector_baseline", skill.low if skill.low is not None else 0.0, 0.0, not skill.above_zero(), reason)
+    remedy = "train longer, on more documents, or serve the baseline"
+    if skill.low is None:
+        remedy = f"give more documents: an interval needs {MIN_DOCUMENTS} or more in each evaluated split"
+    elif not skill.above_zero():
+        reason += ". The model adds nothing to the baseline"
+    return verdict("mean_vector_baseline", skill.low if skill.low is not None else 0.0, 0.0, not skill.above_zero(), reason, remedy)
 
 
 def _least(margins: Mapping[str, float]) -> float:
@@ -48,8 +53,8 @@ def moment_matching(found: Evaluation, limits: GateThresholds) -> GateResult:
     reason = "; ".join(margins) + f"; mean off by {off:.2f} sigma"
     worst = _least(margins)
     if not worst >= 0:
-        reason += ". The outputs lost their spread or scale: raise loss.moments, loss.variance or loss.norm"
-    return verdict("moment_matching", worst, 0.0, not worst >= 0, reason)
+        reason += ". The outputs lost their spread or scale"
+    return verdict("moment_matching", worst, 0.0, not worst >= 0, reason, "raise loss.moments, loss.variance or loss.norm")
 
 
 def collapse(found: Evaluation, limits: GateThresholds) -> GateResult:
@@ -69,20 +74,20 @@ def collapse(found: Evaluation, limits: GateThresholds) -> GateResult:
         + limits.cosine_pairwise_margin
         - c["y_cos_pairwise_cosine"],
         f"y_cos rank {c['y_cos_effective_rank']:.2f}": c["y_cos_effective_rank"] - limits.cosine_effective_rank,
-        "": limits.collapsed_pairwise - max(c["y_dec_pairwise_cosine"], c["y_cos_pairwise_cosine"]),
+        "": limits.collapsed_pairwise - greatest_pairwise(found),
     }
     worst = _least(margins)
     reason = "; ".join(name for name in margins if name)
     if not worst >= 0:
-        reason += ". The outputs are nearly one vector: check the loss weights and the learning rate"
-    return verdict("collapse", worst, 0.0, not worst >= 0, reason)
+        reason += ". The outputs are nearly one vector"
+    return verdict("collapse", worst, 0.0, not worst >= 0, reason, CHECK_LOSS)
 
 
 def reload_parity(checkpoint: Checkpoint, limits: GateThresholds) -> GateResult:
     """The reloaded model gives the predictions that it gave when it was saved."""
     failed = not checkpoint.parity <= limits.parity
     reason = f"golden predictions differ by {checkpoint.parity:.1e} after the reload"
-    return verdict("reload_parity", checkpoint.parity, limits.parity, failed, reason)
+    return verdict("reload_parity", checkpoint.parity, limits.parity, failed, reason, "restore the weights and the code, or train again")
 
 
 EVALUATION_GATES: dict[str, Callable[[Evaluation, GateThresholds], GateResult]] = {
@@ -94,4 +99,5 @@ EVALUATION_GATES: dict[str, Callable[[Evaluation, GateThresholds], GateResult]] 
 
 def model_gates(checkpoint: Checkpoint, found: Evaluation, limits: GateThresholds = GateThresholds()) -> list[GateResult]:
     """Every gate on a model that loads at all; `load_checkpoint` itself refuses one that does not."""
-    return [reload_parity(checkpoint, limits), *(gate(found, limits) for gate in EVALUATION_GATES.values())]
+    balance = loss_balance(checkpoint.config.train.loss, checkpoint.config.gradient_shares, limits)
+    return [reload_parity(checkpoint, limits), balance, *(gate(found, limits) for gate in EVALUATION_GATES.values())]

@@ -25,8 +25,9 @@ def night_skill(night: Evaluation, limits: GateThresholds = DEFAULTS) -> GateRes
     # Not `high < 0`: a NaN is a failure.
     failed = not (skill.value >= 0 if skill.high is None else skill.high >= 0)
     if failed:
-        reason += ". The baseline serves better than this champion: retrain on documents like these, or go back to the version before"
-    return verdict("night_skill", skill.value if skill.high is None else skill.high, 0.0, failed, reason, not skill.above_zero())
+        reason += ". The baseline serves better than this champion"
+    remedy = "retrain on documents like these, or go back to the version before" if failed else "watch the next nights, with more documents"
+    return verdict("night_skill", skill.value if skill.high is None else skill.high, 0.0, failed, reason, remedy, not skill.above_zero())
 
 
 def skill_drift_gate(metric: str, found: SkillDrift, limits: GateThresholds = DEFAULTS) -> GateResult:
@@ -40,11 +41,12 @@ def skill_drift_gate(metric: str, found: SkillDrift, limits: GateThresholds = DE
     sure, testable = found.p <= limits.night_level, found.least_p <= limits.night_level
     reason = f"skill {found.night}, on its own test documents {found.own}: difference {found.difference}, p = {found.p:.4f}"
     if not testable:
-        reason += f". So few documents cannot be surer than {found.least_p:.4f}: give more"
+        reason += f". So few documents cannot be surer than {found.least_p:.4f}"
     elif sure and loses:
-        reason += f". More than {limits.skill_drift:.0%} of the skill is lost: look at the documents, retrain with them"
-    name = f"skill_drift_{metric}"
-    return verdict(name, found.difference.value, -margin, sure and loses, reason, not testable or (sure and found.difference.value < 0))
+        reason += f". More than {limits.skill_drift:.0%} of the skill is lost"
+    name, warned = f"skill_drift_{metric}", not testable or (sure and found.difference.value < 0)
+    remedy = "look at the documents, retrain with them" if testable else "give more documents"
+    return verdict(name, found.difference.value, -margin, sure and loses, reason, remedy, warned)
 
 
 def embedding_drift_gate(found: EmbeddingDrift, limits: GateThresholds = DEFAULTS) -> GateResult:
@@ -62,8 +64,9 @@ def embedding_drift_gate(found: EmbeddingDrift, limits: GateThresholds = DEFAULT
         f"chance alone reaches {found.chance:+.4f} one night in a thousand, p = {found.p:.4f}"
     )
     if sure and far:
-        reason += ". These are documents of another kind than the champion was trained on: check the source, or retrain with them"
-    return verdict("embedding_drift", share.value, limits.embedding_drift, sure and far, reason, sure)
+        reason += ". These are documents of another kind than the champion was trained on"
+    remedy = "check the source, or retrain with them"
+    return verdict("embedding_drift", share.value, limits.embedding_drift, sure and far, reason, remedy, sure)
 
 
 def own_numbers(found: Evaluation, recorded: Mapping[str, float], limits: GateThresholds = DEFAULTS) -> GateResult:
@@ -77,5 +80,5 @@ def own_numbers(found: Evaluation, recorded: Mapping[str, float], limits: GateTh
     reason = "; ".join(f"{name} {now[name]:.4f}, recorded {recorded[name]:.4f}" for name in now)
     failed = not off <= limits.own_numbers
     if failed:
-        reason += ". Weights, baselines, dataset or code are not those of then: restore them, or retrain"
-    return verdict("own_numbers", off, limits.own_numbers, failed, reason)
+        reason += ". Weights, baselines, dataset or code are not those of then"
+    return verdict("own_numbers", off, limits.own_numbers, failed, reason, "restore them, or retrain")

@@ -167,12 +167,12 @@ def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(a
     assert {"val/skill_cosine", "test/skill_cosine"} <= {metric.key for metric in model.metrics}
     curve = store(first.root).get_metric_history(run.info.run_id, "val/cosine")
     assert len({point.step for point in curve}) >= 3
-    figures = {"skill", "sigma", "ranks", "training"} | ({"text"} if arch == first.promotion.challenger else set())
+    figures = {"skill", "sigma", "ranks", "training", "shares"} | ({"text"} if arch == first.promotion.challenger else set())
     assert files(first.root, run, "figures") == {f"figures/{name}.png" for name in figures}
     assert files(first.root, run, "evaluation") == {"evaluation/val.json", "evaluation/test.json"}
     assert "card.md" in files(first.root, run)
     gates = logged(first.root, run, "gates/model.json")["gates"]
-    assert {g["name"] for g in gates} >= {"reload_parity", "mean_vector_baseline", "moment_matching", "collapse"}
+    assert {g["name"] for g in gates} >= {"reload_parity", "loss_balance", "mean_vector_baseline", "moment_matching", "collapse"}
     assert run.data.tags["lvm.gate"] == ("pass" if all(g["passed"] for g in gates) else "fail")
     summary = logged(first.root, run, "evaluation/test.json")
     assert run.data.metrics["test/cosine"] == pytest.approx(summary["metrics"]["cosine"]["value"])
@@ -184,7 +184,8 @@ def test_parent_run_holds_what_was_asked_the_data_gates_the_figures_and_the_repo
     assert json.loads(parent.data.params["architectures"]) == ARCHITECTURES
     assert all(setting in parent.data.params["settings"] for setting in SETTINGS)
     assert all(g["passed"] for g in logged(first.root, parent, "gates/data.json")["gates"])
-    assert files(first.root, parent, "figures") == {f"figures/{name}.png" for name in ("skill", "sigma", "ranks", "training")}
+    figures = {"lags", "neighbours", "skill", "sigma", "ranks", "training"}
+    assert files(first.root, parent, "figures") == {f"figures/{name}.png" for name in figures}
     assert "report.md" in files(first.root, parent)
     note = parent.data.tags[MLFLOW_RUN_NOTE]
     assert f"Champion: {first.promotion.challenger} (version 1)" in note and "[their curves](#/experiments/" in note
@@ -320,7 +321,8 @@ def test_nothing_is_trained_on_spoilt_documents(spoilt):
     done, root = spoilt
     assert done.stdout == ""
     assert not (root / "models").exists()
-    assert [file for file in tree(root) if file.startswith("runs/")] == []
+    left = {Path(file).name for file in tree(root) if file.startswith("runs/")}
+    assert left == {"lags.png", "neighbours.png"}, "what the gates saw, and no more"
 
 
 def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):

@@ -70,7 +70,7 @@ def untrained(path: Path, model: Path, dataset: Dataset, arch: str) -> nn.Module
     familiarity = Familiarity.load(model / "familiarity.safetensors")
     train = TrainConfig(model=config)
     save_checkpoint(
-        path, predictor, golden, baselines, familiarity, train, dataset.manifest.recipe, dataset.manifest.digest, {}, [], "card"
+        path, predictor, golden, baselines, familiarity, train, dataset.manifest.recipe, dataset.manifest.digest, {}, [], [], "card"
     )
     return predictor
 
@@ -292,5 +292,5 @@ def test_checkpoint_that_is_being_replaced_is_never_taken_for_whole(dataset: Dat
     familiarity = Familiarity.load(copy / "familiarity.safetensors")
     unsaved = Unsaved(**vars(kept))
     with pytest.raises(Stop):
-        save_checkpoint(copy, predictor, golden, unsaved, familiarity, train, dataset.manifest.recipe, "digest", {}, [], "card")
+        save_checkpoint(copy, predictor, golden, unsaved, familiarity, train, dataset.manifest.recipe, "digest", {}, [], [], "card")
     assert "no config.json" in refusal(copy)

@@ -21,8 +21,12 @@ import pytest
 import torch
 
 from lvm.cli import main
-from lvm.corpus.dataset import Dataset, read_manifest
+from lvm.cli_text import decoder_gates
+from lvm.corpus.dataset import Dataset, open_dataset, read_manifest
 from lvm.durable import sha256_file, write_json
+from lvm.models import TRUNKS
+from tests.lvm.test_checkpoint import Backwards
+from tests.lvm.test_training import without_a_gradient
 
 ABSENT = "cuda:99" if torch.cuda.is_available() else "cuda"
 SMALL = ("--epochs", "1", "--set", "model.width=64", "--set", "context_length=2")
@@ -162,7 +166,25 @@ def test_diagnose_json_is_the_verdict_and_every_gate(dataset):
     assert finished.json["passed"] is True
     assert [gate["name"] for gate in finished.json["gates"]] == ["chunk_order", "split_leakage", "duplicates", "pairing"]
     for gate in finished.json["gates"]:
-        assert set(gate) == {"name", "passed", "severity", "value", "threshold", "reason"}
+        assert set(gate) == {"name", "passed", "severity", "value", "threshold", "reason", "remedy"}
+
+
+def test_diagnose_judges_model_and_decoder_where_they_are_given_and_draws(dataset, trained, tmp_path):
+    finished = lvm("diagnose", dataset.path, "--model", trained[1], "--decoder", "auto", "--figures", tmp_path / "figures", "--json")
+    gates = {gate["name"]: gate for gate in finished.json["gates"]}
+    assert list(gates)[4:] == ["reload_parity", "loss_balance", "mean_vector_baseline", "moment_matching", "collapse", "encoder_contract"]
+    assert finished.code == (0 if all(gate["passed"] for gate in gates.values()) else 3)
+    assert gates["loss_balance"]["passed"] and "regression 1" in gates["loss_balance"]["reason"]
+    assert gates["encoder_contract"]["passed"] and "64 chunks" in gates["encoder_contract"]["reason"]
+    drawn = {file.name for file in (tmp_path / "figures").iterdir()}
+    assert drawn == {"lags.png", "neighbours.png", "skill.png", "sigma.png", "ranks.png", "shares.png"}
+
+
+def test_diagnose_says_where_there_is_no_decoder_to_judge(unnormalised, capsys):
+    data = open_dataset(unnormalised[1])
+    assert decoder_gates(data, "none", torch.device("cpu")) == [] and capsys.readouterr().err == ""
+    assert decoder_gates(data, "auto", torch.device("cpu")) == []
+    assert f"lvm train-decoder {data.path}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_train_json_is_the_path_the_size_and_the_best_epoch(trained):
@@ -263,6 +285,25 @@ def test_lost_chunk_order_is_refused_with_3_and_the_object_still_stands(shuffled
 
 def test_unshuffled_copy_made_the_same_way_passes(dataset, tmp_path):
     assert lvm("diagnose", with_vectors(dataset, tmp_path / "same", lambda vectors: vectors)).code == 0
+
+
+def test_model_of_another_class_with_equal_keys_is_refused_with_3_and_the_table_says_so(dataset, trained, monkeypatch):
+    monkeypatch.setitem(TRUNKS, "lstm", Backwards)
+    finished = lvm("diagnose", dataset.path, "--model", trained[1], "--json")
+    assert finished.code == 3
+    parity = next(gate for gate in finished.json["gates"] if gate["name"] == "reload_parity")
+    assert not parity["passed"] and parity["value"] > parity["threshold"] and "train again" in parity["remedy"]
+    finished = lvm("validate", dataset.path, "--model", trained[1])
+    assert (finished.code, finished.out) == (3, "") and "lvm: reload_parity: " in finished.err
+
+
+def test_training_whose_loss_does_not_steer_is_refused_with_3_in_one_sentence(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("lvm.steps.weighted", without_a_gradient("regression"))
+    finished = lvm("train", dataset.path, "--arch", "lstm", "--out", tmp_path / "lstm", *SMALL, "--json")
+    assert (finished.code, finished.out) == (3, "")
+    (sentence,) = (line for line in finished.err.splitlines() if line.startswith("lvm: "))
+    assert sentence.startswith("lvm: loss_balance: ") and "No gradient of regression reaches the model" in sentence
+    assert "Traceback" not in finished.err
 
 
 # Exit code 2: bad usage or input

@@ -123,16 +123,18 @@ def test_intervals_read_as_value_and_ends() -> None:
     assert interval_text({"value": 0.25, "low": None, "high": None}, sign=True) == "+0.2500 [too few documents]"
 
 
-def test_gates_show_verdict_value_threshold_and_reason() -> None:
+def test_gates_show_verdict_value_threshold_reason_and_remedy() -> None:
     gates: list[GateResult] = [
-        verdict("first", 0.1234567, 0.5, False, "all well"),
-        verdict("second", 3e-5, 1e-4, False, "look here", warned=True),
-        verdict("third", 12345.678, 0.5, True, "no"),
+        verdict("first", 0.1234567, 0.5, False, "all well", "nothing"),
+        verdict("second", 3e-5, 1e-4, False, "look here", "turn it", warned=True),
+        verdict("third", 12345.678, 0.5, True, "no", "throw it away"),
     ]
     assert gate_rows(gates).rows == [
         ["first", "pass", "0.1235", "0.5", "all well"],
         ["second", "WARN", "3e-05", "0.0001", "look here"],
+        ["", "remedy", "", "", "turn it"],
         ["third", "FAIL", "1.235e+04", "0.5", "no"],
+        ["", "remedy", "", "", "throw it away"],
     ]
 
 

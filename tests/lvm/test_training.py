@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -27,12 +28,15 @@ from torch.nn import functional as F
 from lvm import training
 from lvm.batches import BatchReader
 from lvm.checkpoint import FILES, load_checkpoint, read_config
-from lvm.config import TrainConfig, train_config
+from lvm.config import LossConfig, TrainConfig, train_config
 from lvm.corpus.dataset import Dataset
+from lvm.diagnostics.training import early_gates
 from lvm.durable import sha256_file
-from lvm.errors import InputError
+from lvm.errors import GateRefused, InputError
 from lvm.evaluation import predict
 from lvm.events import Event, event_order
+from lvm.losses import TERMS, weighted
+from lvm.models import Prediction
 from lvm.optimizer import gradient_shares, learning_rate
 from lvm.training import Trainer, TrainingDiverged, train
 from lvm.validation import validate
@@ -535,6 +539,60 @@ def test_loss_that_was_never_finite_says_so(dataset: Dataset, tmp_path: Path) ->
         trainer.run()
 
 
+# Stopping what would be in vain
+
+
+def without_a_gradient(name: str) -> Callable[..., dict[str, torch.Tensor]]:
+    """The weighted terms, of which one has a weight that does not arrive."""
+
+    def make(terms: dict[str, torch.Tensor], config: LossConfig) -> dict[str, torch.Tensor]:
+        return {n: part * (n != name) for n, part in weighted(terms, config).items()}
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("stretches", "steps"), [(8, "at step 0: "), (2, "at step 0 and step 50: ")], ids=["under fifty steps", "over fifty steps"]
+)
+def test_term_that_steers_nothing_stops_a_run_after_its_first_epoch(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretches: int, steps: str
+) -> None:
+    monkeypatch.setattr("lvm.steps.weighted", without_a_gradient("infonce"))
+    config = tiny(dataset, "epochs=2", f"sampler.stretches={stretches}")
+    for resume in (False, True):
+        with pytest.raises(GateRefused, match=rf"loss_balance: .*{steps}.*infonce 0.*No gradient of infonce.*switch it off by 0") as caught:
+            train(config, dataset, tmp_path / "run", CPU, resume=resume)
+        assert "collapse" not in str(caught.value)
+        assert [line["epoch"] for line in events(tmp_path / "run") if "val/cosine" in line["metrics"]] == [0]
+        assert not (tmp_path / "run" / "config.json").exists(), "nothing that a later stage would take for a model"
+
+
+def test_run_is_not_judged_by_step_0_alone_while_step_50_is_to_come(dataset: Dataset, tmp_path: Path) -> None:
+    trainer = Trainer(tiny(dataset), dataset, tmp_path / "run", CPU)  # 17 steps an epoch, 51 in all
+    found = trainer.evaluate_average()
+    silent = {f"train/gradient_share_{name}": 0.0 for name in TERMS}
+    measured = [{"step": 0.0, **silent}]
+    assert trainer.total_steps > 50
+    assert [gate.name for gate in early_gates(trainer.config.loss, 0, trainer.total_steps, measured, found)] == ["collapse"]
+    assert early_gates(trainer.config.loss, 1, trainer.total_steps, measured, found) == []
+    (balance,) = early_gates(trainer.config.loss, 2, trainer.total_steps, [*measured, {"step": 50.0, **silent}], found)
+    assert (balance.name, balance.passed) == ("loss_balance", False)
+
+
+@pytest.mark.parametrize("head", ["decoder", "cosine"])
+def test_outputs_that_are_one_vector_stop_a_run_after_its_first_epoch(dataset: Dataset, tmp_path: Path, head: str) -> None:
+    def one_vector(model: nn.Module, inputs: Any, outputs: tuple[torch.Tensor, torch.Tensor]) -> Prediction:
+        found = Prediction(*outputs)
+        return found._replace(**{head: F.normalize(1 + 0.01 * getattr(found, head), dim=-1)})
+
+    trainer = Trainer(tiny(dataset), dataset, tmp_path / "run", CPU)
+    trainer.model.register_forward_hook(one_vector)
+    with pytest.raises(GateRefused, match=r"^collapse: .*nearly one vector: check the loss weights and the learning rate$"):
+        trainer.run()
+    assert [line["epoch"] for line in events(tmp_path / "run") if "val/cosine" in line["metrics"]] == [0]
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 # Settings
 
 
@@ -682,6 +740,15 @@ def test_gradient_shares_are_logged_at_the_first_step_and_at_step_fifty(dataset:
     lines = events(tmp_path / "run")
     assert [line["step"] for line in lines] == [0, 10, 20, 30, 40, 50, 60, 70]
     assert [line["step"] for line in lines if "train/gradient_share_regression" in line["metrics"]] == [0, 50]
+
+
+def test_the_model_keeps_the_gradient_shares_that_its_training_logged(dataset: Dataset) -> None:
+    out = trained(dataset)
+    logged = [line for line in events(out) if "train/gradient_share_regression" in line["metrics"]]
+    wanted = {f"train/{kind}_{term}" for kind in ("gradient_share", "loss") for term in TERMS}
+    kept = read_config(out).gradient_shares
+    assert kept == [{"step": line["step"], **{name: line["metrics"][name] for name in wanted}} for line in logged]
+    assert [line["step"] for line in kept] == [0, 50]
 
 
 def test_a_listener_hears_every_line_in_order_after_it_was_written(dataset: Dataset, tmp_path: Path) -> None:

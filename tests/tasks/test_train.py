@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
@@ -18,11 +19,11 @@ from prefect.futures import wait
 from prefect.testing.utilities import prefect_test_harness
 
 from lvm.devices import lease
-from lvm.errors import InputError
+from lvm.errors import GateRefused, InputError
 from tasks.tracking import connect, parent_run
-from tasks.train import TrainedModel, train_model
+from tasks.train import TrainedModel, not_barred, train_model
 from tasks.workspace import Workspace
-from tests.lvm.test_cli import copy_of
+from tests.lvm.test_cli import copy_of, with_vectors
 from tests.tasks.processes import events, trainers, until
 
 EPOCHS = 12
@@ -123,6 +124,31 @@ def test_input_that_the_trainer_refuses_is_not_tried_again(workspace, dataset, t
     assert "chunks-00000.parquet is truncated or altered" in str(error)
     (run,) = attempts(parent).values()
     assert run.info.status == "FAILED" and "truncated or altered" in run.data.tags[MLFLOW_RUN_NOTE]
+
+
+@pytest.mark.slow
+def test_model_that_a_gate_stops_is_barred_and_its_sibling_goes_on(workspace, dataset, tmp_path):
+    mean = np.asarray(dataset.vectors).mean(0)
+    alike = with_vectors(dataset, tmp_path / "alike", lambda vectors: mean + 0.1 * (vectors - mean))  # whatever is learned is one vector
+    settings = ["model.width=64", "context_length=2", "epochs=2"]
+
+    @flow(name="one-barred")
+    def both(folders: list[Path], parent: str) -> list[TrainedModel]:
+        futures = [train_model.submit(workspace, f, "lstm", settings, ["cpu-0", "cpu-1"], parent, "flow", False) for f in folders]
+        wait(futures)
+        return not_barred(futures)
+
+    with parent_run(workspace, "barred", {}, {}) as parent:
+        (model,) = both([alike, dataset.path], parent)
+        with pytest.raises(GateRefused, match=r"trainer ended with 3: .*lvm: collapse: .* check the loss weights"):
+            both([alike], parent)
+    runs = attempts(parent)
+    barred = [run for run in runs.values() if run.info.run_id != model.run_id]
+    assert len(barred) == 2, "not tried again"
+    for run in barred:
+        assert (run.info.status, run.data.tags["lvm.gate"]) == ("FAILED", "fail")
+        assert "nearly one vector: check the loss weights" in run.data.tags[MLFLOW_RUN_NOTE]
+    assert len(json.loads((model.path / "config.json").read_text())["history"]) == 2
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 import tasks.trainer_process
 from lvm.corpus.dataset import Dataset
-from lvm.errors import InputError
+from lvm.errors import GateRefused, InputError
 from tasks.tracking import MetricsRelay, connect
 from tasks.trainer_process import TrainerFailed, run_trainer, train_into
 from tasks.workspace import Workspace
@@ -48,6 +48,7 @@ def test_trainer_that_refuses_its_input_is_an_input_error_with_its_own_sentence(
     ("ends", "says", "kind"),
     [
         ("sys.exit('no memory left')", "ended with 1: no memory left", TrainerFailed),
+        ("print('lvm: collapse: one vector'); sys.exit(3)", "ended with 3: lvm: collapse: one vector", GateRefused),
         ("os.kill(os.getpid(), 9)", "ended with -9", RuntimeError),
     ],
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ LIMITS = GateThresholds()
 Poison = Callable[..., Dataset]
 
 
+def changed(dataset: Dataset, folder: Path, vectors: np.ndarray | None = None, columns: dict[str, Sequence[Any]] | None = None) -> Dataset:
+    """The dataset with other vectors or columns, and a folder of its own for what is derived."""
+    table = dataset.table
+    for name, values in (columns or {}).items():
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    return replace(dataset, path=folder, table=table, vectors=dataset.vectors if vectors is None else vectors)
+
+
 @pytest.fixture()
 def poisoned(dataset: Dataset, tmp_path: Path) -> Poison:
-    """Makes a copy of the real dataset with other vectors or columns, and a folder of its own for what is derived."""
-
-    def make(vectors: np.ndarray | None = None, columns: dict[str, Sequence[Any]] | None = None) -> Dataset:
-        table = dataset.table
-        for name, values in (columns or {}).items():
-            field = table.schema.field(name)
-            table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
-        return replace(dataset, path=tmp_path / "poisoned", table=table, vectors=dataset.vectors if vectors is None else vectors)
-
-    return make
+    """Makes a copy of the real dataset with other vectors or columns."""
+    return partial(changed, dataset, tmp_path / "poisoned")
 
 
 def column(dataset: Dataset, name: str) -> list[Any]:
@@ -44,9 +46,10 @@ def within_documents(dataset: Dataset, order: Callable[[int], np.ndarray]) -> np
 
 
 def failed(result: GateResult) -> str:
-    """The reason of a gate that has failed."""
+    """Reason and remedy of a gate that has failed, which has both."""
     assert (result.passed, result.severity) == (False, "fail"), result
-    return result.reason
+    assert result.reason and result.remedy
+    return result.sentence
 
 
 def test_clean_text_passes_every_gate(dataset: Dataset) -> None:
@@ -100,6 +103,20 @@ def test_order_that_is_nearly_lost_warns(dataset: Dataset, poisoned: Poison) -> 
     result = chunk_order(poisoned(within_documents(dataset, mostly)), LIMITS)
     assert (result.passed, result.severity) == (True, "warn"), result
     assert 0 < result.value < LIMITS.chunk_order_warn
+
+
+def boundaries_lost(dataset: Dataset, folder: Path) -> Dataset:
+    """Every other document runs on into the next of its split: windows would cross from one into the other."""
+    lost = [d for d in range(1, len(dataset.doc_ids), 2) if dataset.doc_splits[d] == dataset.doc_splits[d - 1]]
+    kept = np.delete(np.arange(len(dataset.doc_ids)), lost)
+    starts, doc_ids = np.delete(dataset.starts, lost), [dataset.doc_ids[d] for d in kept]
+    return replace(dataset, path=folder, starts=starts, doc_ids=doc_ids, doc_splits=dataset.doc_splits[kept])
+
+
+def test_documents_that_run_into_each_other_fail_chunk_order_by_name(dataset: Dataset, tmp_path: Path) -> None:
+    merged = boundaries_lost(dataset, tmp_path)
+    reason = failed(chunk_order(merged, LIMITS))
+    assert "cross documents" in reason and any(doc_id in reason for doc_id in merged.doc_ids)
 
 
 @pytest.mark.parametrize("damage", ["gap", "from one", "swapped"])
@@ -183,7 +200,7 @@ def test_a_few_copied_rows_warn_and_are_dropped_from_scoring(dataset: Dataset, p
     result = split_leakage(poisoned(vectors, {"text": texts}), LIMITS)
     assert (result.passed, result.severity) == (True, "warn"), result
     assert LIMITS.leaked_rows_warn < result.value < LIMITS.leaked_rows_fail
-    assert "dropped from scoring" in result.reason and "remove copied documents" in result.reason
+    assert "dropped from scoring" in result.reason and "remove copied documents" in result.remedy
 
 
 def test_rows_that_are_copied_almost_exactly_count_as_copied(dataset: Dataset, poisoned: Poison) -> None:
@@ -209,15 +226,20 @@ def test_empty_split_fails_split_leakage_with_the_remedy(dataset: Dataset, tmp_p
 # duplicates
 
 
-@pytest.mark.parametrize("renumbered", [False, True])
-def test_every_chunk_stored_twice_fails_duplicates(dataset: Dataset, tmp_path: Path, renumbered: bool) -> None:
+def stored_twice(dataset: Dataset, folder: Path, renumbered: bool) -> Dataset:
+    """Every chunk after itself, under its own number or the next."""
     twice = np.repeat(np.arange(dataset.n_rows), 2)
     starts = 2 * dataset.starts
     table = dataset.table.take(pa.array(twice))
     if renumbered:
         index = np.arange(len(twice)) - np.repeat(starts[:-1], np.diff(starts))
         table = table.set_column(1, table.schema.field(1), pa.array(index, pa.int32()))
-    result = duplicates(replace(dataset, path=tmp_path, table=table, vectors=dataset.vectors[twice], starts=starts), LIMITS)
+    return replace(dataset, path=folder, table=table, vectors=dataset.vectors[twice], starts=starts)
+
+
+@pytest.mark.parametrize("renumbered", [False, True])
+def test_every_chunk_stored_twice_fails_duplicates(dataset: Dataset, tmp_path: Path, renumbered: bool) -> None:
+    result = duplicates(stored_twice(dataset, tmp_path, renumbered), LIMITS)
     reason = failed(result)
     assert result.value == pytest.approx(0.5, abs=0.02)
     assert "chunks were stored twice" in reason and "extract again" in reason
@@ -242,7 +264,7 @@ def test_one_repeated_key_fails_duplicates_by_name(dataset: Dataset, poisoned: P
     row = dataset.starts[11] + 6
     index[row] = index[row - 1]
     reason = failed(duplicates(poisoned(columns={"chunk_index": index}), LIMITS))
-    assert f"1 keys (doc_id, chunk_index) occur twice, most in {dataset.doc_ids[11]} (1): extract again" in reason
+    assert f"1 keys (doc_id, chunk_index) occur twice, most in {dataset.doc_ids[11]} (1): extract again, each document once" in reason
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf])
@@ -251,7 +273,7 @@ def test_one_vector_that_is_zero_or_not_finite_fails_duplicates_by_name(dataset:
     row = dataset.starts[23] + 4
     vectors[row, : 1 if value else None] = value
     reason = failed(duplicates(poisoned(vectors), LIMITS))
-    assert f"1 vectors are zero or not finite, most in {dataset.doc_ids[23]} (1): extract again" in reason
+    assert f"1 vectors are zero or not finite, most in {dataset.doc_ids[23]} (1): extract again, each document once" in reason
 
 
 @pytest.mark.parametrize(("share", "passes"), [(0.01, True), (0.03, False)])
@@ -331,11 +353,18 @@ def test_refusal_names_every_gate_that_failed_and_no_other(dataset: Dataset, poi
 
 
 def test_warning_passes_and_failure_outranks_it() -> None:
-    warned = verdict("gate", 1, 2, failed=False, reason="why", warned=True)
+    warned = verdict("gate", 1, 2, failed=False, reason="why", remedy="do it", warned=True)
     assert (warned.passed, warned.severity) == (True, "warn")
-    assert verdict("gate", 1, 2, failed=True, reason="why", warned=True).severity == "fail"
+    assert verdict("gate", 1, 2, failed=True, reason="why", remedy="do it", warned=True).severity == "fail"
     require([warned])
-    assert warned.as_json() == {"name": "gate", "passed": True, "severity": "warn", "value": 1.0, "threshold": 2.0, "reason": "why"}
+    shown = {"name": "gate", "passed": True, "severity": "warn", "value": 1.0, "threshold": 2.0, "reason": "why", "remedy": "do it"}
+    assert warned.as_json() == shown
+    assert warned.sentence == "why: do it"
+
+
+def test_a_gate_that_is_ok_has_nothing_to_remedy() -> None:
+    passed = verdict("gate", 1, 2, failed=False, reason="why", remedy="do it")
+    assert (passed.severity, passed.remedy, passed.sentence) == ("ok", "", "why")
 
 
 @pytest.mark.parametrize("gate", DATA_GATES)

@@ -126,7 +126,7 @@ def test_a_decoder_of_one_text_fails_and_is_to_blame_itself(oracle: DecodedWindo
     assert not result.passed and result.severity == "fail"
     assert result.value < 0.4
     assert "Decoding is unavailable" in result.reason and "the decoder is to blame, not the model" in result.reason
-    assert "lvm train-decoder" in result.reason
+    assert "lvm train-decoder" in result.remedy
 
 
 def test_a_model_that_predicts_nothing_useful_does_not_fail_the_decoder(oracle: DecodedWindows, encoder: Encoder, dataset: Dataset) -> None:

@@ -56,6 +56,11 @@ def regression_loss(y_dec_MD: torch.Tensor, target_MD: torch.Tensor) -> torch.Te
     return 1 - F.cosine_similarity(y_dec_MD, target_MD, dim=-1).mean()
 
 
+def mse_loss(y_dec_MD: torch.Tensor, target_MD: torch.Tensor) -> torch.Tensor:
+    """Squared error averaged over positions and dimensions: the broken original's only term."""
+    return F.mse_loss(y_dec_MD, target_MD)
+
+
 def norm_loss(y_dec_MD: torch.Tensor, target_MD: torch.Tensor, mean_norm: float) -> torch.Tensor:
     """Squared error of y_dec's norm in units of the encoder's mean norm: what the cosine leaves free."""
     difference = y_dec_MD.norm(dim=-1) - target_MD.norm(dim=-1)
@@ -152,6 +157,8 @@ def loss_terms(prediction: Prediction, vectors: BatchVectors, encoder: EncoderSt
         terms["moments"] = moment_loss(y_dec, encoder)
     if config.variance:
         terms["variance"] = variance_loss(y_cos, encoder)
+    if config.mse:
+        terms["mse"] = mse_loss(y_dec, target)
     return terms
 
 

@@ -266,7 +266,7 @@ def test_checkpoint_of_another_format_is_refused(copy: Path, found: Any) -> None
     ("change", "message"),
     [
         (lambda values: values.update(extra=1), "unknown field 'extra'"),
-        (lambda values: values["train"]["model"].update(heads=4), "unknown field 'train.model.heads'"),
+        (lambda values: values["train"]["model"].update(tails=4), "unknown field 'train.model.tails'"),
         (lambda values: values.pop("recipe"), "field 'recipe': Field required"),
         (lambda values: values["train"].update(epochs=0), "field 'train.epochs'"),
         (lambda values: values["train"]["model"].update(arch="rnn"), "field 'train.model.arch'"),

@@ -37,6 +37,7 @@ def explain(
         from lvm.figures import lag_figure, save
 
         save(lag_figure(found), figures / "lags.png")
-    tables = [ablation_rows(found), contrast_rows(found), information_rows(found), direction_rows(found, mirrored)]
+    ablated = [ablation_rows(found, metric) for metric in found["rivals"]]
+    tables = [*ablated, contrast_rows(found), information_rows(found), direction_rows(found, mirrored)]
     advice = [] if backward else ["Give --backward, the same model trained with --set reverse=true, for the skill of the other direction"]
     output(found, as_json, *(table.rich() for table in tables), *advice)

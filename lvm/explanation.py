@@ -44,6 +44,7 @@ def explain(dataset: Dataset, checkpoint: Checkpoint, split: str = "test") -> di
     contrasts = {str(count): contrast(compared, data, windows, count) for count in DISTRACTORS}
     return {
         "split": split,
+        "arch": train.model.arch,
         "model": train.model.name,
         "context_length": train.context_length,
         "windows": len(windows.answer),

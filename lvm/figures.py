@@ -113,7 +113,7 @@ def lag_figure(found: Mapping[str, Any]) -> Figure:
     figure, axes = plt.subplots(1, len(rivals), figsize=(11, 3.8))
     lags = {int(name.removeprefix("lag ")): each for name, each in found["ablations"].items() if name.startswith("lag ")}
     for axis, (metric, rival) in zip(axes, rivals.items(), strict=True):
-        for whose, label, c in (("model", found["model"], colour(found["model"].split()[0])), ("baseline", rival, BASELINE)):
+        for whose, label, c in (("model", found["model"], colour(found["arch"])), ("baseline", rival, BASELINE)):
             drops = [each[metric][whose] for each in lags.values()]
             ends = [[d["value"] if d[end] is None else d[end] for d in drops] for end in ("low", "high")]
             axis.vlines(list(lags), *ends, color=c, linewidth=3, alpha=0.5)

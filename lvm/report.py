@@ -114,16 +114,13 @@ def comparison_rows(summaries: Mapping[str, Mapping[str, Any]], passed: Mapping[
     return Rows(title, columns, rows)
 
 
-def ablation_rows(found: Mapping[str, Any]) -> Rows:
-    """What is lost when a context is ablated, the baselines' loss beside it; `found` is of `lvm.explanation.explain`."""
-    rivals = found["rivals"]
+def ablation_rows(found: Mapping[str, Any], metric: str) -> Rows:
+    """What `metric` loses when a context is changed, the baseline's loss beside it; `found` is of `lvm.explanation.explain`."""
     rows = []
     for name, each in found["ablations"].items():
-        drops = [each[metric][whose] for metric in rivals for whose in ("model", "baseline", "excess")]
-        rows.append([name, *(interval_text(drop, True) for drop in drops)])
-    columns = ["context", *(label for metric, rival in rivals.items() for label in (metric, rival, "excess"))]
+        rows.append([name, *(interval_text(each[metric][whose], True) for whose in ("model", "baseline", "excess"))])
     shown = f"{found['windows']} windows of {found['documents']} {found['split']} documents, context {found['context_length']}"
-    return Rows(f"Lost by {found['model']} and by the strongest baseline when the context is changed: {shown}", columns, rows)
+    return Rows(f"{metric} lost when the context is changed: {shown}", ["context", found["model"], found["rivals"][metric], "excess"], rows)
 
 
 def contrast_rows(found: Mapping[str, Any]) -> Rows:

@@ -69,7 +69,8 @@ def retrain_all(
     places, per_model, threads = slots(len(architectures), device, devices_per_model)
     settings = [f"threads={threads}", *settings]
     for arch in architectures:
-        train_config(arch, 1, settings)  # refuses an unknown name or field before any work
+        if train_config(arch, 1, settings).reverse:  # refuses an unknown name or field before any work, too
+            raise InputError("field 'reverse' makes a model to be compared with, not one to be promoted: train it with 'lvm train'")
     asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "max_tokens": max_tokens}
     asked |= {"device": device, "devices_per_model": devices_per_model}
     asked |= {"architectures": architectures, "settings": settings, "decoder": decoder}

@@ -26,6 +26,8 @@ DECAYS = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 # Penalties as shares of the features' mean variance.
 PENALTIES = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0, 10.0, 30.0)
 FIT_WINDOWS = 5000
+# The strongest baseline of retrieval: its decay is fitted to recall, on centred chunks.
+CENTRED_EWMA = "centred_ewma_recall"
 
 
 @dataclass(frozen=True)

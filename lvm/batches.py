@@ -13,7 +13,7 @@ class BatchReader:
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self.dataset, self.device = dataset, device
-        self.vectors = torch.from_numpy(np.asarray(dataset.vectors)).to(device) if device.type != "cpu" else None
+        self.vectors = torch.from_numpy(np.ascontiguousarray(dataset.vectors)).to(device) if device.type != "cpu" else None
 
     def __call__(self, batch: Batch) -> BatchVectors:
         """All vectors of the batch, also in a process that predicts only some of them."""

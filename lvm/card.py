@@ -11,7 +11,8 @@ def model_card(config: TrainConfig, data: Manifest, best: dict[str, float], hist
         f"| {int(line['epoch'])}{' (kept)' if line is best else ''} | " + " | ".join(f"{line[n]:.4f}" for n in names) + " |"
         for line in history
     )
-    return f"""# Latent vector model: {config.model.arch}
+    direction = "from their end to their beginning: it predicts the chunk before" if config.reverse else "from beginning to end"
+    return f"""# Latent vector model: {config.model.name}
 
 Reads the embeddings of a document's last chunks and predicts the next one: `y_dec` in the
 encoder's raw distribution, `y_cos` of unit length for retrieval.
@@ -21,6 +22,7 @@ encoder's raw distribution, `y_cos` of unit length for retrieval.
 | encoder recipe | {data.recipe.name} ({data.recipe.id}), {data.recipe.dim} dimensions |
 | sources | {", ".join(data.sources)} |
 | training data | {data.documents["train"]} documents, {data.chunks["train"]} chunks; dataset {data.digest[:12]} |
+| reads documents | {direction} |
 | context length compared at | {config.context_length} |
 | trunk | {config.model.layers} x {config.model.width}, dropout {config.model.dropout} |
 | epochs | {len(history)} of {config.epochs} at most; kept epoch {int(best["epoch"])} |

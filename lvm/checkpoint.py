@@ -65,6 +65,11 @@ class CheckpointConfig(Config):
     code_version: str
     """Version of lvm that wrote this."""
 
+    def require_forward(self, path: Path) -> None:
+        """Raise `InputError` when the model predicts the chunk before, not the next one: it is there to be compared with."""
+        if self.train.reverse:
+            raise InputError(f"{path}: field 'train.reverse' is true, this model reads documents backwards: give one trained without it")
+
 
 @dataclass(frozen=True)
 class Checkpoint:

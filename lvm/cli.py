@@ -25,6 +25,7 @@ from lvm.cli_common import (
     progress_bar,
 )
 from lvm.cli_decoder import train_decoder
+from lvm.cli_explain import explain
 from lvm.cli_serve import serve
 from lvm.config import ChunkerConfig, parse, train_config
 from lvm.errors import OUT_OF_MEMORY, GateRefused, InputError, ran_out_of_memory
@@ -154,6 +155,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training chunks, at most.")] = None,
     device: DevicesOption = "auto",
     setting: Annotated[list[str] | None, typer.Option("--set", help="Any field of TrainConfig, as model.width=512; repeatable.")] = None,
+    recipe: Annotated[str, typer.Option(help="residual, or legacy: the broken original, to be compared with.")] = "residual",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; a finished run is kept.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Clear an earlier run first.")] = False,
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
@@ -174,7 +176,7 @@ def train(
     one_process_a_device(device)
     data = open_dataset(dataset)
     chosen = [*(setting or []), *([f"epochs={epochs}"] if epochs else [])]
-    config = train_config(arch, data.dim, chosen)
+    config = train_config(arch, data.dim, chosen, recipe)
     place = resolve_device(own_device(device))
     ranks = join(place)
     if ranks.rank == 0:
@@ -204,7 +206,7 @@ def train(
     best = done.best
     names = ("val/cosine", "val/skill_cosine", "val/recall_at_5", "val/skill_recall_at_5", "val/shuffle_drop")
     rows = [[name, f"{best[name]:+.4f}"] for name in names]
-    title = f"{arch}: {done.parameters:,} parameters, {len(done.history)} epochs, kept epoch {int(best['epoch'])}"
+    title = f"{config.model.name}: {done.parameters:,} parameters, {len(done.history)} epochs, kept epoch {int(best['epoch'])}"
     value = {"path": str(out), "arch": done.arch, "parameters": done.parameters, "best": best}
     output(value, as_json, Rows(title, ["validation", "value"], rows).rich(), next_command("validate", dataset, "--model", out))
 
@@ -224,7 +226,7 @@ def validate(
     from lvm.checkpoint import load_checkpoint
     from lvm.corpus.dataset import open_dataset
     from lvm.devices import resolve_device
-    from lvm.report import model_rows
+    from lvm.report import model_rows, retrieval_rows
     from lvm.validation import validate as evaluate
 
     data = open_dataset(dataset)
@@ -236,10 +238,12 @@ def validate(
         evaluation_figures({checkpoint.config.arch: found}, figures)
     summary = found.summary()
     summary["decode"], texts = cli_text.decoded_windows(data, checkpoint, split, context_length, decoder)
-    tables = [model_rows(summary, checkpoint.config.arch).rich(), *texts]
+    name = checkpoint.config.train.model.name
+    tables = [model_rows(summary, name).rich(), retrieval_rows(summary, name).rich(), *texts]
     output(summary, as_json, *tables, next_command("diagnose", dataset, "--model", model))
 
 
+app.command()(explain)
 app.command()(cli_text.decode)
 app.command()(cli_text.generate)
 app.command()(train_decoder)

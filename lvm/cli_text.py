@@ -74,6 +74,7 @@ def generate(
     read_texts(text_file)  # refuses what cannot be read before anything is loaded
     place = resolve_device(device)
     checkpoint = load_checkpoint(model, place)
+    checkpoint.config.require_forward(model)
     recipe = checkpoint.config.recipe
     library = None
     if dataset is not None:

@@ -67,6 +67,14 @@ class ModelConfig(Config):
     lags: int = Field(8, ge=1, le=64)
     """Chunks that the heads' lag weights reach back."""
 
+    heads: Literal["residual", "legacy"] = "residual"
+    """Two residual heads on learned lag weights, or the one unit-length linear head of the broken original, to be compared with."""
+
+    @property
+    def name(self) -> str:
+        """The architecture, as reports call it: with its heads where these are not the default."""
+        return self.arch if self.heads == "residual" else f"{self.arch} ({self.heads})"
+
 
 class LossConfig(Config):
     """Weights and settings of the loss terms; a weight of 0 switches a term off."""
@@ -85,6 +93,9 @@ class LossConfig(Config):
 
     variance: float = Field(1e-3, ge=0)
     """Weight of the hinge that keeps y_cos's per-dimension deviation near the targets'."""
+
+    mse: float = Field(0.0, ge=0)
+    """Weight of y_dec's squared error, averaged over dimensions: what the broken original was trained on."""
 
     temperature: float = Field(0.07, gt=0)
     """Temperature of InfoNCE."""
@@ -150,6 +161,9 @@ class TrainConfig(Config):
 
     eval_windows: int = Field(10_000, ge=100)
     """Size of the fixed retrieval pool, whose chunks are also the targets that are scored."""
+
+    reverse: bool = False
+    """Read documents from their end to their beginning: what is learned so is told apart from what needs a direction."""
 
     seed: int = 0
     """Seed of initialisation, batches and dropout."""
@@ -250,12 +264,23 @@ def read_versioned(kind: type[C], file: Path, version: int, remedy: str) -> C:
     return parse(kind, values)
 
 
-def train_config(arch: str, dim: int, settings: Sequence[str] = ()) -> TrainConfig:
-    """The default configuration of `arch` with `settings` such as `model.width=512` laid over it.
+RECIPES: dict[str, tuple[str, ...]] = {
+    "residual": (),
+    "legacy": (
+        "model.heads=legacy", "loss.mse=1", "loss.regression=0", "loss.norm=0", "loss.infonce=0", "loss.moments=0", "loss.variance=0",
+    ),
+}  # fmt: skip
+"""Settings that belong together, by name: the default, and the broken original that it is compared with."""
 
-    Raises `InputError` that names an unknown field or a bad value.
+
+def train_config(arch: str, dim: int, settings: Sequence[str] = (), recipe: str = "residual") -> TrainConfig:
+    """The configuration of `arch` by `recipe` with `settings` such as `model.width=512` laid over it.
+
+    Raises `InputError` that names an unknown recipe or field, or a bad value.
     """
-    return parse(TrainConfig, overlay({"model": {"arch": arch, "dim": dim}}, settings))
+    if recipe not in RECIPES:
+        raise InputError(f"recipe {recipe!r} is not known: give one of {', '.join(RECIPES)}")
+    return parse(TrainConfig, overlay({"model": {"arch": arch, "dim": dim}}, [*RECIPES[recipe], *settings]))
 
 
 def overlay(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

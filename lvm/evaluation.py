@@ -4,6 +4,7 @@ Skill is the model's metric minus the best baseline's on the very same windows, 
 that resamples documents: the number that "78 % cosine" hides.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lvm.baselines import Baselines
+from lvm.baselines import CENTRED_EWMA, Baselines
 from lvm.corpus.dataset import Dataset
 from lvm.metrics import Interval, Spread, document_bootstrap, retrieval_ranks, sigma_ratio, spread
 from lvm.models import Predictor
 from lvm.windows import Windows, contexts, unit
 
 RECALLS = (1, 5, 10)
+RETRIEVAL = ("recall_at_1", "recall_at_5", "mrr")
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,13 @@ class Evaluation:
         """float32 [N]: the model's metric minus the best baseline's, window by window."""
         return self.model.quantity(metric) - self.baselines[self.best_baseline(metric)].quantity(metric)
 
+    def lead(self, metric: str, baseline: str) -> Interval:
+        """The model's metric minus that of one baseline, paired by window."""
+        return document_bootstrap(self.model.quantity(metric) - self.baselines[baseline].quantity(metric), self.windows.docs)
+
     def skill(self, metric: str) -> Interval:
         """The model's metric minus the best baseline's, paired by window."""
-        return document_bootstrap(self.skills(metric), self.windows.docs)
+        return self.lead(metric, self.best_baseline(metric))
 
     def shuffle_drop(self) -> Interval:
         """Cosine lost when the context's order is destroyed."""
@@ -78,7 +84,7 @@ class Evaluation:
         out = {"cosine": self.interval("cosine"), "skill_cosine": self.skill("cosine")}
         for k in RECALLS:
             out[f"recall_at_{k}"] = self.interval(f"recall_at_{k}")
-        out |= {"mrr": self.interval("mrr"), "skill_recall_at_5": self.skill("recall_at_5"), "skill_mrr": self.skill("mrr")}
+        out |= {"mrr": self.interval("mrr")} | {f"skill_{metric}": self.skill(metric) for metric in RETRIEVAL}
         return out | {"shuffle_drop": self.shuffle_drop()}
 
     def values(self) -> dict[str, float]:
@@ -107,7 +113,11 @@ class Evaluation:
             "context_length": self.windows.context_length,
             "metrics": {name: asdict(interval) for name, interval in self.metrics().items()},
             "baselines": {b: {n: float(scores.quantity(n).mean()) for n in names} for b, scores in self.baselines.items()},
-            "best_baseline": {n: self.best_baseline(n) for n in ("cosine", "recall_at_5", "mrr")},
+            "best_baseline": {n: self.best_baseline(n) for n in ("cosine", *RETRIEVAL)},
+            "retrieval": {
+                "baseline": CENTRED_EWMA,
+                "lead": {metric: asdict(self.lead(metric, CENTRED_EWMA)) for metric in RETRIEVAL},
+            },
             "pool": {
                 "size": len(self.windows.pool),
                 "sha256": self.windows.pool_hash,
@@ -158,13 +168,24 @@ def predict(
     model: Predictor, dataset: Dataset, windows: Windows, device: torch.device, shuffle: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The model's `(y_dec, y_cos)`, each [N, D]; with `shuffle`, from contexts in random order."""
-    model.eval()
+    parts = contexts(dataset.vectors, windows.targets, windows.context_length, device)
+    return predict_contexts(model, _shuffled(parts) if shuffle else parts)
+
+
+def _shuffled(parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The same contexts, each in a random order."""
     generator = torch.Generator().manual_seed(0)
+    for part in parts:
+        order = torch.rand(part.shape[:2], generator=generator).argsort(1).to(part.device)
+        yield part.gather(1, order[..., None].expand_as(part))
+
+
+@torch.inference_mode()
+def predict_contexts(model: Predictor, parts: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The model's `(y_dec, y_cos)` of batches of contexts [B, T, D], each [N, D]."""
+    model.eval()
     decoder, cosine = [], []
-    for part in contexts(dataset.vectors, windows.targets, windows.context_length, device):
-        if shuffle:
-            order = torch.rand(part.shape[:2], generator=generator).argsort(1).to(device)
-            part = part.gather(1, order[..., None].expand_as(part))
+    for part in parts:
         y_dec, y_cos = model(part, return_both=True)
         decoder.append(y_dec)
         cosine.append(y_cos)

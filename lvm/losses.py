@@ -12,7 +12,7 @@ from lvm.config import LossConfig
 from lvm.models import Prediction
 from lvm.moments import EncoderStatistics
 
-TERMS = ("regression", "norm", "infonce", "moments", "variance")
+TERMS = ("regression", "norm", "infonce", "moments", "variance", "mse")
 """Names of the terms; `LossConfig` has the weight of each under its name."""
 
 # Chunks before a query in its document that are never offered as answers, in training
@@ -57,6 +57,11 @@ class BatchVectors:
 def regression_loss(y_dec_MD: torch.Tensor, target_MD: torch.Tensor) -> torch.Tensor:
     """1 - cosine(y_dec, target), averaged: direction only, since pure MSE loses .013 of cosine."""
     return 1 - F.cosine_similarity(y_dec_MD, target_MD, dim=-1).mean()
+
+
+def mse_loss(y_dec_MD: torch.Tensor, target_MD: torch.Tensor) -> torch.Tensor:
+    """Squared error averaged over positions and dimensions: the broken original's only term."""
+    return F.mse_loss(y_dec_MD, target_MD)
 
 
 def norm_loss(y_dec_MD: torch.Tensor, target_MD: torch.Tensor, mean_norm: float) -> torch.Tensor:
@@ -155,6 +160,8 @@ def loss_terms(prediction: Prediction, vectors: BatchVectors, encoder: EncoderSt
         terms["moments"] = moment_loss(y_dec, encoder)
     if config.variance:
         terms["variance"] = variance_loss(y_cos, encoder)
+    if config.mse:
+        terms["mse"] = mse_loss(y_dec, target)
     return terms
 
 

@@ -73,11 +73,22 @@ def model_rows(summary: Mapping[str, Any], name: str = "model") -> Rows:
     rows.append([
         "skill over the best baseline",
         f"{interval_text(own['skill_cosine'], True)} over {best['cosine']}",
-        "",
+        f"{interval_text(own['skill_recall_at_1'], True)} over {best['recall_at_1']}",
         f"{interval_text(own['skill_recall_at_5'], True)} over {best['recall_at_5']}",
         f"{interval_text(own['skill_mrr'], True)} over {best['mrr']}",
     ])  # fmt: skip
     return Rows(title, ["", *BASELINE_METRICS], rows)
+
+
+def retrieval_rows(summary: Mapping[str, Any], name: str = "model") -> Rows:
+    """Predict, then retrieve: real text by the nearest chunk to y_cos, against the centred exponentially weighted mean."""
+    own, found = summary["metrics"], summary["retrieval"]
+    rows = [
+        [name, *(interval_text(own[m]) for m in found["lead"])],
+        [found["baseline"], *(f"{summary['baselines'][found['baseline']][m]:.4f}" for m in found["lead"])],
+        ["lead, window by window", *(interval_text(lead, True) for lead in found["lead"].values())],
+    ]
+    return Rows("Predict, then retrieve, against the centred exponentially weighted mean", ["", *found["lead"]], rows)
 
 
 def comparison_rows(summaries: Mapping[str, Mapping[str, Any]], passed: Mapping[str, bool], champion: str | None) -> Rows:
@@ -104,6 +115,56 @@ def comparison_rows(summaries: Mapping[str, Mapping[str, Any]], passed: Mapping[
     shown = f"Models on {first['split']} documents, context {first['context_length']}"
     title = f"{shown}; skill over the best baseline, 95 % intervals over documents"
     return Rows(title, columns, rows)
+
+
+def ablation_rows(found: Mapping[str, Any], metric: str) -> Rows:
+    """What `metric` loses when a context is changed, the baseline's loss beside it; `found` is of `lvm.explanation.explain`."""
+    rows = []
+    for name, each in found["ablations"].items():
+        rows.append([name, *(interval_text(each[metric][whose], True) for whose in ("model", "baseline", "excess"))])
+    shown = f"{found['windows']} windows of {found['documents']} {found['split']} documents, context {found['context_length']}"
+    return Rows(f"{metric} lost when the context is changed: {shown}", ["context", found["model"], found["rivals"][metric], "excess"], rows)
+
+
+def contrast_rows(found: Mapping[str, Any]) -> Rows:
+    """Contrastive accuracy against chunks of the same document."""
+    rows = []
+    for count, each in found["contrast"].items():
+        if each is None:
+            rows.append([count, "", "no document has so many", "", "", ""])
+            continue
+        for name, accuracy in each["accuracy"].items():
+            lead = interval_text(each["lead"][name], True) if name in each["lead"] else ""
+            rows.append([count, name, interval_text(accuracy), f"{each['chance']:.2f}", lead, str(each["windows"])])
+    title = "Share of windows nearer to the true next chunk than to other chunks of its document"
+    return Rows(title, ["distractors", "", "accuracy", "chance", "the model's lead", "windows"], rows)
+
+
+def information_rows(found: Mapping[str, Any]) -> Rows:
+    """InfoNCE bounds, and the gain over the last chunk alone."""
+    info = found["information"]
+    rows = []
+    for name, critic in info["critics"].items():
+        gain = (
+            interval_text(info["gains"][name], True) if name in info["gains"] else "(compared with)" if name == info["last_chunk"] else ""
+        )
+        rows.append([name, interval_text(critic["bound"]), gain, f"{critic['temperature']:.3f}"])
+    title = (
+        f"Information about the next chunk, nats: InfoNCE lower bounds, ceiling log {info['candidates']} = {info['ceiling']:.2f}; "
+        "gain in log-likelihood of the true next chunk over the best critic of the last chunk (an estimate, no bound)"
+    )
+    return Rows(title, ["", "at least", "gain", "temperature"], rows)
+
+
+def direction_rows(forward: Mapping[str, Any], backward: Mapping[str, Any] | None) -> Rows:
+    """Skill of a model and of the same model on documents read backwards; each over baselines of its own direction."""
+    read = {"from beginning to end": forward} if not forward["reverse"] else {"from end to beginning": forward}
+    read |= {"from end to beginning": backward} if backward else {}
+    rows = [
+        [name, *(f"{interval_text(found['skill'][m], True)} over {found['best_baseline'][m]}" for m in found["skill"])]
+        for name, found in read.items()
+    ]
+    return Rows("Skill by direction", ["documents read", *(f"skill_{metric}" for metric in forward["skill"])], rows)
 
 
 ARM_LABELS = {

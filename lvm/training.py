@@ -76,6 +76,7 @@ class Trainer:
         if not any(getattr(config.loss, name) for name in TERMS):
             raise InputError(f"every loss weight is 0: give one of {', '.join(f'loss.{name}' for name in TERMS)} a value")
         dataset.require_finite()
+        dataset = dataset.directed(config.reverse)
         self.config, self.dataset, self.out, self.device = config, dataset, out, device
         self.on_event, self.ranks = on_event, ranks
         self.key = run_key(config, dataset)

@@ -13,13 +13,14 @@ from lvm.windows import make_windows
 def validate(
     dataset: Dataset, checkpoint: Checkpoint, split: str = "test", context_length: int | None = None, ref: Reference | None = None
 ) -> Evaluation:
-    """Evaluate `checkpoint` on a split of `dataset` beside the baselines it was trained with.
+    """Evaluate `checkpoint` on a split of `dataset` beside the baselines it was trained with, in the direction that it reads.
 
     `ref`, if given, is the `make_reference` of a model with the same data, context length and
     baselines: models that are compared share one. Raises what `make_reference` raises.
     """
     found = ref or make_reference(dataset, checkpoint, split, context_length)
-    return evaluate(checkpoint.model, dataset, split, found, checkpoint.model.mean.device)
+    data = dataset.directed(checkpoint.config.train.reverse)
+    return evaluate(checkpoint.model, data, split, found, checkpoint.model.mean.device)
 
 
 def make_reference(
@@ -33,7 +34,7 @@ def make_reference(
     """The windows of `split` and the scores of the checkpoint's baselines on them.
 
     `pool_size` is the configured one by default; two sets of documents are compared at one size.
-    `leave_out` are rows of a foreign dataset that the model was trained on all the same.
+    `leave_out` are rows of a foreign dataset, numbered in the direction that the model reads, that it was trained on all the same.
 
     Raises `InputError` when the encoder recipes differ, when `split` would score documents that
     the model was trained on, or when another context length is asked of a foreign dataset, for
@@ -47,6 +48,7 @@ def make_reference(
     if split == "all" and trained_here:
         raise InputError("split 'all' holds the documents that this model was trained on: give --split test, or other documents")
     dataset.require_finite()
+    dataset = dataset.directed(config.train.reverse)
     device = checkpoint.model.mean.device
     length = context_length or config.train.context_length
     windows = make_windows(dataset, split, length, pool_size or config.train.eval_windows, device, leave_out)

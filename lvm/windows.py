@@ -7,7 +7,7 @@ model, baseline and context length answers the same questions among the same ans
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,13 @@ class Windows:
 
     pool_hash: str
     """SHA-256 of the pool's (doc_id, chunk_index) keys."""
+
+    def at_most(self, count: int) -> "Windows":
+        """A fixed sample of `count` of the queries, or all there are; the pool stays."""
+        if len(self.answer) <= count:
+            return self
+        keep = np.sort(np.random.default_rng(0).choice(len(self.answer), count, replace=False))
+        return replace(self, answer=self.answer[keep], docs=self.docs[keep], excluded=self.excluded[keep])
 
     @property
     def targets(self) -> np.ndarray:
@@ -124,9 +131,13 @@ def make_windows(
 
 def contexts(vectors: np.ndarray, targets: np.ndarray, length: int, device: torch.device, batch: int = 256) -> Iterator[torch.Tensor]:
     """The contexts of `targets` in order, in batches: float32 [<= batch, length, D]."""
-    for start in range(0, len(targets), batch):
-        rows = targets[start : start + batch, None] + np.arange(-length, 0)
-        yield torch.from_numpy(vectors[rows]).to(device)
+    yield from chosen(vectors, targets[:, None] + np.arange(-length, 0), device, batch)
+
+
+def chosen(vectors: np.ndarray, rows_NT: np.ndarray, device: torch.device, batch: int = 256) -> Iterator[torch.Tensor]:
+    """Contexts of any rows, in batches: float32 [<= batch, T, D]."""
+    for start in range(0, len(rows_NT), batch):
+        yield torch.from_numpy(vectors[rows_NT[start : start + batch]]).to(device)
 
 
 def unit(vectors: np.ndarray, device: torch.device) -> torch.Tensor:

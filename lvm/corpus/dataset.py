@@ -6,7 +6,7 @@ rows and never a copy.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -139,6 +139,9 @@ class Dataset:
     doc_splits: np.ndarray
     """object [n_docs]: 'train', 'val' or 'test'."""
 
+    reverse: bool = False
+    """Whether rows run from the end of the last document to the beginning of the first: a window's context are then later chunks."""
+
     @property
     def dim(self) -> int:
         """Dimension of the embeddings."""
@@ -163,6 +166,27 @@ class Dataset:
     def text_codes(self) -> np.ndarray:
         """An integer per row, equal exactly for equal texts, int32 [n_rows]."""
         return self.table.column("text").combine_chunks().dictionary_encode().indices.to_numpy()
+
+    def directed(self, reverse: bool) -> "Dataset":
+        """The same documents to be read forward or, with `reverse`, from their end to their beginning.
+
+        A view, not a copy of the vectors. Whatever works on rows works on it as it is; chunks keep their `chunk_index`,
+        and what is derived has names of its own.
+        """
+        return self if reverse == self.reverse else self._turned
+
+    @cached_property
+    def _turned(self) -> "Dataset":
+        """All rows in the opposite order."""
+        return replace(
+            self,
+            table=self.table.take(pa.array(np.arange(self.n_rows)[::-1])),
+            vectors=self.vectors[::-1],
+            doc_ids=self.doc_ids[::-1],
+            starts=self.n_rows - self.starts[::-1],
+            doc_splits=self.doc_splits[::-1],
+            reverse=not self.reverse,
+        )
 
     def docs(self, split: str) -> np.ndarray:
         """Numbers of the documents of a split ('all' for every one), ascending."""
@@ -194,8 +218,9 @@ class Dataset:
         return self.table.column("text").take(pa.array(rows, pa.int64())).to_pylist()
 
     def derived(self, name: str) -> Path:
-        """Path of a file computed from this very content, kept beside it."""
-        return self.path / "derived" / f"{self.manifest.digest[:12]}-v{DERIVED_VERSION}-{name}"
+        """Path of a file computed from this very content in this very direction, kept beside it."""
+        direction = "reverse-" if self.reverse else ""
+        return self.path / "derived" / f"{self.manifest.digest[:12]}-v{DERIVED_VERSION}-{direction}{name}"
 
 
 def read_manifest(path: Path) -> Manifest:

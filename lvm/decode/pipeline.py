@@ -70,6 +70,7 @@ def decode_windows(
     whether the texts can be relied on.
     """
     checkpoint.config.recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
+    dataset = dataset.directed(checkpoint.config.train.reverse)
     contract = encoder_contract(dataset, decoder, limits)
     require([contract])
     length = min(CONTEXT, context_length or checkpoint.config.train.context_length)

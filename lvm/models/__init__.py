@@ -8,6 +8,7 @@ from torch import nn
 from lvm.config import ModelConfig
 from lvm.models.amn import AMNTrunk
 from lvm.models.gru import GRUTrunk
+from lvm.models.legacy import LegacyPredictor
 from lvm.models.lstm import LSTMTrunk
 from lvm.models.mamba2 import Mamba2Trunk
 from lvm.models.predictor import Prediction, Predictor
@@ -30,4 +31,5 @@ def build_predictor(config: ModelConfig, mean: torch.Tensor, std: torch.Tensor) 
     `mean`, `std`: [D], the encoder's per-dimension moments on the training chunks; they become
     buffers of the model, so that a checkpoint carries its own normalisation.
     """
-    return Predictor(config, TRUNKS[config.arch](config), mean, std)
+    kind = LegacyPredictor if config.heads == "legacy" else Predictor
+    return kind(config, TRUNKS[config.arch](config), mean, std)

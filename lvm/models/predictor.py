@@ -86,6 +86,10 @@ class Predictor(nn.Module):
         self.trunk = trunk
         self.input_dropout = nn.Dropout(config.dropout)
         self.output_dropout = nn.Dropout(config.dropout)
+        self.make_heads(config)
+
+    def make_heads(self, config: ModelConfig) -> None:
+        """Create what `heads` needs."""
         self.decoder_lags = LagWeights(config.lags)
         self.cosine_lags = LagWeights(config.lags)
         self.decoder_residual = ResidualHead(config.width, config.dim)
@@ -94,12 +98,16 @@ class Predictor(nn.Module):
     def predict_all(self, context_BTD: torch.Tensor) -> Prediction:
         """Predictions at every position: position t predicts chunk t + 1 from chunks 0 to t."""
         centred = context_BTD - self.mean
+        scaled = centred / self.std.clamp_min(MIN_STD_SHARE * self.std.mean())
+        return self.heads(centred, self.output_dropout(self.trunk(self.input_dropout(scaled))))
+
+    def heads(self, centred_BTD: torch.Tensor, states_BTH: torch.Tensor) -> Prediction:
+        """Predictions from the centred context and the trunk's states."""
         # Residuals are in units of the encoder's deviation: in those of a unit vector (.05 a
         # dimension) a few steps of Adam would drown the lag weights that they start from.
         scale = self.std.mean()
-        states = self.output_dropout(self.trunk(self.input_dropout(centred / self.std.clamp_min(MIN_STD_SHARE * scale))))
-        decoder = self.mean + self.decoder_lags(centred) + scale * self.decoder_residual(states)
-        cosine = self.cosine_lags(centred) + scale * self.cosine_residual(states)
+        decoder = self.mean + self.decoder_lags(centred_BTD) + scale * self.decoder_residual(states_BTH)
+        cosine = self.cosine_lags(centred_BTD) + scale * self.cosine_residual(states_BTH)
         return Prediction(decoder.float(), F.normalize(cosine.float(), dim=-1))
 
     @overload

@@ -52,6 +52,7 @@ class Served:
         """The exported version, as `lstm-3f2a9c-v4`: every answer carries it."""
 
         self.checkpoint: Checkpoint = load_checkpoint(self.path, device)
+        self.checkpoint.config.require_forward(self.path)
         self.verdict = read_verdict(self.path)
         self.example = load_file(self.path / "golden.safetensors")["inputs"].numpy()
         """float32 [32, T, D]: contexts of real text."""

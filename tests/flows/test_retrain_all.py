@@ -343,6 +343,7 @@ def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):
         ({"architectures": ["lstm", "lstm"]}, "each architecture once"),
         ({"architectures": []}, "each architecture once"),
         ({"settings": ["model.widht=64"]}, "unknown field 'model.widht'"),
+        ({"settings": ["reverse=true"]}, "field 'reverse' makes a model to be compared with, not one to be promoted"),
         ({"device": "cuda:99"}, "is not on this machine"),
         ({"devices_per_model": 0}, "field 'devices_per_model' is 0: give 1 or more"),
     ],

@@ -144,7 +144,7 @@ def test_every_file_is_hashed_and_nothing_is_pickled(model: Path) -> None:
 
 
 def test_baselines_survive_the_round_trip(dataset: Dataset, model: Path) -> None:
-    (fitted,) = (dataset.path / "derived").glob("*-baselines-3-10000.safetensors")
+    fitted = dataset.derived("baselines-3-10000.safetensors")
     written, kept = Baselines.load(fitted), load_checkpoint(model, CPU).baselines
     assert (kept.context_length, kept.decays, kept.penalty) == (written.context_length, written.decays, written.penalty)
     assert torch.equal(kept.mean, written.mean) and torch.equal(kept.ridge, written.ridge)
@@ -238,6 +238,11 @@ def test_weights_declared_as_another_architecture_are_refused(copy: Path, arch: 
     assert str(copy) in found
 
 
+def test_weights_declared_as_the_broken_original_are_refused(copy: Path) -> None:
+    edit_config(copy, lambda values: values["train"]["model"].update(heads="legacy"))
+    assert "the weights do not fit architecture 'lstm'" in refusal(copy)
+
+
 def test_two_names_of_one_architecture_must_agree(copy: Path) -> None:
     edit_config(copy, lambda values: values.update(arch="gru"))
     assert "field 'arch' says gru, 'train.model.arch' lstm" in refusal(copy)
@@ -266,7 +271,7 @@ def test_checkpoint_of_another_format_is_refused(copy: Path, found: Any) -> None
     ("change", "message"),
     [
         (lambda values: values.update(extra=1), "unknown field 'extra'"),
-        (lambda values: values["train"]["model"].update(heads=4), "unknown field 'train.model.heads'"),
+        (lambda values: values["train"]["model"].update(tails=4), "unknown field 'train.model.tails'"),
         (lambda values: values.pop("recipe"), "field 'recipe': Field required"),
         (lambda values: values["train"].update(epochs=0), "field 'train.epochs'"),
         (lambda values: values["train"]["model"].update(arch="rnn"), "field 'train.model.arch'"),

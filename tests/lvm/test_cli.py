@@ -198,6 +198,16 @@ def test_train_json_is_the_path_the_size_and_the_best_epoch(trained):
     assert {"epoch", "val/cosine", "val/skill_cosine", "val/recall_at_5", "val/skill_recall_at_5"} <= set(found["best"])
 
 
+def test_the_broken_original_is_trained_by_its_name_and_shown_beside_the_centred_mean(dataset, tmp_path):
+    settings = ("--recipe", "legacy", "--set", "loss.mse=2", "--set", "sampler.stretches=64")
+    done = lvm("train", dataset.path, "--arch", "gru", "--out", tmp_path / "legacy", *SMALL, *settings)
+    assert done.code == 0 and "gru (legacy): " in done.out
+    config = json.loads((tmp_path / "legacy" / "config.json").read_text())["train"]
+    assert (config["model"]["heads"], config["loss"]["mse"], config["loss"]["infonce"]) == ("legacy", 2, 0)
+    shown = " ".join(lvm("validate", dataset.path, "--model", tmp_path / "legacy", "--split", "val", "--decoder", "none").out.split())
+    assert "gru (legacy) on val" in shown and "Predict, then retrieve, against the centred exponentially weighted mean" in shown
+
+
 def test_train_tells_people_the_configuration_and_each_epoch_on_standard_error(trained):
     finished, _ = trained
     assert '"width": 64' in finished.err
@@ -342,6 +352,7 @@ def test_extract_refuses_in_one_sentence_and_leaves_nothing(arguments, says, unt
         (("--arch", "lstm", "--set", "width"), "expected FIELD=VALUE"),
         (("--arch", "lstm", "--set", "epochs.many=1"), "field 'epochs'"),
         (("--arch", "rnn"), "field 'model.arch'"),
+        (("--arch", "gru", "--recipe", "new"), "recipe 'new' is not known: give one of residual, legacy"),
         (("--arch", "lstm", "--device", ABSENT), "is not on this machine"),
         (("--arch", "lstm", "--device", "gpu"), "device 'gpu' is not on this machine"),
         (("--arch", "lstm", "--resume", "--fresh"), "exclude each other"),
@@ -351,7 +362,12 @@ def test_train_refuses_in_one_sentence_and_leaves_nothing(arguments, says, datas
     assert says in refusal(lvm("train", dataset.path, "--out", untouched, *arguments))
 
 
-COMMANDS_ON_A_DATASET = [("diagnose",), ("train", "--arch", "lstm", "--out", "OUT"), ("validate", "--model", "MODEL")]
+COMMANDS_ON_A_DATASET = [
+    ("diagnose",),
+    ("train", "--arch", "lstm", "--out", "OUT"),
+    ("validate", "--model", "MODEL"),
+    ("explain", "--model", "MODEL"),
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS_ON_A_DATASET, ids=lambda command: command[0])

@@ -123,6 +123,19 @@ def test_skill_is_the_paired_difference_with_an_interval_over_documents(turning:
         assert found.skill(metric) == document_bootstrap(difference, turning.row_doc[found.windows.targets])
 
 
+def test_retrieval_is_held_against_the_centred_weighted_mean_whatever_baseline_is_best(turning: Dataset, ref: Reference) -> None:
+    found = judge(oracle(turning), turning, ref)
+    doctored = replace(found.baselines["mean_vector"], ranks=np.ones_like(found.model.ranks))
+    found = replace(found, baselines=found.baselines | {"mean_vector": doctored})
+    lead = found.summary()["retrieval"]
+    assert lead["baseline"] == "centred_ewma_recall"
+    for metric in ("recall_at_1", "recall_at_5", "mrr"):
+        difference = found.model.quantity(metric) - found.baselines["centred_ewma_recall"].quantity(metric)
+        expected = document_bootstrap(difference, turning.row_doc[found.windows.targets])
+        assert lead["lead"][metric] == {"value": expected.value, "low": expected.low, "high": expected.high}
+        assert expected.above_zero() and found.skill(metric).value == 0, "the best baseline here is another"
+
+
 def test_a_model_blind_to_order_loses_nothing_to_a_shuffle_and_another_does(turning: Dataset, ref: Reference) -> None:
     blind = judge(Rule(lambda context: context.mean(1)), turning, ref)
     np.testing.assert_allclose(blind.shuffled_cosine, blind.model.cosine, atol=1e-5)
@@ -223,7 +236,7 @@ def test_the_summary_is_json_and_holds_every_number_of_a_report(turning: Dataset
     summary = found.summary()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     plain = {"cosine", "recall_at_1", "recall_at_5", "recall_at_10", "mrr"}
-    names = plain | {"skill_cosine", "skill_recall_at_5", "skill_mrr", "shuffle_drop"}
+    names = plain | {"skill_cosine", "skill_recall_at_1", "skill_recall_at_5", "skill_mrr", "shuffle_drop"}
     assert set(summary["metrics"]) == names
     for name, interval in summary["metrics"].items():
         expected = found.metrics()[name]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from lvm.checkpoint import Checkpoint, load_checkpoint
 from lvm.corpus.dataset import Dataset
 from lvm.evaluation import Evaluation
+from lvm.explanation import explain
 from lvm.figures import (
     BASELINE,
     COLOURS,
@@ -20,6 +21,7 @@ from lvm.figures import (
     colour,
     decode_figure,
     evaluation_figures,
+    lag_figure,
     rank_figure,
     save,
     sigma_figure,
@@ -141,6 +143,26 @@ def test_training_curves_show_every_logged_point(dataset: Dataset) -> None:
     assert list(zip(*loss.get_data(), strict=True)) == expected
     skill = figure.axes[3].lines[0]
     assert len(skill.get_xdata()) == 3, "one point an epoch"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_what_each_lag_is_worth_is_drawn_with_its_interval_beside_the_baseline(
+    dataset: Dataset, checkpoint: Checkpoint, tmp_path: Path, split: str
+) -> None:
+    found = explain(dataset, checkpoint, split)
+    figure = lag_figure(found)
+    for axis, (metric, rival) in zip(figure.axes, found["rivals"].items(), strict=True):
+        lines = {str(line.get_label()): line for line in axis.lines}
+        for label, whose in (("lstm", "model"), (rival, "baseline")):
+            drops = [found["ablations"][f"lag {lag}"][metric][whose] for lag in (1, 2, 3)]
+            assert list(lines[label].get_xdata()) == [1, 2, 3]
+            assert list(lines[label].get_ydata()) == [drop["value"] for drop in drops]
+        ends = [segment[:, 1].tolist() for segment in axis.collections[0].get_segments()]  # type: ignore[attr-defined]
+        own = [found["ablations"][f"lag {lag}"][metric]["model"] for lag in (1, 2, 3)]
+        few = split == "test"
+        assert ends == [[drop["value"]] * 2 if few else [drop["low"], drop["high"]] for drop in own]
+        assert lines["lstm"].get_color() == COLOURS["lstm"] and lines[rival].get_color() == BASELINE
+    assert_picture(save(figure, tmp_path / "lags.png"))
 
 
 def test_each_architecture_has_a_colour_of_its_own_that_is_no_baselines() -> None:

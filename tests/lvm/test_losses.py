@@ -19,6 +19,7 @@ from lvm.losses import (
     infonce_loss,
     loss_terms,
     moment_loss,
+    mse_loss,
     norm_loss,
     regression_loss,
     variance_loss,
@@ -27,7 +28,7 @@ from lvm.losses import (
 from lvm.models import Prediction
 
 DIM = 16
-TERMS = ("regression", "norm", "infonce", "moments", "variance")
+TERMS = ("regression", "norm", "infonce", "moments", "variance", "mse")
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -54,6 +55,13 @@ def test_regression_is_one_minus_the_mean_cosine() -> None:
     y, target = normal(7, DIM), normal(7, DIM, seed=1)
     cosines = [float(a @ b) / math.sqrt(float(a @ a) * float(b @ b)) for a, b in zip(y, target, strict=True)]
     assert regression_loss(y, target).item() == pytest.approx(1 - np.mean(cosines), abs=1e-6)
+
+
+def test_mse_is_the_squared_error_averaged_over_dimensions_so_that_unit_vectors_hardly_have_any() -> None:
+    y, target = F.normalize(normal(9, 384), dim=-1), F.normalize(normal(9, 384, seed=1), dim=-1)
+    assert mse_loss(target, target) == 0
+    cosine = F.cosine_similarity(y, target, dim=-1)
+    assert mse_loss(y, target).item() == pytest.approx((2 - 2 * cosine.mean().item()) / 384, rel=1e-5)
 
 
 def test_the_norm_term_is_zero_at_the_targets_lengths_whatever_the_direction() -> None:
@@ -245,10 +253,10 @@ def test_a_weight_of_zero_drops_its_term_and_no_other(name: str) -> None:
 
 
 def test_weights_multiply_their_own_terms() -> None:
-    config = LossConfig(regression=2, norm=3, infonce=5, moments=7, variance=11)
+    config = LossConfig(regression=2, norm=3, infonce=5, moments=7, variance=11, mse=13)
     terms = loss_terms(*batch(), config)
     found = weighted(terms, config)
-    for name, weight in {"regression": 2, "norm": 3, "infonce": 5, "moments": 7, "variance": 11}.items():
+    for name, weight in {"regression": 2, "norm": 3, "infonce": 5, "moments": 7, "variance": 11, "mse": 13}.items():
         assert found[name].item() == pytest.approx(weight * terms[name].item(), rel=1e-6)
 
 

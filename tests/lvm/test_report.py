@@ -14,18 +14,24 @@ from lvm.decode import pipeline
 from lvm.diagnostics.data import data_gates
 from lvm.diagnostics.gate import GateResult, verdict
 from lvm.encode.encoder import Encoder
+from lvm.explanation import explain
 from lvm.report import (
     ARM_LABELS,
     BASELINE_METRICS,
     Rows,
+    ablation_rows,
     arm_rows,
     comparison_rows,
+    contrast_rows,
     decoded_rows,
+    direction_rows,
     gate_rows,
     generated_rows,
+    information_rows,
     interval_text,
     length_rows,
     model_rows,
+    retrieval_rows,
     sample_rows,
 )
 from lvm.validation import validate
@@ -75,6 +81,8 @@ def every_table(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> list[
         model_rows(summaries["val"], "lstm"),
         model_rows(summaries["test"], "lstm"),
         comparison_rows(models, {"lstm": True, "gru": False}, "lstm"),
+        retrieval_rows(summaries["val"], "lstm"),
+        retrieval_rows(summaries["test"], "lstm"),
     ]
 
 
@@ -157,6 +165,64 @@ def test_a_model_stands_above_every_baseline_with_chance_and_pool_in_the_title(s
         "context 3",
     ):
         assert part in rows.title
+
+
+def test_retrieval_stands_over_the_centred_mean_with_its_lead_under_both(summaries: dict[str, dict[str, Any]]) -> None:
+    summary = summaries["val"]
+    rows = retrieval_rows(summary, "lstm")
+    assert rows.columns == ["", "recall_at_1", "recall_at_5", "mrr"]
+    assert [row[0] for row in rows.rows] == ["lstm", "centred_ewma_recall", "lead, window by window"]
+    for column, metric in enumerate(rows.columns[1:], 1):
+        own, baseline, lead = (row[column] for row in rows.rows)
+        assert own == interval_text(summary["metrics"][metric])
+        assert baseline == f"{summary['baselines']['centred_ewma_recall'][metric]:.4f}"
+        assert lead == interval_text(summary["retrieval"]["lead"][metric], True)
+        assert float(lead.split()[0]) == pytest.approx(float(own.split()[0]) - float(baseline), abs=2e-4)
+
+
+@pytest.fixture(scope="module")
+def explained(dataset: Dataset) -> dict[str, Any]:
+    """What is told of the tiny model on validation documents."""
+    return explain(dataset, load_checkpoint(trained(dataset), torch.device("cpu")), "val")
+
+
+def test_every_ablation_is_a_row_of_the_models_loss_the_baselines_and_the_difference(explained: dict[str, Any]) -> None:
+    for metric, rival in (("cosine", "ridge"), ("recall_at_5", "centred_ewma_recall")):
+        rows = ablation_rows(explained, metric)
+        assert list(rows.columns) == ["context", "lstm", rival, "excess"]
+        assert [row[0] for row in rows.rows] == list(explained["ablations"])
+        drop = explained["ablations"]["reverse"][metric]
+        assert rows.rows[1] == ["reverse", *(interval_text(drop[whose], True) for whose in ("model", "baseline", "excess"))]
+        assert f"{explained['windows']} windows of {explained['documents']} val documents, context 3" in rows.title
+
+
+def test_an_accuracy_stands_beside_its_chance_and_one_that_cannot_be_had_says_so(explained: dict[str, Any]) -> None:
+    rows = contrast_rows(explained)
+    model = explained["contrast"]["1"]["accuracy"]["model"]
+    assert rows.rows[0][:4] == ["1", "model", interval_text(model), "0.50"] and rows.rows[0][4] == ""
+    assert all(row[4].startswith("+") or row[4].startswith("-") for row in rows.rows if row[1] != "model")
+    short = contrast_rows({"contrast": {"9": None}})
+    assert short.rows == [["9", "", "no document has so many", "", "", ""]]
+
+
+def test_a_bound_stands_under_its_ceiling_and_a_gain_is_called_an_estimate(explained: dict[str, Any]) -> None:
+    rows, info = information_rows(explained), explained["information"]
+    assert f"ceiling log {info['candidates']} = {info['ceiling']:.2f}" in rows.title and "an estimate, no bound" in rows.title
+    gains = {row[0]: row[2] for row in rows.rows}
+    assert [name for name, gain in gains.items() if gain == "(compared with)"] == [info["last_chunk"]]
+    assert gains["whole context: model"] == interval_text(info["gains"]["whole context: model"], True)
+    assert {name for name, gain in gains.items() if not gain} == {
+        name for name in info["critics"] if name.startswith("last chunk") and name != info["last_chunk"]
+    }
+
+
+def test_each_direction_names_the_baseline_that_it_is_held_against(explained: dict[str, Any]) -> None:
+    alone, both = direction_rows(explained, None), direction_rows(explained, explained | {"reverse": True})
+    assert [row[0] for row in alone.rows] == ["from beginning to end"]
+    assert [row[0] for row in both.rows] == ["from beginning to end", "from end to beginning"]
+    assert [row[0] for row in direction_rows(explained | {"reverse": True}, None).rows] == ["from end to beginning"]
+    skill, best = explained["skill"]["cosine"], explained["best_baseline"]["cosine"]
+    assert alone.rows[0][1] == f"{interval_text(skill, True)} over {best}"
 
 
 def test_a_comparison_marks_the_champion_and_shows_each_metrics_best_baseline(summaries: dict[str, dict[str, Any]]) -> None:

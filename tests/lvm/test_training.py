@@ -392,8 +392,8 @@ def test_dataset_without_training_documents_is_refused(dataset: Dataset, tmp_pat
 
 
 def test_loss_without_any_weight_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    nothing = [f"loss.{name}=0" for name in ("regression", "norm", "infonce", "moments", "variance")]
-    with pytest.raises(InputError, match=r"every loss weight is 0: give one of loss\.regression, .*loss\.variance a value"):
+    nothing = [f"loss.{name}=0" for name in ("regression", "norm", "infonce", "moments", "variance", "mse")]
+    with pytest.raises(InputError, match=r"every loss weight is 0: give one of loss\.regression, .*loss\.mse a value"):
         train(tiny(dataset, *nothing), dataset, tmp_path / "run", CPU)
 
 

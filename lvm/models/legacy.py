@@ -1,0 +1,26 @@
+"""The broken original, kept so that every report can show broken beside fixed. Not for use.
+
+One linear layer on the trunk, its output forced to unit length, serves both as decoder vector and as retrieval
+vector; it is trained on the squared error alone (`lvm train --recipe legacy`). Trunk and input are those of the other
+models: what differs are the faults.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lvm.config import ModelConfig
+from lvm.models.predictor import Prediction, Predictor
+
+
+class LegacyPredictor(Predictor):
+    """A trunk with one linear head of unit length: y_dec is y_cos."""
+
+    def make_heads(self, config: ModelConfig) -> None:
+        """Create the one head."""
+        self.head = nn.Linear(config.width, config.dim)
+
+    def heads(self, centred_BTD: torch.Tensor, states_BTH: torch.Tensor) -> Prediction:
+        """The same vector twice, [B, T, D]; the context is seen through the trunk alone."""
+        unit = F.normalize(self.head(states_BTH).float(), dim=-1)
+        return Prediction(unit, unit)

@@ -70,6 +70,9 @@ class ModelConfig(Config):
     heads: Literal["residual", "legacy"] = "residual"
     """Two residual heads on learned lag weights, or the one unit-length linear head of the broken original, to be compared with."""
 
+    members: int = Field(1, ge=1, le=16)
+    """Predictors that answer together, each taught by every so many-th batch: three of them want three times the epochs and patience."""
+
     @property
     def name(self) -> str:
         """The architecture, as reports call it: with its heads where these are not the default."""
@@ -86,7 +89,10 @@ class LossConfig(Config):
     """Weight of the squared error of y_dec's norm, relative to the encoder's mean norm."""
 
     infonce: float = Field(0.1, ge=0)
-    """Weight of the symmetric InfoNCE term on y_cos."""
+    """Weight of the InfoNCE term on y_cos."""
+
+    both_directions: bool = False
+    """Ask of each target too which context it follows, as CLIP does. It costs recall: nobody retrieves in that direction."""
 
     moments: float = Field(1e-3, ge=0)
     """Weight of matching y_dec's per-dimension mean and standard deviation to the encoder's."""

@@ -98,8 +98,9 @@ def infonce_loss(
     extra_ED: torch.Tensor,
     forbidden_AX: torch.Tensor,
     temperature: float,
+    both_directions: bool,
 ) -> torch.Tensor:
-    """Symmetric InfoNCE (van den Oord et al. 2018; CLIP's two directions).
+    """InfoNCE (van den Oord et al. 2018), in one direction or in CLIP's two.
 
     All vectors unit length. Anchor i's answer is target i; its negatives are the other targets
     and the extra negatives, except where `forbidden_AX` [A, A + E] (see `forbidden_negatives`).
@@ -109,6 +110,8 @@ def infonce_loss(
     logits = (y_cos_AD @ candidates.T / temperature).masked_fill(forbidden_AX, -torch.inf)
     answers = torch.arange(len(y_cos_AD), device=logits.device)
     forward = F.cross_entropy(logits, answers)
+    if not both_directions:
+        return forward
     backward = F.cross_entropy(logits[:, : len(answers)].T, answers)
     return (forward + backward) / 2
 
@@ -155,7 +158,9 @@ def loss_terms(prediction: Prediction, vectors: BatchVectors, encoder: EncoderSt
         reach = max(EXCLUDED_BEFORE, vectors.targets.shape[1])
         rows = (vectors.anchor_rows, vectors.anchor_docs, vectors.negative_rows, vectors.negative_docs)
         forbidden = forbidden_negatives(unit, extra, *rows, reach, config.duplicate_cosine)
-        terms["infonce"] = infonce_loss(prediction.cosine[vectors.anchors], unit, extra, forbidden, config.temperature)
+        terms["infonce"] = infonce_loss(
+            prediction.cosine[vectors.anchors], unit, extra, forbidden, config.temperature, config.both_directions
+        )
     if config.moments:
         terms["moments"] = moment_loss(y_dec, encoder)
     if config.variance:

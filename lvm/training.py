@@ -29,7 +29,7 @@ from lvm.evaluation import Evaluation, evaluate, reference
 from lvm.events import Event, append_event, keep_events
 from lvm.familiarity import fit_familiarity
 from lvm.losses import TERMS
-from lvm.models import build_predictor
+from lvm.models import Committee, build_predictor
 from lvm.moments import encoder_statistics
 from lvm.optimizer import SHARE_STEPS, learning_rate, make_optimizer
 from lvm.ranks import Ranks
@@ -141,6 +141,8 @@ class Trainer:
         rate = learning_rate(step, self.total_steps, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if isinstance(self.model, Committee):
+            self.model.turn = step
         vectors = self.read(batch)
         losses = self.gradients(vectors, step, step in SHARE_STEPS or step % SHARE_EVERY == 0)
         norm = nn.utils.clip_grad_norm_(self.weights, self.config.clip)

@@ -1,53 +1,64 @@
-"""Train LSTM, Mamba2 and Transformer on a large corpus and report them beside the baselines.
+"""Train LSTM, Mamba2 and Transformer on a large corpus, three seeds each, and report them beside the baselines.
 
-    python bench/quality/run.py --source A.jsonl --source B.jsonl --device cuda --work /tmp/quality --commit $(git rev-parse HEAD)
+    python -m bench.quality.run --source A.jsonl --source B.jsonl --device cuda --work /tmp/quality --commit $(git rev-parse HEAD)
 
-Extraction, the data gates, training (the three side by side) and validation are the project's own
-commands, run as subprocesses. Settings were chosen on validation documents (LOG.md); the test
-documents are looked at once, here. Writes results.json and results.md into --out.
+Settings were chosen on validation documents (`--split val`, LOG.md); the test documents are looked at once for each
+configuration, here. Writes results.json and results.md into --out.
 """
 
 import argparse
 import json
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from lvm.corpus.dataset import read_manifest
+from bench.quality.several import side_by_side, split_of
+from lvm.baselines import fit_baselines
+from lvm.corpus.dataset import open_dataset, read_manifest
+from lvm.devices import resolve_device
 from lvm.report import Rows, interval_text
 
-COMMON = ["context_length=16", "model.width=1024", "sampler.stretches=128", "epochs=12"]
+LENGTHS = (5, 16, 64)
+COMMON = ["context_length=16", "sampler.stretches=128", "model.members=3", "epochs=36", "patience=9", "average=0.998"]
 SETTINGS = {
-    "lstm": [],
-    "mamba2": [],
-    "transformer": ["model.layers=2", "learning_rate=0.0005"],
+    "lstm": ["model.width=2048"],
+    "mamba2": ["model.width=2048"],
+    "transformer": ["model.width=2048", "model.layers=2", "learning_rate=0.0005"],
 }
+METRICS = ("skill_cosine", "skill_recall_at_5")
+PRODUCT = ("recall_at_1", "recall_at_5", "mrr")
 
 
-def lvm(*words: str) -> dict[str, Any]:
-    """Run an lvm command with --json and return what it printed; a refusing gate is a result too."""
-    done = subprocess.run([sys.executable, "-m", "lvm", *words, "--json"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-    if done.returncode not in (0, 3):
-        sys.exit(f"lvm {' '.join(words)} ended with {done.returncode}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+def words(arch: str, seed: int, split: str) -> list[str]:
+    """The job of one training, for `bench.quality.one`."""
+    settings = [*COMMON, *SETTINGS[arch], f"seed={seed}"]
+    return ["--arch", arch, "--split", split, *(f"--length={n}" for n in LENGTHS), *(f"--set={setting}" for setting in settings)]
 
 
-def train_and_validate(arch: str, dataset: Path, work: Path, device: str) -> dict[str, Any]:
-    """One model: its command, its training and its test results."""
-    out = work / arch
-    settings = [f"--set={setting}" for setting in COMMON + SETTINGS[arch]]
-    command = ["train", str(dataset), "--arch", arch, "--out", str(out), "--device", device, "--fresh", *settings]
-    started = time.monotonic()
-    trained = lvm(*command)
-    seconds = time.monotonic() - started
-    gates = lvm("diagnose", str(dataset), "--model", str(out), "--device", device)
-    test = lvm("validate", str(dataset), "--model", str(out), "--device", device)
-    shown = ["lvm", "train", "DATASET", *command[2:5], "OUT", *command[6:]]
-    return {"command": " ".join(shown), "seconds": round(seconds, 1), "trained": trained, "gates": gates, "test": test}
+def extracted(sources: list[str], work: Path, device: str) -> Path:
+    """The dataset, with its baselines fitted once, before several processes would each fit them."""
+    dataset = work / "dataset"
+    named = [word for source in sources for word in ("--source", source)]
+    subprocess.run([sys.executable, "-m", "lvm", "extract", *named, "--out", str(dataset), "--device", device], check=True)
+    data = open_dataset(dataset)
+    for length in LENGTHS:
+        fit_baselines(data, length, 10_000, resolve_device(device))
+    return dataset
+
+
+def corpus_of(dataset: Path, sources: list[str]) -> dict[str, Any]:
+    """What was trained on, for the record."""
+    manifest = read_manifest(dataset)
+    return {
+        "files": [Path(source).name for source in sources],
+        "collections": manifest.sources,
+        "source_digest": manifest.source_digest,
+        "documents": manifest.documents,
+        "chunks": manifest.chunks,
+        "encoder": manifest.recipe.name,
+    }
 
 
 def main() -> None:
@@ -59,28 +70,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--commit", required=True, help="the commit that is being measured")
     parser.add_argument("--machine", default="one H100", help="for the record")
+    parser.add_argument("--arch", action="append", choices=list(SETTINGS), help="repeatable; all by default")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", choices=("val", "test"), default="test")
+    parser.add_argument("--at-once", type=int, default=3, help="trainings side by side on the one device")
     args = parser.parse_args()
-
-    dataset = args.work / "dataset"
-    sources = [word for source in args.source for word in ("--source", source)]
-    lvm("extract", *sources, "--out", str(dataset), "--device", args.device)
-    warm = ["train", str(dataset), "--arch", "lstm", "--out", str(args.work / "warm"), "--device", args.device, "--fresh", "--epochs", "1"]
-    lvm(*warm, *(f"--set={setting}" for setting in COMMON[:1]))  # fits the baselines once, before three processes would
-    with ThreadPoolExecutor(len(SETTINGS)) as pool:
-        models = dict(
-            zip(SETTINGS, pool.map(lambda arch: train_and_validate(arch, dataset, args.work, args.device), SETTINGS), strict=True)
-        )
-
-    manifest = read_manifest(dataset)
-    corpus = {
-        "files": [Path(source).name for source in args.source],
-        "collections": manifest.sources,
-        "source_digest": manifest.source_digest,
-        "documents": manifest.documents,
-        "chunks": manifest.chunks,
-        "encoder": manifest.recipe.name,
-    }
-    results = {"commit": args.commit, "machine": args.machine, "corpus": corpus, "models": models}
+    dataset = extracted(args.source, args.work, args.device)
+    jobs = {f"{arch}-{seed}": words(arch, seed, args.split) for seed in range(args.seeds) for arch in args.arch or SETTINGS}
+    models = side_by_side(dataset, args.work, args.device, jobs, args.at_once)
+    results = {"commit": args.commit, "machine": args.machine, "split": args.split, "corpus": corpus_of(dataset, args.source)}
+    results |= {"at_once": args.at_once, "models": models}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     page = markdown(results)
@@ -90,42 +89,50 @@ def main() -> None:
 
 def markdown(results: dict[str, Any]) -> str:
     """The results as a page."""
-    corpus, models = results["corpus"], results["models"]
-    rows = []
-    for arch, model in models.items():
-        m = model["test"]["metrics"]
-        rows.append([
-            arch,
-            interval_text(m["cosine"]),
-            interval_text(m["skill_cosine"], True),
-            interval_text(m["recall_at_5"]),
-            interval_text(m["skill_recall_at_5"], True),
-            interval_text(m["shuffle_drop"], True),
-            "pass" if model["gates"]["passed"] else "FAIL",
-            f"{model['trained']['parameters']:,}",
-            f"{model['seconds']:.0f} s",
-        ])  # fmt: skip
-    columns = ["model", "cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5", "shuffle_drop", "gates", "parameters", "training"]
-    first = next(iter(models.values()))["test"]
-    pool = first["pool"]
-    models_table = Rows(f"Test documents, context {first['context_length']}", columns, rows).markdown()
-    names = ("cosine", "recall_at_1", "recall_at_5", "mrr")
-    baselines = [
-        [b, *(f"{values[n]:.4f}" for n in names)] for b, values in sorted(first["baselines"].items(), key=lambda x: -x[1]["cosine"])
-    ]
-    return "\n\n".join([
+    corpus, models, split = results["corpus"], results["models"], results["split"]
+    archs = {arch: [found for found in models.values() if found["arch"] == arch] for arch in SETTINGS}
+    archs = {arch: seeds for arch, seeds in archs.items() if seeds}
+    means, rows, product = [], [], []
+    for length in map(str, LENGTHS):
+        for arch, seeds in archs.items():
+            found = [split_of(seed)[length]["metrics"] for seed in seeds]
+            means.append([length, arch, *(f"{mean(one[m]['value'] for one in found):+.4f}" for m in METRICS)])
+            means[-1] += [lowest([one[m]["low"] for one in found]) for m in METRICS]
+            for number, (seed, metrics) in enumerate(zip(seeds, found, strict=True)):
+                shown = [interval_text(metrics[m], m.startswith("skill")) for m in ("cosine", METRICS[0], "recall_at_5", METRICS[1])]
+                gates = "pass" if all(gate["passed"] for gate in seed["gates"]) else "FAIL"
+                rows.append([length, arch, str(number), *shown, gates, f"{seed['parameters']:,}", f"{seed['seconds']:.0f} s"])
+                retrieval = split_of(seed)[length]["retrieval"]["lead"]
+                product.append([length, arch, str(number), *(interval_text(retrieval[m], True) for m in PRODUCT)])
+    first = split_of(next(iter(models.values())))
+    parts = [
         "# Quality on 524,000 sentences",
-        f"Commit {results['commit'][:12]}, {results['machine']}, the three trained side by side; intervals are 95 % over documents. "
-        "Made by `bench/quality/run.py`; the numbers behind this page are in results.json.",
+        f"Commit {results['commit'][:12]}, {results['machine']}, {results['at_once']} trainings side by side; intervals are 95 % over "
+        "documents. Made by `bench/quality/run.py`; the numbers behind this page are in results.json.",
         f"Corpus: {', '.join(corpus['files'])} ({', '.join(corpus['collections'])}; source digest {corpus['source_digest'][:12]}), "
         f"documents {corpus['documents']}, chunks {corpus['chunks']}, encoder {corpus['encoder']}.",
-        models_table,
-        Rows(f"Baselines on the same {pool['queries']:,} windows of {pool['documents']} documents, pool {pool['size']:,} "
-             f"({pool['sha256'][:8]}), chance R@5 {pool['chance_recall_at_5']:.5f}", ["", *names], baselines).markdown(),
-        f"Best baselines: {first['best_baseline']}. Chunks dropped because they stand in train: {pool['dropped_leaked']:,}.",
-        "Commands:",
-        "\n".join(f"- `{model['command']}`" for model in models.values()),
-    ]) + "\n"  # fmt: skip
+        Rows(f"Skill on {split} documents over the best baseline: mean of the seeds, and the lowest end of any of their intervals",
+             ["context", "model", *METRICS, "lowest end, cosine", "lowest end, recall"], means).markdown(),
+        Rows(f"Each training, {split} documents", ["context", "model", "seed", "cosine", METRICS[0], "recall_at_5", METRICS[1], "gates",
+             "parameters", "training"], rows).markdown(),
+        Rows("Predict-then-retrieve minus the centred exponentially weighted mean", ["context", "model", "seed", *PRODUCT],
+             product).markdown(),
+    ]  # fmt: skip
+    names = ("cosine", "recall_at_1", "recall_at_5", "mrr")
+    for length, summary in first.items():
+        pool = summary["pool"]
+        ordered = sorted(summary["baselines"].items(), key=lambda x: -x[1]["cosine"])
+        title = f"Baselines at context {length}: {pool['queries']:,} windows of {pool['documents']} documents, pool {pool['size']:,} "
+        title += f"({pool['sha256'][:8]}), chance R@5 {pool['chance_recall_at_5']:.5f}"
+        parts.append(Rows(title, ["", *names], [[b, *(f"{values[n]:.4f}" for n in names)] for b, values in ordered]).markdown())
+    parts += ["Commands:", "\n".join(f"- `{model['command']}`" for model in models.values())]
+    return "\n\n".join(parts) + "\n"
+
+
+def lowest(ends: list[float | None]) -> str:
+    """The least of several lower ends, of which there are none where the documents are too few."""
+    known = [end for end in ends if end is not None]
+    return f"{min(known):+.4f}" if len(known) == len(ends) else "too few documents"
 
 
 if __name__ == "__main__":

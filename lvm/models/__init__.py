@@ -7,6 +7,7 @@ from torch import nn
 
 from lvm.config import ModelConfig
 from lvm.models.amn import AMNTrunk
+from lvm.models.committee import Committee
 from lvm.models.gru import GRUTrunk
 from lvm.models.legacy import LegacyPredictor
 from lvm.models.lstm import LSTMTrunk
@@ -22,7 +23,7 @@ TRUNKS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "amn": AMNTrunk,
 }
 
-__all__ = ["TRUNKS", "Prediction", "Predictor", "build_predictor"]
+__all__ = ["TRUNKS", "Committee", "Prediction", "Predictor", "build_predictor"]
 
 
 def build_predictor(config: ModelConfig, mean: torch.Tensor, std: torch.Tensor) -> Predictor:
@@ -32,4 +33,8 @@ def build_predictor(config: ModelConfig, mean: torch.Tensor, std: torch.Tensor) 
     buffers of the model, so that a checkpoint carries its own normalisation.
     """
     kind = LegacyPredictor if config.heads == "legacy" else Predictor
-    return kind(config, TRUNKS[config.arch](config), mean, std)
+
+    def member() -> Predictor:
+        return kind(config, TRUNKS[config.arch](config), mean, std)
+
+    return Committee(config, member, mean, std) if config.members > 1 else member()

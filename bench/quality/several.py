@@ -1,0 +1,33 @@
+"""Trainings side by side, each in a process of its own (`bench.quality.one`)."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+
+def side_by_side(dataset: Path, work: Path, device: str, jobs: Mapping[str, Sequence[str]], at_once: int) -> dict[str, dict[str, Any]]:
+    """Run the jobs, words of `bench.quality.one` by name, `at_once` at a time; what each printed. A failure ends everything."""
+
+    def run(name: str) -> dict[str, Any]:
+        words = [sys.executable, "-m", "bench.quality.one", str(dataset), str(work / name), "--device", device, *jobs[name]]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{name} ended with {done.returncode}: {done.stderr[-3000:]}")
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        skills = {at: {m: summary["metrics"][m] for m in ("skill_cosine", "skill_recall_at_5")} for at, summary in split_of(found).items()}
+        shown = "; ".join(f"{at}: " + ", ".join(f"{value['value']:+.4f}" for value in skill.values()) for at, skill in skills.items())
+        print(f"{name}: {found['seconds']:.0f} s, kept epoch {found['kept_epoch']:.0f} of {found['epochs']}; {shown}", flush=True)
+        return {**found, "command": f"python -m bench.quality.one DATASET OUT {' '.join(jobs[name])}"}
+
+    with ThreadPoolExecutor(at_once) as pool:
+        return dict(zip(jobs, pool.map(run, jobs), strict=True))
+
+
+def split_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluations by context length, whichever split they are of."""
+    evaluations: dict[str, Any] = found.get("test") or found["val"]
+    return evaluations

@@ -1,0 +1,38 @@
+"""Several predictors of one architecture that answer together (deep ensembles, Lakshminarayanan et al. 2017, arXiv 1612.01474).
+
+On noisy targets a good part of a predictor's error is its own: what its start and its batches made of it. Members that began
+differently and read other batches err differently, and their mean errs less than any of them.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lvm.config import ModelConfig
+from lvm.models.predictor import Prediction, Predictor
+
+
+class Committee(Predictor):
+    """`config.members` predictors. In training the one whose turn it is answers, by itself; else all do, and the mean is taken."""
+
+    turn = 0
+    """Whose answer is asked for in training. Each batch teaches one member, so that no two of them learn the same."""
+
+    def __init__(self, config: ModelConfig, member: Callable[[], Predictor], mean: torch.Tensor, std: torch.Tensor) -> None:
+        nn.Module.__init__(self)
+        self.config = config
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+        self.members = nn.ModuleList(member() for _ in range(config.members))
+
+    def predict_all(self, context_BTD: torch.Tensor) -> Prediction:
+        """[B, T, D] to predictions at every position; the mean of unit vectors is scaled to unit length again."""
+        if self.training:
+            found: Prediction = self.members[self.turn % len(self.members)](context_BTD)
+            return found
+        answers = [member(context_BTD) for member in self.members]
+        decoder = torch.stack([answer.decoder for answer in answers]).mean(0)
+        cosine = torch.stack([answer.cosine for answer in answers]).mean(0)
+        return Prediction(decoder, F.normalize(cosine, dim=-1))

@@ -84,6 +84,7 @@ class Server:
         except Exception as error:
             self.failure = error
         finally:
+            gc.enable()
             self.loaded.set()
 
     async def watch(self) -> None:

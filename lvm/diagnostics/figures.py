@@ -80,6 +80,8 @@ def share_figure(measured: Sequence[Mapping[str, float]], name: str, limits: Gat
     for place, term in enumerate(TERMS):
         metric = f"train/gradient_share_{term}"
         points = [(line["step"], line[metric]) for line in measured if metric in line]
+        if not points:  # it has no weight
+            continue
         axis.plot([x for x, _ in points], [y for _, y in points], "o-", color=plt.get_cmap("viridis")(place / len(TERMS)), label=term)
     axis.axhline(limits.gradient_share, color=BASELINE, linestyle=":", label=f"warned of under {limits.gradient_share:g}")
     axis.set_yscale("symlog", linthresh=1e-4)

@@ -19,10 +19,7 @@ ROWS = 64
 """Contexts in a batch, unless a single request brings more."""
 
 
-IN_LOOP_SECONDS = 0.01
-"""A batch that is expected to take no longer is computed in the event loop."""
-
-GATHERING = 0
+GATHERING = 2
 """Turns of the event loop between the first request and its batch, in which those that have come with it are read."""
 
 
@@ -87,14 +84,10 @@ class Batcher:
                 contexts = [waiting.contexts for waiting in batch]
                 joined = np.concatenate(contexts) if len(contexts) > 1 else contexts[0]
                 self._on_batch(len(joined))
-                served = batch[0].served
+                predict = batch[0].served.predict
                 try:
-                    # Short work is quicker here: another thread has to be woken, and then to win Python's lock from this one
-                    # after every step of the model, while this one is busy with turning others away.
-                    if served.seconds_per_chunk * joined.shape[0] * joined.shape[1] <= IN_LOOP_SECONDS:
-                        found = served.predict(joined)
-                    else:
-                        found = await loop.run_in_executor(self._thread, served.predict, joined)
+                    # To wake another thread takes a good part of the time that a single prediction does.
+                    found = predict(joined) if len(joined) == 1 else await loop.run_in_executor(self._thread, predict, joined)
                 except Exception as error:
                     _fail(batch, error)
                     continue

@@ -215,21 +215,18 @@ def test_sigkilled_trainer_process_resumes_bit_for_bit(dataset: Dataset, tmp_pat
         command = [sys.executable, *program, *arguments, "--out", str(tmp_path / out), *more]
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
-    def size() -> int:
-        file = tmp_path / "killed" / "training" / "metrics.jsonl"
-        return file.stat().st_size if file.exists() else 0
+    def lines(out: str) -> int:
+        file = tmp_path / out / "training" / "metrics.jsonl"
+        return file.read_bytes().count(b"\n") if file.exists() else 0
 
     whole = start(plain, "whole")
     assert whole.communicate(timeout=300) and whole.returncode == 0
-    dice = random.Random()
     killed, saved = 0, set()
-    for life in range(KILLS):
+    for life, moment in enumerate(sorted(random.Random().sample(range(1, lines("whole") * 3 // 4), KILLS))):
         process = start(often if life % 2 else plain, "killed", "--resume")
-        before, deadline = size(), time.monotonic() + 120
-        while size() <= before and process.poll() is None and time.monotonic() < deadline:
-            before = min(before, size())  # resuming may drop lines
+        deadline = time.monotonic() + 120
+        while lines("killed") < moment and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(dice.uniform(0, 1.5))
         process.send_signal(signal.SIGKILL)
         words = process.communicate()[1]
         assert process.returncode in (0, -signal.SIGKILL), words.decode()

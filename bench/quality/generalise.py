@@ -28,7 +28,7 @@ def main() -> None:
     """Train all, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", action="append", help="repeatable; auto by default")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--commit", required=True)
@@ -42,7 +42,7 @@ def main() -> None:
     common = ["--arch", asked.arch, "--split", "test", f"--length={LENGTH}", *(f"--set={setting}" for setting in asked.set or SETTINGS)]
     jobs = {f"without-{source}": [*common, "--without", source] for source in sources}
     jobs |= {f"share-{share:.4f}": [*common, "--share", str(share)] for share in SHARES}
-    found = side_by_side(asked.dataset, asked.work, asked.device, jobs, asked.at_once)
+    found = side_by_side(asked.dataset, asked.work, asked.device or ["auto"], jobs, asked.at_once)
     results = {"commit": asked.commit, "machine": asked.machine, "sources": sources, "trainings": found}
     (asked.out / "generalise.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     page = markdown(results)

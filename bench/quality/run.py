@@ -65,7 +65,7 @@ def main() -> None:
     """Parse the arguments, run everything, write the two result files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", action="append", required=True)
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", action="append", help="repeatable, as cuda:0; auto by default")
     parser.add_argument("--work", type=Path, required=True, help="folder for the dataset and the models")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--commit", required=True, help="the commit that is being measured")
@@ -73,11 +73,12 @@ def main() -> None:
     parser.add_argument("--arch", action="append", choices=list(SETTINGS), help="repeatable; all by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--at-once", type=int, default=3, help="trainings side by side on the one device")
+    parser.add_argument("--at-once", type=int, default=3, help="trainings side by side on each device")
     args = parser.parse_args()
-    dataset = extracted(args.source, args.work, args.device)
+    devices = args.device or ["auto"]
+    dataset = extracted(args.source, args.work, devices[0])
     jobs = {f"{arch}-{seed}": words(arch, seed, args.split) for seed in range(args.seeds) for arch in args.arch or SETTINGS}
-    models = side_by_side(dataset, args.work, args.device, jobs, args.at_once)
+    models = side_by_side(dataset, args.work, devices, jobs, args.at_once)
     results = {"commit": args.commit, "machine": args.machine, "split": args.split, "corpus": corpus_of(dataset, args.source)}
     results |= {"at_once": args.at_once, "models": models}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -107,8 +108,8 @@ def markdown(results: dict[str, Any]) -> str:
     first = split_of(next(iter(models.values())))
     parts = [
         "# Quality on 524,000 sentences",
-        f"Commit {results['commit'][:12]}, {results['machine']}, {results['at_once']} trainings side by side; intervals are 95 % over "
-        "documents. Made by `bench/quality/run.py`; the numbers behind this page are in results.json.",
+        f"Commit {results['commit'][:12]}, {results['machine']}, {results['at_once']} trainings side by side on each; intervals are "
+        "95 % over documents. Made by `bench/quality/run.py`; the numbers behind this page are in results.json.",
         f"Corpus: {', '.join(corpus['files'])} ({', '.join(corpus['collections'])}; source digest {corpus['source_digest'][:12]}), "
         f"documents {corpus['documents']}, chunks {corpus['chunks']}, encoder {corpus['encoder']}.",
         Rows(f"Skill on {split} documents over the best baseline: mean of the seeds, and the lowest end of any of their intervals",

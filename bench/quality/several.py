@@ -6,15 +6,26 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 
-def side_by_side(dataset: Path, work: Path, device: str, jobs: Mapping[str, Sequence[str]], at_once: int) -> dict[str, dict[str, Any]]:
-    """Run the jobs, words of `bench.quality.one` by name, `at_once` at a time; what each printed. A failure ends everything."""
+def side_by_side(
+    dataset: Path, work: Path, devices: Sequence[str], jobs: Mapping[str, Sequence[str]], at_once: int
+) -> dict[str, dict[str, Any]]:
+    """Run the jobs, words of `bench.quality.one` by name, `at_once` at a time on each device; what each printed.
+
+    A failure ends everything.
+    """
+    free: SimpleQueue[str] = SimpleQueue()
+    for device in [*devices] * at_once:
+        free.put(device)
 
     def run(name: str) -> dict[str, Any]:
+        device = free.get()
         words = [sys.executable, "-m", "bench.quality.one", str(dataset), str(work / name), "--device", device, *jobs[name]]
         done = subprocess.run(words, capture_output=True, text=True)
+        free.put(device)
         if done.returncode:
             raise SystemExit(f"{name} ended with {done.returncode}: {done.stderr[-3000:]}")
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -23,7 +34,7 @@ def side_by_side(dataset: Path, work: Path, device: str, jobs: Mapping[str, Sequ
         print(f"{name}: {found['seconds']:.0f} s, kept epoch {found['kept_epoch']:.0f} of {found['epochs']}; {shown}", flush=True)
         return {**found, "command": f"python -m bench.quality.one DATASET OUT {' '.join(jobs[name])}"}
 
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(at_once * len(devices)) as pool:
         return dict(zip(jobs, pool.map(run, jobs), strict=True))
 
 

@@ -31,6 +31,7 @@ from lvm.corpus.dataset import open_dataset
 from lvm.corpus.extract import extract
 from lvm.devices import lease, resolve_device, slots
 from lvm.diagnostics.data import data_gates
+from lvm.diagnostics.figures import data_figures, share_figure
 from lvm.diagnostics.gate import require
 from lvm.diagnostics.model import model_gates
 from lvm.durable import publish_folder
@@ -39,6 +40,7 @@ from lvm.figures import evaluation_figures, save, training_figure
 from lvm.promotion import choose
 from lvm.report import Rows, comparison_rows
 from lvm.validation import make_reference, validate
+from lvm.verdict import write_verdict
 
 
 def bare(root: Path, max_docs: int, settings: list[str]) -> None:
@@ -47,7 +49,9 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
     settings, device = [f"threads={threads}", *settings], resolve_device("cpu")
     extract(["builtin:sotu"], root / "data", load_encoder("minilm"), max_docs=max_docs)
     data = open_dataset(root / "data")
-    require(data_gates(data, device=device))
+    results = data_gates(data, device=device)
+    data_figures(data, root / "figures", device)
+    require(results)
     config = train_config(ARCHITECTURES[0], data.manifest.recipe.dim, settings)
     fit_baselines(data, config.context_length, config.eval_windows, device)
 
@@ -68,9 +72,13 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
         checkpoint = load_checkpoint(out, device)
         references = references or {split: make_reference(data, checkpoint, split) for split in ("val", "test")}
         found[arch] = {split: validate(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
-        require(model_gates(checkpoint, found[arch]["val"]))
-        evaluation_figures({arch: found[arch]["test"]}, root / "figures" / arch)
-        save(training_figure({arch: out / "training" / "metrics.jsonl"}), root / "figures" / arch / "training.png")
+        require(gates := model_gates(checkpoint, found[arch]["val"]))
+        measured = [found[arch][split].summary() for split in ("val", "test")]
+        write_verdict(out, data.manifest.digest, [gate.as_json() for gate in gates], *measured)
+        folder = root / "figures" / arch
+        evaluation_figures({arch: found[arch]["test"]}, folder)
+        save(training_figure({arch: out / "training" / "metrics.jsonl"}), folder / "training.png")
+        save(share_figure(checkpoint.config.gradient_shares, arch), folder / "shares.png")
     tests = {arch: evaluations["test"] for arch, evaluations in found.items()}
     evaluation_figures(tests, root / "figures")
     save(training_figure({arch: out / "training" / "metrics.jsonl" for arch, out in runs.items()}), root / "figures" / "training.png")

@@ -23,7 +23,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8766,
     device: DeviceOption = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of a computation; small models are quickest on one.")] = 1,
-    at_once: Annotated[int, typer.Option(min=1, help="Requests for predictions inside at once; more are refused with 429.")] = 32,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="Requests for predictions inside at once, in a burst; more are refused with 429.")
+    ] = 32,
     watch: Annotated[bool, typer.Option(help="Take over a newer champion when there is one; SIGHUP does so in any case.")] = True,
 ) -> None:
     """Serve predictions, their text and their neighbours over HTTP."""

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, action="append", required=True)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--connections", type=int, default=4, help="With more than find room for long, some are refused.")
     asked = parser.parse_args()
     models = [Served(path, torch.device("cpu")) for path in asked.model]
     contexts = [np.ascontiguousarray(c[-n:]) for c in models[0].example for n in LENGTHS]
@@ -69,9 +69,10 @@ def main() -> None:
             outcome: Outcome = closed(port, raws, asked.connections, asked.minutes * 60, right)
             done.set()
             changing.join()
-    lost = outcome.broken + sum(outcome.statuses.values()) - outcome.statuses[200]
+    lost = outcome.broken + sum(outcome.statuses.values()) - outcome.statuses[200] - outcome.statuses[429]
     rows = [
         ["answers", str(outcome.statuses[200])],
+        ["refused with 429", str(outcome.statuses[429])],
         ["lost", str(lost)],
         ["wrong", str(outcome.wrong)],
         ["changes of champion", str(len(sizes) - 1)],

@@ -12,6 +12,7 @@ import io
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 import uvloop
 from rich.progress import track
 
-from bench.serving.load import Connection, request
+from bench.serving.load import Connection, Outcome, request
 from bench.serving.processes import serving
 from lvm.report import Rows
 from lvm.serving.served import Served
@@ -97,19 +98,19 @@ def npy_case(context: np.ndarray, draw: random.Random) -> bytes:
 
 async def throw(port: int, cases: list[bytes]) -> Counter[str]:
     """Send each and count the answers."""
-    counts: Counter[str] = Counter()
-    connection = Connection(port)
-    for raw in track(cases, "cases"):
+    outcome, answered = Outcome(), asyncio.Event()
+    connection = Connection(port, cases, outcome, None, lambda _: answered.set())
+    hung = 0
+    for number in track(range(len(cases)), "cases"):
+        answered.clear()
+        connection.ask(number, time.perf_counter())
         try:
-            status, _ = await asyncio.wait_for(connection.ask(raw), SECONDS)
-            counts[str(status)] += 1
+            await asyncio.wait_for(answered.wait(), SECONDS)
         except TimeoutError:
-            counts["no answer"] += 1
+            hung += 1
             connection.close()
-        except (OSError, asyncio.IncompleteReadError):
-            counts["connection ended"] += 1
-            connection.close()
-    return counts
+    counts = Counter({str(status): count for status, count in outcome.statuses.items()})
+    return +(counts + Counter({"connection ended": outcome.broken, "no answer": hung}))
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ whatever has come back, and counts from when a request was due, so that a stalle
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 import uvloop
@@ -46,24 +47,42 @@ def request(path: str, body: bytes, kind: str) -> bytes:
     return head.encode() + body
 
 
+Check = Callable[[int, bytes], bool]
+"""Whether the answer to request `number` is right."""
+
+
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time. On bare callbacks: asyncio's streams would take a tenth of a request's time."""
+    """One connection, one request at a time. On bare callbacks: a task and a future for each would double what a request costs here."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, raws: list[bytes], outcome: Outcome, check: Check | None, free: "Callable[[Connection], None]") -> None:
+        """`free` is called whenever an answer has come, or none will."""
+        self._port, self._raws, self._outcome, self._check, self._free = port, raws, outcome, check, free
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
-        self._received, self._wanted = bytearray(), 0
+        self._opening: asyncio.Task[None] | None = None
+        self._number, self._due, self._waits = 0, 0.0, False
+        self._received, self._wanted, self._closes = bytearray(), 0, False
 
-    async def ask(self, raw: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer; `ConnectionError` when there will be none."""
-        loop = asyncio.get_running_loop()
-        if self._transport is None:
-            self._transport, _ = await loop.create_connection(lambda: self, "127.0.0.1", self._port)
-        self._answer, self._wanted = loop.create_future(), 0
+    def ask(self, number: int, due: float) -> None:
+        """Send request `number`, whose time runs from `due`."""
+        self._number, self._due, self._wanted, self._waits = number % len(self._raws), due, 0, True
         self._received.clear()
-        self._transport.write(raw)
-        return await self._answer
+        if self._transport is None:
+            self._opening = asyncio.create_task(self._ask_anew())
+        else:
+            self._transport.write(self._raws[self._number])
+
+    async def open(self) -> None:
+        """Connect; `OSError` when nobody listens."""
+        self._transport, _ = await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
+
+    async def _ask_anew(self) -> None:
+        try:
+            await self.open()
+        except OSError:
+            self._broke()
+        else:
+            assert self._transport is not None
+            self._transport.write(self._raws[self._number])
 
     def data_received(self, data: bytes) -> None:
         """A part of an answer; the whole one ends the wait for it."""
@@ -76,17 +95,33 @@ class Connection(asyncio.Protocol):
             at = head.index(b"content-length:") + 15
             self._wanted = end + 4 + int(head[at : head.index(b"\r", at)])
             self._closes = b"connection: close" in head
-        if len(self._received) >= self._wanted and self._answer and not self._answer.done():
-            status, start = int(self._received[9:12]), self._received.find(b"\r\n\r\n") + 4
-            self._answer.set_result((status, bytes(self._received[start : self._wanted])))
-            if self._closes:
-                self.close()
+        if len(self._received) >= self._wanted and self._waits:
+            self._answered(int(self._received[9:12]))
+
+    def _answered(self, status: int) -> None:
+        self._outcome.statuses[status] += 1
+        self._waits = False
+        if status == 200:
+            self._outcome.accepted.append(time.perf_counter() - self._due)
+            if self._check is not None:
+                body = bytes(self._received[self._received.find(b"\r\n\r\n") + 4 : self._wanted])
+                self._outcome.wrong += not self._check(self._number, body)
+        if self._closes:
+            self.close()
+        self._free(self)
+
+    def _broke(self) -> None:
+        self._outcome.broken += 1
+        self._waits = False
+        self._free(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Whoever waits is told."""
+        """A request that is on its way will have no answer."""
+        if self._transport is None:  # closed from here, before whatever is asked for now
+            return
         self._transport = None
-        if self._answer and not self._answer.done():
-            self._answer.set_exception(ConnectionError("the server closed the connection"))
+        if self._waits:
+            self._broke()
 
     def close(self) -> None:
         """Close it; the next request opens another."""
@@ -95,37 +130,26 @@ class Connection(asyncio.Protocol):
             self._transport = None
 
 
-Check = Callable[[int, bytes], bool]
-"""Whether the answer to request `number` is right."""
-
-
-async def _one(connection: Connection, raws: list[bytes], number: int, due: float, check: Check | None, outcome: Outcome) -> None:
-    try:
-        status, body = await connection.ask(raws[number % len(raws)])
-    except OSError:
-        outcome.broken += 1
-        connection.close()
-        return
-    outcome.statuses[status] += 1
-    if status == 200:
-        outcome.accepted.append(time.perf_counter() - due)
-        outcome.wrong += check is not None and not check(number % len(raws), body)
-
-
 def closed(port: int, raws: list[bytes], connections: int, seconds: float, check: Check | None = None) -> Outcome:
     """So many connections, each with one request on its way at all times."""
 
     async def main() -> Outcome:
-        outcome, started = Outcome(), time.perf_counter()
+        outcome, started, done = Outcome(), time.perf_counter(), asyncio.Event()
+        numbers, open_ones = count(), set[Connection]()
 
-        async def work(number: int) -> None:
-            connection = Connection(port)
-            while (now := time.perf_counter()) < started + seconds:
-                await _one(connection, raws, number, now, check, outcome)
-                number += 1
+        def free(connection: Connection) -> None:
+            if (now := time.perf_counter()) < started + seconds:
+                connection.ask(next(numbers), now)
+                return
             connection.close()
+            open_ones.discard(connection)
+            if not open_ones:
+                done.set()
 
-        await asyncio.gather(*(work(number) for number in range(connections)))
+        open_ones |= {Connection(port, raws, outcome, check, free) for _ in range(connections)}
+        for connection in list(open_ones):
+            free(connection)
+        await done.wait()
         outcome.seconds = time.perf_counter() - started
         return outcome
 
@@ -136,25 +160,19 @@ def opened(port: int, raws: list[bytes], rate: float, seconds: float, connection
     """So many requests a second by the clock, on whichever connection is free; those for which none is free wait, and their time runs."""
 
     async def main() -> Outcome:
-        outcome, started = Outcome(), time.perf_counter()
-        free: asyncio.Queue[Connection] = asyncio.Queue()
-        for _ in range(connections):
-            free.put_nowait(Connection(port))
-        running: set[asyncio.Task[None]] = set()
-
-        async def send(connection: Connection, number: int, due: float) -> None:
-            await _one(connection, raws, number, due, check, outcome)
-            free.put_nowait(connection)
-
-        number = 0
+        outcome, number = Outcome(), 0
+        ready: deque[Connection] = deque()
+        ready += [Connection(port, raws, outcome, check, ready.append) for _ in range(connections)]
+        for connection in ready:
+            await connection.open()
+        started = time.perf_counter()
         while (now := time.perf_counter()) < started + seconds:
-            while (due := started + number / rate) <= now:
-                task = asyncio.create_task(send(await free.get(), number, due))
-                running.add(task)
-                task.add_done_callback(running.discard)
+            while ready and (due := started + number / rate) <= now:
+                ready.popleft().ask(number, due)
                 number += 1
             await asyncio.sleep(max(0.0005, started + number / rate - time.perf_counter()))
-        await asyncio.gather(*running)
+        while len(ready) < connections:
+            await asyncio.sleep(0.001)
         outcome.seconds = time.perf_counter() - started
         return outcome
 

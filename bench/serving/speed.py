@@ -22,7 +22,7 @@ from bench.serving.processes import memory, serving
 from lvm.report import Rows
 from lvm.serving.served import Served
 
-CONNECTIONS = (1, 2, 4, 8, 16, 32)
+CONNECTIONS = (1, 2, 3, 4, 5, 6, 8, 16, 32)
 
 
 def bodies(served: Served, length: int, batched: bool) -> list[bytes]:

@@ -27,12 +27,12 @@ class Committee(Predictor):
         self.register_buffer("std", std.clone())
         self.members = nn.ModuleList(member() for _ in range(config.members))
 
-    def predict_all(self, context_BTD: torch.Tensor) -> Prediction:
-        """[B, T, D] to predictions at every position; the mean of unit vectors is scaled to unit length again."""
+    def predict(self, context_BTD: torch.Tensor, last: bool = False) -> Prediction:
+        """As a single predictor's; the mean of unit vectors is scaled to unit length again."""
         if self.training:
-            found: Prediction = self.members[self.turn % len(self.members)](context_BTD)
-            return found
-        answers = [member(context_BTD) for member in self.members]
+            member: Predictor = self.members[self.turn % len(self.members)]  # type: ignore[assignment]
+            return member.predict(context_BTD, last)
+        answers = [member.predict(context_BTD, last) for member in self.members]  # type: ignore[operator]
         decoder = torch.stack([answer.decoder for answer in answers]).mean(0)
         cosine = torch.stack([answer.cosine for answer in answers]).mean(0)
         return Prediction(decoder, F.normalize(cosine, dim=-1))

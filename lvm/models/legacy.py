@@ -20,7 +20,7 @@ class LegacyPredictor(Predictor):
         """Create the one head."""
         self.head = nn.Linear(config.width, config.dim)
 
-    def heads(self, centred_BTD: torch.Tensor, states_BTH: torch.Tensor) -> Prediction:
+    def heads(self, centred_BTD: torch.Tensor, states_BTH: torch.Tensor, last: bool) -> Prediction:
         """The same vector twice, [B, T, D]; the context is seen through the trunk alone."""
         unit = F.normalize(self.head(states_BTH).float(), dim=-1)
         return Prediction(unit, unit)

@@ -24,7 +24,7 @@ class Prediction(NamedTuple):
     """Predicted next chunk at every position."""
 
     decoder: torch.Tensor
-    """[B, T, D], in the encoder's raw distribution."""
+    """[B, T, D], in the encoder's raw distribution; T is 1 where the last position alone was asked for."""
 
     cosine: torch.Tensor
     """[B, T, D], unit length."""
@@ -41,9 +41,12 @@ class LagWeights(nn.Module):
         weights = INITIAL_DECAY ** torch.arange(lags, dtype=torch.float32)
         self.weight = nn.Parameter(weights / weights.sum())
 
-    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """[B, T, D] to [B, T, D]; position t sees positions t-K+1 to t."""
+    def forward(self, x_BTD: torch.Tensor, last: bool) -> torch.Tensor:
+        """[B, T, D] to [B, T, D], or to [B, 1, D] for the `last` position alone; position t sees positions t-K+1 to t."""
         lags, steps = len(self.weight), x_BTD.shape[1]
+        if last:
+            seen = x_BTD[:, -lags:]
+            return (self.weight[: seen.shape[1]].flip(0)[:, None] * seen).sum(1, keepdim=True)
         padded = F.pad(x_BTD, (0, 0, lags - 1, 0))
         total = torch.zeros_like(x_BTD)
         for lag in range(lags):
@@ -95,19 +98,20 @@ class Predictor(nn.Module):
         self.decoder_residual = ResidualHead(config.width, config.dim)
         self.cosine_residual = ResidualHead(config.width, config.dim)
 
-    def predict_all(self, context_BTD: torch.Tensor) -> Prediction:
-        """Predictions at every position: position t predicts chunk t + 1 from chunks 0 to t."""
+    def predict(self, context_BTD: torch.Tensor, last: bool = False) -> Prediction:
+        """Predictions at every position, or at the `last` alone: position t predicts chunk t + 1 from chunks 0 to t."""
         centred = context_BTD - self.mean
         scaled = centred / self.std.clamp_min(MIN_STD_SHARE * self.std.mean())
-        return self.heads(centred, self.output_dropout(self.trunk(self.input_dropout(scaled))))
+        states = self.output_dropout(self.trunk(self.input_dropout(scaled)))
+        return self.heads(centred, states[:, -1:] if last else states, last)
 
-    def heads(self, centred_BTD: torch.Tensor, states_BTH: torch.Tensor) -> Prediction:
-        """Predictions from the centred context and the trunk's states."""
+    def heads(self, centred_BTD: torch.Tensor, states_BTH: torch.Tensor, last: bool) -> Prediction:
+        """Predictions from the centred context and the trunk's states at the positions that are asked for."""
         # Residuals are in units of the encoder's deviation: in those of a unit vector (.05 a
         # dimension) a few steps of Adam would drown the lag weights that they start from.
         scale = self.std.mean()
-        decoder = self.mean + self.decoder_lags(centred_BTD) + scale * self.decoder_residual(states_BTH)
-        cosine = self.cosine_lags(centred_BTD) + scale * self.cosine_residual(states_BTH)
+        decoder = self.mean + self.decoder_lags(centred_BTD, last) + scale * self.decoder_residual(states_BTH)
+        cosine = self.cosine_lags(centred_BTD, last) + scale * self.cosine_residual(states_BTH)
         return Prediction(decoder.float(), F.normalize(cosine.float(), dim=-1))
 
     @overload
@@ -125,8 +129,7 @@ class Predictor(nn.Module):
         Without `return_both`: a `Prediction` at every position. With `return_both=True`:
         `(y_dec, y_cos)` of the last position, each [B, D]; with `False`: y_cos alone.
         """
-        prediction = self.predict_all(context)
         if return_both is None:
-            return prediction
-        y_dec, y_cos = prediction.decoder[:, -1], prediction.cosine[:, -1]
+            return self.predict(context)
+        y_dec, y_cos = (head[:, -1] for head in self.predict(context, last=True))
         return (y_dec, y_cos) if return_both else y_cos

@@ -18,9 +18,13 @@ from lvm.serving.served import Predicted, Served
 ROWS = 64
 """Contexts in a batch, unless a single request brings more."""
 
+SMALL = 32
+"""Contexts that are computed in the event loop: to wake another thread, and to win Python's lock back after each step of
+the model, takes longer than these do (bench/serving/LOG.md)."""
 
-GATHERING = 2
-"""Turns of the event loop between the first request and its batch, in which those that have come with it are read."""
+GATHERING = 4
+"""Turns of the event loop between the first request and its batch, in which those that have come with it are read. With fewer the
+requests of a loaded server fall into two batches that keep each other waiting (bench/serving/LOG.md)."""
 
 
 class ClientLeft(Exception):
@@ -48,7 +52,7 @@ class Waiting:
 
 
 class Batcher:
-    """A queue in front of one thread that computes. Whoever admits requests bounds it."""
+    """A queue in front of whatever computes, one batch at a time. Whoever admits requests bounds it."""
 
     def __init__(self, on_batch: Callable[[int], None] = lambda rows: None) -> None:
         self._queue: deque[Waiting] = deque()
@@ -86,8 +90,7 @@ class Batcher:
                 self._on_batch(len(joined))
                 predict = batch[0].served.predict
                 try:
-                    # To wake another thread takes a good part of the time that a single prediction does.
-                    found = predict(joined) if len(joined) == 1 else await loop.run_in_executor(self._thread, predict, joined)
+                    found = predict(joined) if len(joined) <= SMALL else await loop.run_in_executor(self._thread, predict, joined)
                 except Exception as error:
                     _fail(batch, error)
                     continue

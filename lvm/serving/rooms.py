@@ -16,24 +16,49 @@ GROUPS = {"/predict": VECTORS, "/predict_text": TEXT, "/encode": TEXT, "/decode"
 """What shares a bound: the quick ones must not wait for those that write text."""
 
 RETRY_SECONDS = {VECTORS: 1, TEXT: 5}
+STEADY = {VECTORS: 5}
+"""How many of a group may be inside for long, where that is fewer than at once; measured in bench/serving/LOG.md."""
+
 TELLING_SECONDS = 1.0
 """Between two lines of the log about requests that found no room."""
 
 
+class Burst:
+    """A bucket of `size` tokens that fills again within a second: rooms for whoever comes all at once, not for whoever keeps coming.
+
+    The time inside grows with the number inside (Little's law): those who are let in during a flood are served soon if they are few.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._tokens, self._at = size, float(size), time.monotonic()
+
+    def take(self) -> bool:
+        """Take a token, if there is one."""
+        now = time.monotonic()
+        self._tokens, self._at = min(self._size, self._tokens + (now - self._at) * self._size), now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
 class Rooms:
-    """Counts by group; `bounds` are how many of each may be inside at once."""
+    """Counts by group; `bounds` are how many of each may be inside at once, `STEADY` how many for long."""
 
     def __init__(self, bounds: dict[str, int], measures: Measures) -> None:
         self._bounds = bounds
+        self._steady = {group: min(STEADY.get(group, bound), bound) for group, bound in bounds.items()}
+        self._bursts = {group: Burst(bound - self._steady[group]) for group, bound in bounds.items()}
         self.inside: Counter[str] = Counter()
         self._counts = {path: (measures.requests.labels(path, "429"), measures.failures.labels("full")) for path in GROUPS}
         self._turned_away, self._told = 0, -TELLING_SECONDS
 
     def enter(self, group: str) -> bool:
         """Count a request in, or say that there is no room."""
-        if self.inside[group] >= self._bounds[group]:
+        inside = self.inside[group]
+        if inside >= self._bounds[group] or (inside >= self._steady[group] and not self._bursts[group].take()):
             return False
-        self.inside[group] += 1
+        self.inside[group] = inside + 1
         return True
 
     def leave(self, group: str) -> None:

@@ -23,7 +23,7 @@ class Limits:
     """How much at once, and how long."""
 
     vectors: int = 32
-    """Requests for predictions inside at once; more are refused with 429."""
+    """Requests for predictions inside at once, in a burst (`rooms.STEADY` of them for long); more are refused with 429."""
 
     text: int = 8
     """Requests that encode, decode or write, of which one is worked on at a time."""

@@ -64,7 +64,8 @@ def test_a_lag_weight_multiplies_the_chunk_that_far_back(lags: int, steps: int, 
     with torch.no_grad():
         layer.weight.copy_(torch.randn(lags, generator=generator))
         x = torch.randn(1, steps, 3, generator=generator)
-        found = layer(x)
+        found = layer(x, last=False)
+        torch.testing.assert_close(layer(x, last=True), found[:, -1:], atol=1e-5, rtol=1e-5)
         for t in range(steps):
             expected = sum((layer.weight[k] * x[:, t - k] for k in range(min(lags, t + 1))), torch.zeros(1, 3))
             torch.testing.assert_close(found[:, t], expected, atol=1e-5, rtol=1e-5)
@@ -85,8 +86,8 @@ def test_return_both_gives_the_last_position_and_its_absence_every_position() ->
     assert isinstance(everywhere, Prediction)
     assert everywhere.decoder.shape == everywhere.cosine.shape == (3, 5, DIM)
     y_dec, y_cos = model(x, return_both=True)
-    assert torch.equal(y_dec, everywhere.decoder[:, -1])
-    assert torch.equal(y_cos, everywhere.cosine[:, -1])
+    torch.testing.assert_close(y_dec, everywhere.decoder[:, -1], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(y_cos, everywhere.cosine[:, -1], atol=1e-6, rtol=1e-5)
     assert torch.equal(model(x, return_both=False), y_cos)
 
 

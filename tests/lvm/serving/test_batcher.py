@@ -8,18 +8,17 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 
-from lvm.serving import batcher as batcher_module
-from lvm.serving.batcher import ROWS, Batcher, ClientLeft, DeadlinePassed
+from lvm.serving.batcher import IN_LOOP_SECONDS, ROWS, Batcher, ClientLeft, DeadlinePassed
 from lvm.serving.served import Predicted, Served
 
 FAR = float("inf")
 
 
 class Counting:
-    """A model that notes what it is asked, and waits until it may answer. A single context would wait in the event loop itself."""
+    """A model that notes what it is asked, and waits until it may answer; too slow to be computed in the event loop."""
 
-    def __init__(self, served: Served) -> None:
-        self._served = served
+    def __init__(self, served: Served, seconds_per_chunk: float = 1.0) -> None:
+        self._served, self.seconds_per_chunk = served, seconds_per_chunk
         self.asked: list[tuple[int, ...]] = []
         self.may = threading.Event()
         self.may.set()
@@ -28,12 +27,6 @@ class Counting:
         self.asked.append(contexts.shape)
         self.may.wait()
         return self._served.predict(contexts)
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The few contexts of these tests are computed in the thread, where the model can be kept waiting."""
-    monkeypatch.setattr(batcher_module, "SMALL", 1)
 
 
 def run(work: Callable[[Batcher], Awaitable[None]]) -> None:
@@ -149,7 +142,7 @@ def test_request_that_waited_too_long_is_told_so_and_not_computed(served, contex
     run(work)
 
 
-def test_small_batch_is_computed_without_another_thread(served, contexts):
+def test_only_what_takes_long_is_computed_in_another_thread(served, contexts):
     threads = []
 
     class Noting(Counting):
@@ -158,8 +151,9 @@ def test_small_batch_is_computed_without_another_thread(served, contexts):
             return super().predict(contexts)
 
     async def work(batcher: Batcher) -> None:
-        await batcher.predict(Noting(served), contexts[:1], FAR)
-        await batcher.predict(Noting(served), contexts[:2], FAR)
+        per_chunk = IN_LOOP_SECONDS / (2 * contexts.shape[1])
+        await batcher.predict(Noting(served, per_chunk), contexts[:2], FAR)
+        await batcher.predict(Noting(served, per_chunk), contexts[:3], FAR)
         assert threads == [True, False]
 
     run(work)

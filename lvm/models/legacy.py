@@ -23,4 +23,4 @@ class LegacyPredictor(Predictor):
     def heads(self, centred_BTD: torch.Tensor, states_BTH: torch.Tensor, last: bool) -> Prediction:
         """The same vector twice, [B, T, D]; the context is seen through the trunk alone."""
         unit = F.normalize(self.head(states_BTH).float(), dim=-1)
-        return Prediction(unit, unit)
+        return Prediction(unit, unit.clone())  # a checkpoint's golden predictions must not share memory

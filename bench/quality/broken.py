@@ -61,6 +61,7 @@ def judged(data: Dataset, recipe: str, arch: str, settings: list[str], decoder: 
     checkpoint = load_checkpoint(out, place)
     gates = model_gates(checkpoint, validate(data, checkpoint, "val"))
     text = decode_windows(data, checkpoint, load_decoder(decoder, str(place), CORRECTIONS)).summary()
+    text["samples"] = text["samples"][:: max(1, len(text["samples"]) // SAMPLES)][:SAMPLES]
     return {
         "kept_epoch": trained.best["epoch"],
         "epochs": len(trained.history),
@@ -86,26 +87,30 @@ def markdown(results: dict[str, Any]) -> str:
         for one, other in zip(*(found[recipe]["gates"] for recipe in RECIPES), strict=True)
     }
     skill = {name: [interval_text(t["metrics"][name], name.startswith("skill")) for t in tests] for name in METRICS}
-    spread = {name: [f"{t['collapse'][name]:.4f}" for t in tests] for name in tests[0]["collapse"]}
+    spread = []
+    for head in ("y_dec", "y_cos"):
+        for of in ("pairwise_cosine", "effective_rank", "sigma_ratio", "norm"):
+            values = [t["collapse"][f"{head}_{of}"] for t in tests] + [
+                tests[0]["collapse"][f"{other}_{of}"] for other in ("ridge", "target")
+            ]
+            spread.append([f"{head}_{of}", *(f"{value:.3f}" for value in values)])
     arms = {
         f"{name} of the prediction in words": [f"{t['arms']['C'][name]:.3f}" for t in texts] for name in ("bleu", "token_f1", "distinct_2")
     }
     arms |= {"cosine of those words to the true next chunk": [interval_text(t["about"]["C"]) for t in texts]}
-    samples = [t["samples"] for t in texts]
-    step = max(1, len(samples[0]) // SAMPLES)
-    rows = []
-    for broken, repaired in list(zip(*samples, strict=True))[::step][:SAMPLES]:
-        rows.append([broken["truth"], broken["inverted"], repaired["inverted"]])
+    pairs = zip(*(t["samples"] for t in texts), strict=True)
+    rows = [[broken["truth"], broken["inverted"], repaired["inverted"]] for broken, repaired in pairs]
     epochs = "; ".join(f"{name}: {found[r]['epochs']} epochs, kept {found[r]['kept_epoch']:.0f}" for r, name in RECIPES.items())
     settings = " ".join(results["settings"]) or "the defaults"
-    corpus = f"{results['documents']} documents of {', '.join(results['collections'])} (digest {results['digest'][:12]})"
+    counts = ", ".join(f"{count} {split}" for split, count in results["documents"].items())
+    corpus = f"documents {counts}, of {', '.join(results['collections'])} (digest {results['digest'][:12]})"
     return "\n\n".join([
         "# The broken original beside its repair",
         f"Commit {results['commit'][:12]}; {results['arch']}, settings: {settings}; {corpus}; {epochs}. Broken: one linear head, unit "
         "length, squared error (`--recipe legacy`). Made by `bench/quality/broken.py`; the numbers behind this page are in broken.json.",
         beside("Gates, validation documents", gates),
         beside(f"Test documents, context {tests[0]['context_length']}; intervals are 95 % over documents", skill),
-        beside("Moments and diversity, test documents", spread),
+        Rows("Moments and diversity, test documents", [*columns, "ridge", "the encoder's"], spread).markdown(),
         beside(f"Text of {texts[0]['windows']} windows of test documents, by {results['decoder']}", arms),
         Rows("Samples", ["true next chunk", *RECIPES.values()], rows).markdown(),
     ]) + "\n"  # fmt: skip

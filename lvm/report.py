@@ -13,6 +13,8 @@ from rich.table import Table
 from lvm.diagnostics.gate import GateResult
 
 BASELINE_METRICS = ("cosine", "recall_at_1", "recall_at_5", "mrr")
+MARKS = {"ok": "pass", "warn": "WARN", "fail": "FAIL"}
+"""Verdict of a gate by its severity."""
 
 
 class Rows:
@@ -50,10 +52,9 @@ def interval_text(interval: Mapping[str, float | None], sign: bool = False) -> s
 
 def gate_rows(gates: Sequence[GateResult], title: str = "Gates") -> Rows:
     """Verdict, value, threshold and reason of each gate; under one that did not simply pass, the remedy."""
-    marks = {"ok": "pass", "warn": "WARN", "fail": "FAIL"}
     rows = []
     for g in gates:
-        rows.append([g.name, marks[g.severity], f"{g.value:.4g}", f"{g.threshold:.4g}", g.reason])
+        rows.append([g.name, MARKS[g.severity], f"{g.value:.4g}", f"{g.threshold:.4g}", g.reason])
         rows += [["", "remedy", "", "", g.remedy]] if g.remedy else []
     return Rows(title, ["gate", "verdict", "value", "threshold", "reason"], rows)
 

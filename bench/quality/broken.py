@@ -19,8 +19,7 @@ from lvm.decode.choice import AUTO, choose_decoder, without_decoder
 from lvm.decode.pipeline import CORRECTIONS, decode_windows
 from lvm.devices import resolve_device
 from lvm.diagnostics.model import model_gates
-from lvm.errors import InputError
-from lvm.report import Rows, interval_text
+from lvm.report import MARKS, Rows, interval_text
 from lvm.training import train
 from lvm.validation import validate
 
@@ -43,7 +42,7 @@ def main() -> None:
     data = open_dataset(asked.dataset)
     name = choose_decoder(AUTO, data.manifest.recipe)
     if name is None:
-        raise InputError(without_decoder(AUTO, data.manifest.recipe, str(asked.dataset)))
+        raise SystemExit(without_decoder(AUTO, data.manifest.recipe, str(asked.dataset)))
     found = {recipe: judged(data, recipe, asked.arch, asked.set, name, asked.device, asked.work / recipe) for recipe in RECIPES}
     manifest = data.manifest
     results = {"commit": asked.commit, "arch": asked.arch, "settings": asked.set, "decoder": name, "recipes": found}
@@ -81,9 +80,8 @@ def markdown(results: dict[str, Any]) -> str:
 
     tests = [found[recipe]["test"] for recipe in RECIPES]
     texts = [found[recipe]["text"] for recipe in RECIPES]
-    marks = {"ok": "pass", "warn": "WARN", "fail": "FAIL"}
     gates = {
-        one["name"]: [f"{marks[g['severity']]}, {g['value']:.4g} (threshold {g['threshold']:.4g})" for g in (one, other)]
+        one["name"]: [f"{MARKS[g['severity']]}, {g['value']:.4g} (threshold {g['threshold']:.4g})" for g in (one, other)]
         for one, other in zip(*(found[recipe]["gates"] for recipe in RECIPES), strict=True)
     }
     skill = {name: [interval_text(t["metrics"][name], name.startswith("skill")) for t in tests] for name in METRICS}

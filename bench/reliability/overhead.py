@@ -1,7 +1,7 @@
 """What Prefect and MLflow cost: the flow beside the same work without them.
 
     python -m bench.reliability.overhead --pairs 3 --max-docs 120 --set epochs=8      # the demo
-    python -m bench.reliability.overhead --pairs 1 --max-docs 120 --set epochs=18 --set patience=18     # a run of six minutes
+    python -m bench.reliability.overhead --pairs 1 --max-docs 120 --set epochs=36 --set patience=36     # a run of nine minutes
 
 `flow` is `python -m flows.retrain_all` with a Prefect and an MLflow store of its own. `bare` does the same with `lvm` alone:
 extraction, gates, baselines, three trainers at once on the same devices with the same threads, evaluation, figures, the choice

@@ -75,13 +75,11 @@ def test_fewer_rooms_than_for_long_are_all_there_are(clock, bound):
 
 @given(st.integers(0, 40), st.lists(st.tuples(st.floats(0, 0.3), st.integers(1, 60)), max_size=30))
 def test_no_second_sees_more_than_two_buckets(size, arrivals):
-    clock, old = Clock(), rooms_module.time
-    rooms_module.time = clock
-    try:
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rooms_module, "time", clock)
         bucket, taken = Burst(size), []
         for wait, wanted in arrivals:
             clock.now += wait
             taken += [clock.now for _ in range(wanted) if bucket.take()]
         assert all(sum(start <= at <= start + 1 for at in taken) <= 2 * size + 1e-6 for start in taken)
-    finally:
-        rooms_module.time = old

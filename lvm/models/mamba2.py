@@ -96,7 +96,7 @@ def segment_sums(a: torch.Tensor) -> torch.Tensor:
 class Mamba2Block(nn.Module):
     """Projection, short causal convolution, state space, gated normalisation, projection."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.inner = EXPAND * width
         self.heads = self.inner // HEAD_DIM
@@ -109,6 +109,7 @@ class Mamba2Block(nn.Module):
         self.A_log = nn.Parameter(torch.log(torch.linspace(1, 16, self.heads)))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = nn.RMSNorm(self.inner)
+        self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Linear(self.inner, width, bias=False)
 
     def forward(self, u_BTW: torch.Tensor, recurrent: bool = False) -> torch.Tensor:
@@ -129,7 +130,7 @@ class Mamba2Block(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 y = ssd_chunked(x_BTHP.float(), dt_BTH, A_H, b.float(), c.float())
         y = (y + self.D[:, None] * x_BTHP).reshape(B, T, self.inner)
-        out: torch.Tensor = self.out_proj(self.norm(y * F.silu(gate)))
+        out: torch.Tensor = self.out_proj(self.dropout(self.norm(y * F.silu(gate))))
         return out
 
 
@@ -140,7 +141,7 @@ class Mamba2Trunk(nn.Module):
         super().__init__()
         self.project = nn.Linear(config.dim, config.width)
         self.norms = nn.ModuleList(nn.RMSNorm(config.width) for _ in range(config.layers))
-        self.blocks = nn.ModuleList(Mamba2Block(config.width) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Mamba2Block(config.width, config.inner_dropout) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.RMSNorm(config.width)
 

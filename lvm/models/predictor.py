@@ -3,7 +3,8 @@
 From scratch every network loses to averaging the context; as a residual on learned lag weights
 each wins. So a head is a weighted sum of the last raw context vectors, which training starts
 from, plus what the trunk adds to it, which starts at zero. Regression and retrieval pull a
-vector in different directions, hence one head for each.
+vector in different directions, hence one head for each. The decoder's vector is a direction times a
+length, each learned apart.
 """
 
 from typing import Literal, NamedTuple, overload
@@ -96,6 +97,9 @@ class Predictor(nn.Module):
         self.decoder_lags = LagWeights(config.lags)
         self.cosine_lags = LagWeights(config.lags)
         self.decoder_residual = ResidualHead(config.width, config.dim)
+        self.decoder_norm = nn.Linear(config.width, 1)
+        nn.init.zeros_(self.decoder_norm.weight)
+        nn.init.zeros_(self.decoder_norm.bias)
         self.cosine_residual = ResidualHead(config.width, config.dim)
 
     def predict(self, context_BTD: torch.Tensor, last: bool = False) -> Prediction:
@@ -112,7 +116,14 @@ class Predictor(nn.Module):
         scale = self.std.mean()
         decoder = self.mean + self.decoder_lags(centred_BTD, last) + scale * self.decoder_residual(states_BTH)
         cosine = self.cosine_lags(centred_BTD, last) + scale * self.cosine_residual(states_BTH)
-        return Prediction(decoder.float(), F.normalize(cosine.float(), dim=-1))
+        # A mean of what may come is shorter than a chunk. Stretched to a chunk's length as a sum, it would turn away from the
+        # encoder's mean, whose length in that sum is fixed.
+        norm = self.encoder_norm() * self.decoder_norm(states_BTH).float().exp()
+        return Prediction(norm * F.normalize(decoder.float(), dim=-1), F.normalize(cosine.float(), dim=-1))
+
+    def encoder_norm(self) -> torch.Tensor:
+        """Root mean square of the norms of the encoder's vectors: a scalar."""
+        return (self.mean.square() + self.std.square()).sum().sqrt()
 
     @overload
     def forward(self, context: torch.Tensor, return_both: None = None) -> Prediction: ...

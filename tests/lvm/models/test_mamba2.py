@@ -84,14 +84,14 @@ def test_segment_sums_do_not_cancel_behind_a_large_term() -> None:
 @pytest.mark.parametrize("steps", [1, 3, 63, 64, 65, 130])
 def test_a_whole_block_gives_the_same_in_both_forms(steps: int) -> None:
     torch.manual_seed(steps)
-    block = Mamba2Block(64)
+    block = Mamba2Block(64, dropout=0)
     u = torch.randn(2, steps, 64)
     torch.testing.assert_close(block(u), block(u, recurrent=True), atol=1e-5, rtol=1e-5)
 
 
 def test_a_whole_block_has_the_same_gradients_in_both_forms() -> None:
     torch.manual_seed(0)
-    block = Mamba2Block(64)
+    block = Mamba2Block(64, dropout=0)
     u = torch.randn(2, 70, 64, requires_grad=True)
     weights = torch.randn(2, 70, 64)
     inputs = [u, *block.parameters()]
@@ -102,8 +102,15 @@ def test_a_whole_block_has_the_same_gradients_in_both_forms() -> None:
         torch.testing.assert_close(a, b, atol=1e-5 * b.abs().max().item(), rtol=1e-4)
 
 
+def test_dropout_inside_a_block_reaches_training_alone() -> None:
+    torch.manual_seed(0)
+    block, u = Mamba2Block(64, dropout=0.5), torch.randn(2, 9, 64)
+    assert not torch.equal(block(u), block(u))
+    torch.testing.assert_close(block.eval()(u), block(u))
+
+
 def test_a_fresh_block_forgets_at_the_rates_of_the_paper() -> None:
-    block = Mamba2Block(256)
+    block = Mamba2Block(256, dropout=0)
     steps, rates = F.softplus(block.dt_bias.detach()), block.A_log.detach().exp()
     assert steps.min().item() == pytest.approx(0.001, rel=0.02)
     assert steps.max().item() == pytest.approx(0.1, rel=0.02)
@@ -120,5 +127,5 @@ def test_under_bfloat16_autocast_the_state_space_still_runs_in_float32(monkeypat
 
     monkeypatch.setattr("lvm.models.mamba2.ssd_chunked", watched)
     with torch.autocast("cpu", torch.bfloat16):
-        Mamba2Block(64)(torch.randn(1, 5, 64))
+        Mamba2Block(64, dropout=0)(torch.randn(1, 5, 64))
     assert set(seen) == {torch.float32}

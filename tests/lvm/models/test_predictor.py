@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lvm.config import ModelConfig
+from lvm.losses import norm_loss, regression_loss
 from lvm.models import TRUNKS, Prediction, Predictor, build_predictor
 from lvm.models.predictor import MIN_STD_SHARE, LagWeights
 
@@ -28,13 +29,14 @@ def awake(arch: str = "gru", lags: int = 4, dropout: float = 0.1) -> Predictor:
     for head in (model.decoder_residual, model.cosine_residual):
         nn.init.normal_(head.fc2.weight, std=0.1)
         nn.init.normal_(head.fc2.bias, std=0.1)
+    nn.init.normal_(model.decoder_norm.weight, std=0.1)
     return model
 
 
 @every_arch
 @pytest.mark.parametrize("steps", [1, 3, 9])
 @torch.no_grad()
-def test_a_fresh_predictor_is_its_lag_weights_around_the_mean(arch: str, steps: int) -> None:
+def test_a_fresh_predictor_is_its_lag_weights_around_the_mean_at_the_encoders_length(arch: str, steps: int) -> None:
     model = fresh(arch)
     weights = 0.6 ** np.arange(4) / (0.6 ** np.arange(4)).sum()
     x, mean = torch.randn(2, steps, DIM), model.mean.numpy()
@@ -43,7 +45,9 @@ def test_a_fresh_predictor_is_its_lag_weights_around_the_mean(arch: str, steps: 
         for lag in range(min(4, t + 1)):
             expected[:, t] += weights[lag] * (x[:, t - lag].numpy() - mean)
     found = model(x)
-    np.testing.assert_allclose(found.decoder.numpy(), mean + expected, atol=1e-5)
+    length = np.sqrt((mean**2 + model.std.numpy() ** 2).sum())
+    decoder = length * (mean + expected) / np.linalg.norm(mean + expected, axis=-1, keepdims=True)
+    np.testing.assert_allclose(found.decoder.numpy(), decoder, atol=1e-5)
     unit = expected / np.linalg.norm(expected, axis=-1, keepdims=True)
     np.testing.assert_allclose(found.cosine.numpy(), unit, atol=1e-5)
 
@@ -77,6 +81,22 @@ def test_y_cos_has_unit_length_and_y_dec_does_not_have_to(arch: str) -> None:
     found = awake(arch)(3 * torch.randn(4, 6, DIM))
     torch.testing.assert_close(found.cosine.norm(dim=-1), torch.ones(4, 6))
     assert (found.decoder.norm(dim=-1) - 1).abs().max() > 0.1
+
+
+@every_arch
+def test_the_regression_on_direction_leaves_y_decs_length_alone_and_the_norm_term_its_direction(arch: str) -> None:
+    model, x, target = awake(arch), torch.randn(4, 6, DIM), torch.randn(4, 6, DIM)
+    head = (model.decoder_norm.weight, model.decoder_norm.bias)
+    direction = (model.decoder_lags.weight, model.decoder_residual.fc2.weight)
+    for loss, moved, still in (
+        (regression_loss(model(x).decoder, target), direction, head),
+        (norm_loss(model(x).decoder, target, mean_norm=4.0), head, direction),
+    ):
+        gradients = torch.autograd.grad(loss, [*moved, *still])
+        for gradient in gradients[:2]:
+            assert gradient.abs().max() > 1e-3
+        for gradient in gradients[2:]:
+            assert gradient.abs().max() < 1e-6
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Training one predictor: a loop that can be killed at any step and goes on as if it had not been.
 
 Everything that a later step depends on is in one file, `training/state.safetensors`, replaced
-atomically after every epoch and every half minute: weights, their average, the best so far,
-optimizer moments, random state, position. Batches follow from (seed, epoch, step) alone.
+atomically after every epoch and every half minute, or less often where it is so large that this would
+take more than a tenth of the time: weights, their average, the best so far, optimizer moments,
+random state, position. Batches follow from (seed, epoch, step) alone.
 """
 
 import math
@@ -41,6 +42,8 @@ from lvm.windows import contexts, make_windows
 STATE, EVENTS = "state.safetensors", "metrics.jsonl"
 LOG_EVERY = 10
 SAVE_SECONDS = 30.0
+QUICK_SAVE = 1.0
+"""Seconds. A state that takes longer to write is not written again before ten times as long has passed."""
 SHARE_EVERY = 200
 
 
@@ -101,6 +104,7 @@ class Trainer:
         self.read = BatchReader(dataset, device)
         self.gradients = BatchGradients(self.model, config, self.statistics, device, ranks)
         self._started = self._saved = time.monotonic()
+        self._save_took = 0.0
         self._positions = self._first_step = 0
 
     def run(self) -> CheckpointConfig:
@@ -115,7 +119,8 @@ class Trainer:
             require(early_gates(self.config.loss, self.progress.epoch, self.total_steps, self.progress.gradient_shares, found))
             self.progress.epoch += 1
             self.progress.epoch_step = 0
-            self.save_state()
+            if self._affordable(0):
+                self.save_state()
         if self.ranks.rank == 0:
             self._export()
         self.ranks.wait()
@@ -133,7 +138,7 @@ class Trainer:
             self.progress.step += 1
             self.progress.epoch_step += 1
             # Not after an epoch's last step: its validation belongs to the same state.
-            if time.monotonic() - self._saved > SAVE_SECONDS and self.progress.epoch_step < steps:
+            if self._affordable(SAVE_SECONDS) and self.progress.epoch_step < steps:
                 self.save_state()
 
     def _step(self, batch: Batch) -> None:
@@ -216,8 +221,15 @@ class Trainer:
         """Replace `training/state.safetensors` by the present state, durably."""
         if self.ranks.rank:
             return
+        began = time.monotonic()
         save_state(self.folder / STATE, self.key, self.progress, self._tensors(), self.optimizer, self.device)
         self._saved = time.monotonic()
+        self._save_took = self._saved - began
+
+    def _affordable(self, seconds: float) -> bool:
+        """Whether more than `seconds` have passed since the last state, and enough for what writing it takes."""
+        dear = 10 * self._save_took if self._save_took > QUICK_SAVE else 0
+        return time.monotonic() - self._saved > max(seconds, dear)
 
     def resume(self) -> bool:
         """Go on from the saved state, if there is one; returns whether there was.

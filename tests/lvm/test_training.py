@@ -39,6 +39,7 @@ from lvm.losses import TERMS, weighted
 from lvm.models import Prediction
 from lvm.optimizer import gradient_shares, learning_rate
 from lvm.training import Trainer, TrainingDiverged, train
+from lvm.training_state import Progress, save_state
 from lvm.validation import validate
 from lvm.windows import make_windows
 
@@ -173,6 +174,25 @@ def test_run_killed_between_a_validation_and_its_state_reports_it_once(
     monkeypatch.setattr(training, "SAVE_SECONDS", 0)
     killed_after(dataset, tmp_path / "run", 3)
     assert "val/cosine" in events(tmp_path / "run")[-1]["metrics"]
+    train(tiny(dataset), dataset, tmp_path / "run", CPU, resume=True)
+    assert what_repeats(tmp_path / "run") == what_repeats(trained(dataset))
+
+
+def test_a_state_that_takes_long_to_write_is_written_less_often_and_resumes_all_the_same(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    def slow(file: Path, key: str, progress: Progress, *rest: Any) -> None:
+        time.sleep(1)
+        save_state(file, key, progress, *rest)
+        written.append(progress.epoch)
+
+    monkeypatch.setattr(training, "save_state", slow)
+    monkeypatch.setattr(training, "QUICK_SAVE", 0.5)
+    killed_after(dataset, tmp_path / "run", len(events(trained(dataset))))
+    assert written == [1]
+    monkeypatch.undo()
     train(tiny(dataset), dataset, tmp_path / "run", CPU, resume=True)
     assert what_repeats(tmp_path / "run") == what_repeats(trained(dataset))
 

@@ -42,7 +42,7 @@ def main() -> None:
     common = ["--arch", asked.arch, "--split", "test", f"--length={LENGTH}", *(f"--set={setting}" for setting in asked.set or SETTINGS)]
     jobs = {f"without-{source}": [*common, "--without", source] for source in sources}
     jobs |= {f"share-{share:.4f}": [*common, "--share", str(share)] for share in SHARES}
-    found = side_by_side(asked.dataset, asked.work, asked.device or ["auto"], jobs, asked.at_once)
+    found = side_by_side(asked.dataset, asked.work, asked.device or ["auto"], jobs, asked.at_once, asked.commit)
     results = {"commit": asked.commit, "machine": asked.machine, "sources": sources, "trainings": found}
     (asked.out / "generalise.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     page = markdown(results)

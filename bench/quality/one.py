@@ -21,7 +21,7 @@ from lvm.config import train_config
 from lvm.corpus.dataset import Dataset, open_dataset
 from lvm.devices import resolve_device
 from lvm.diagnostics.model import model_gates
-from lvm.training import train
+from lvm.training import STATE, train
 from lvm.validation import validate
 
 UNUSED = "unused"
@@ -69,6 +69,7 @@ def main() -> None:
         data = with_share(data, asked.share)
     started = time.monotonic()
     trained = train(train_config(asked.arch, data.dim, asked.set), data, asked.out, device, fresh=True)
+    (asked.out / "training" / STATE).unlink()  # gigabytes, of no more use
     found: dict[str, Any] = {"arch": asked.arch, "settings": asked.set, "seconds": round(time.monotonic() - started, 1)}
     found |= {"parameters": trained.parameters, "kept_epoch": trained.best["epoch"], "epochs": len(trained.history)}
     checkpoint = load_checkpoint(asked.out, device)

@@ -23,7 +23,7 @@ from lvm.report import Rows, interval_text
 LENGTHS = (5, 16, 64)
 COMMON = ["context_length=16", "sampler.stretches=128", "model.members=3", "epochs=36", "patience=9", "average=0.998"]
 SETTINGS = {
-    "lstm": ["model.width=2048"],
+    "lstm": ["model.width=2048", "loss.infonce=0.2"],
     "mamba2": ["model.width=2048"],
     "transformer": ["model.width=2048", "model.layers=2", "learning_rate=0.0005"],
 }
@@ -78,7 +78,7 @@ def main() -> None:
     devices = args.device or ["auto"]
     dataset = extracted(args.source, args.work, devices[0])
     jobs = {f"{arch}-{seed}": words(arch, seed, args.split) for seed in range(args.seeds) for arch in args.arch or SETTINGS}
-    models = side_by_side(dataset, args.work, devices, jobs, args.at_once)
+    models = side_by_side(dataset, args.work, devices, jobs, args.at_once, args.commit)
     results = {"commit": args.commit, "machine": args.machine, "split": args.split, "corpus": corpus_of(dataset, args.source)}
     results |= {"at_once": args.at_once, "models": models}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,8 @@ def markdown(results: dict[str, Any]) -> str:
              product).markdown(),
     ]  # fmt: skip
     names = ("cosine", "recall_at_1", "recall_at_5", "mrr")
-    for length, summary in first.items():
-        pool = summary["pool"]
+    for length in map(str, LENGTHS):
+        summary, pool = first[length], first[length]["pool"]
         ordered = sorted(summary["baselines"].items(), key=lambda x: -x[1]["cosine"])
         title = f"Baselines at context {length}: {pool['queries']:,} windows of {pool['documents']} documents, pool {pool['size']:,} "
         title += f"({pool['sha256'][:8]}), chance R@5 {pool['chance_recall_at_5']:.5f}"

@@ -9,19 +9,26 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from lvm.corpus.dataset import read_manifest
+from lvm.durable import write_json
+
 
 def side_by_side(
-    dataset: Path, work: Path, devices: Sequence[str], jobs: Mapping[str, Sequence[str]], at_once: int
+    dataset: Path, work: Path, devices: Sequence[str], jobs: Mapping[str, Sequence[str]], at_once: int, commit: str
 ) -> dict[str, dict[str, Any]]:
     """Run the jobs, words of `bench.quality.one` by name, `at_once` at a time on each device; what each printed.
 
-    A failure ends everything.
+    A failure ends everything. What has ended stands in `work`, and is taken from there when the same is asked for again.
     """
+    digest = read_manifest(dataset).digest
     free: SimpleQueue[str] = SimpleQueue()
     for device in [*devices] * at_once:
         free.put(device)
 
     def run(name: str) -> dict[str, Any]:
+        record, asked = work / f"{name}.json", {"commit": commit, "dataset": digest, "words": [*jobs[name]]}
+        if record.exists() and (kept := json.loads(record.read_text(encoding="utf-8")))["asked"] == asked:
+            return dict(kept["found"])
         device = free.get()
         words = [sys.executable, "-m", "bench.quality.one", str(dataset), str(work / name), "--device", device, *jobs[name]]
         done = subprocess.run(words, capture_output=True, text=True)
@@ -32,7 +39,9 @@ def side_by_side(
         skills = {at: {m: summary["metrics"][m] for m in ("skill_cosine", "skill_recall_at_5")} for at, summary in split_of(found).items()}
         shown = "; ".join(f"{at}: " + ", ".join(f"{value['value']:+.4f}" for value in skill.values()) for at, skill in skills.items())
         print(f"{name}: {found['seconds']:.0f} s, kept epoch {found['kept_epoch']:.0f} of {found['epochs']}; {shown}", flush=True)
-        return {**found, "command": f"python -m bench.quality.one DATASET OUT {' '.join(jobs[name])}"}
+        found["command"] = f"python -m bench.quality.one DATASET OUT {' '.join(jobs[name])}"
+        write_json(record, {"asked": asked, "found": found})
+        return found
 
     with ThreadPoolExecutor(at_once * len(devices)) as pool:
         return dict(zip(jobs, pool.map(run, jobs), strict=True))

@@ -30,7 +30,7 @@ TERMS = {"regression", "norm", "infonce", "moments", "variance"}
 def config(arch: str = "lstm", *extra: str) -> TrainConfig:
     """A small model on which every term pulls about as hard."""
     weights = ["loss.norm=1", "loss.infonce=1", "loss.moments=1", "loss.variance=1"]
-    return train_config(arch, DIM, ["model.width=64", "model.layers=2", "model.dropout=0", *weights, *extra])
+    return train_config(arch, DIM, ["model.width=64", "model.layers=2", "model.dropout=0", "model.inner_dropout=0", *weights, *extra])
 
 
 def batch() -> BatchVectors:

@@ -11,8 +11,10 @@ from lvm.losses import TERMS
 from lvm.optimizer import SHARE_STEPS
 
 CHECK_LOSS = "check the loss weights and the learning rate"
-HINGE = "variance"
-"""The term that has no gradient when it is satisfied."""
+SATISFIABLE = ("variance", "norm")
+"""Terms that have no gradient when they are satisfied: the hinge, and the length of y_dec, which starts at the encoder's."""
+SATISFIED = 1e-6
+"""A loss of these terms, unweighted, under which nothing is left to steer: a thousandth of the encoder's length, for `norm`."""
 
 
 def loss_balance(loss: LossConfig, measured: Sequence[Mapping[str, float]], limits: GateThresholds = GateThresholds()) -> GateResult:
@@ -20,8 +22,8 @@ def loss_balance(loss: LossConfig, measured: Sequence[Mapping[str, float]], limi
 
     `measured` is what a training recorded (`CheckpointConfig.gradient_shares`); of it, steps 0 and 50 count, or step 0 alone
     where there was no other. A term's share is the norm of its gradient, after its weight, over the largest term's; the
-    greater of the two steps'. The value is the least share. Fails when a term has none at either step, a satisfied
-    hinge excepted, when all weights are 0, or when nothing was recorded; warns under `gradient_share`.
+    greater of the two steps'. The value is the least share. Fails when a term has none at either step, one that is
+    satisfied excepted, when all weights are 0, or when nothing was recorded; warns under `gradient_share`.
     """
     limit = limits.gradient_share
     weighted = [name for name in TERMS if getattr(loss, name)]
@@ -32,13 +34,13 @@ def loss_balance(loss: LossConfig, measured: Sequence[Mapping[str, float]], limi
     if not counted:
         return verdict("loss_balance", 0.0, limit, True, "no gradient shares were recorded", "train again with this version")
     share = {name: float(np.max([line.get(f"train/gradient_share_{name}", 0.0) for line in counted])) for name in weighted}
-    satisfied = share.get(HINGE) == 0 and all(line.get(f"train/loss_{HINGE}") == 0 for line in counted)
-    steering = {name: value for name, value in share.items() if not (satisfied and name == HINGE)}
+    satisfied = [n for n in SATISFIABLE if n in share and all(line.get(f"train/loss_{n}", np.inf) <= SATISFIED for line in counted)]
+    steering = {name: value for name, value in share.items() if name not in satisfied}
     least = float(np.min(list(steering.values()) or [1.0]))
     silent = [name for name, value in steering.items() if not value > 0]  # a NaN steers nothing either
     steps = " and ".join(f"step {line['step']:.0f}" for line in counted)
     reason = f"share of the largest gradient at {steps}: " + ", ".join(f"{name} {value:.3g}" for name, value in steering.items())
-    reason += f"; {HINGE} is satisfied" if satisfied else ""
+    reason += f"; satisfied: {', '.join(satisfied)}" if satisfied else ""
     off = [name for name in TERMS if name not in weighted]
     reason += f"; switched off: {', '.join(off)}" if off else ""
     weak = [name for name, value in steering.items() if not value >= limit]

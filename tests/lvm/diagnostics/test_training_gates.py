@@ -66,18 +66,25 @@ def test_gradient_at_one_of_the_two_steps_is_enough(config: CheckpointConfig, st
     assert not loss_balance(config.train.loss, measured(config, *changes)[1 - step : 2 - step]).passed, "that step alone"
 
 
-def test_satisfied_hinge_has_no_gradient_and_passes(config: CheckpointConfig) -> None:
-    satisfied = {"variance": 0.0, "loss_variance": 0.0}
+@pytest.mark.parametrize(("name", "left"), [("variance", 0.0), ("norm", 3e-15)])
+def test_a_term_that_is_satisfied_has_no_gradient_and_passes(config: CheckpointConfig, name: str, left: float) -> None:
+    satisfied = {name: left, f"loss_{name}": left}
     result = loss_balance(config.train.loss, measured(config, satisfied, satisfied))
-    assert result.passed and "variance is satisfied" in result.reason
-    assert "loss.variance" not in result.remedy
+    assert result.passed and f"; satisfied: {name};" in result.reason
+    assert f"loss.{name}" not in result.remedy
 
 
-def test_hinge_without_a_gradient_that_is_not_satisfied_fails(config: CheckpointConfig) -> None:
-    unmet = {"variance": 0.0, "loss_variance": 0.3}
-    for first in (unmet, {"variance": 0.0, "loss_variance": 0.0}):
+@pytest.mark.parametrize("name", ["variance", "norm"])
+def test_a_term_without_a_gradient_that_is_not_satisfied_fails(config: CheckpointConfig, name: str) -> None:
+    unmet = {name: 0.0, f"loss_{name}": 0.3}
+    for first in (unmet, {name: 0.0, f"loss_{name}": 0.0}):
         result = loss_balance(config.train.loss, measured(config, first, unmet))
-        assert not result.passed and "No gradient of variance" in result.reason
+        assert not result.passed and f"No gradient of {name}" in result.reason
+
+
+def test_a_term_that_cannot_be_satisfied_and_loses_nothing_fails(config: CheckpointConfig) -> None:
+    nothing = {"infonce": 0.0, "loss_infonce": 0.0}
+    assert not loss_balance(config.train.loss, measured(config, nothing, nothing)).passed
 
 
 def test_term_that_was_never_measured_or_measured_as_nan_fails(config: CheckpointConfig) -> None:

@@ -5,6 +5,7 @@ artifacts, so that terminal and report cannot disagree.
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from rich.markup import escape
@@ -26,9 +27,13 @@ class Rows:
     def rich(self) -> Table:
         """For the terminal."""
         wide = len(self.columns) > 6
-        table = Table(title=escape(self.title), title_justify="left")
+        table = Table(title=escape(self.title), title_justify="left", pad_edge=not wide)
         for i, column in enumerate(self.columns):
-            table.add_column(escape(column), overflow="fold", justify="right" if wide and i else "left")
+            # Seven columns fit a terminal of 80 characters when long titles stand on several lines, and names of models on one.
+            lines = wrap(column.replace("_", "_ "), 10) if wide else [column]
+            title = "\n".join(line.replace("_ ", "_") for line in lines)
+            least = len("transformer") if wide and not i else None
+            table.add_column(escape(title), overflow="fold", justify="right" if wide and i else "left", min_width=least)
         for row in self.rows:
             # An interval stands under its value, or seven columns would not fit a terminal.
             cells = [cell.replace(" [", "\n[") for cell in row] if wide else row

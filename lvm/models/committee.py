@@ -28,11 +28,12 @@ class Committee(Predictor):
         self.members = nn.ModuleList(member() for _ in range(config.members))
 
     def predict(self, context_BTD: torch.Tensor, last: bool = False) -> Prediction:
-        """As a single predictor's; the mean of unit vectors is scaled to unit length again."""
+        """As a single predictor's: the direction of the members' mean, at the mean of their lengths, which their mean falls short of."""
         if self.training:
             member: Predictor = self.members[self.turn % len(self.members)]  # type: ignore[assignment]
             return member.predict(context_BTD, last)
         answers = [member.predict(context_BTD, last) for member in self.members]  # type: ignore[operator]
-        decoder = torch.stack([answer.decoder for answer in answers]).mean(0)
-        cosine = torch.stack([answer.cosine for answer in answers]).mean(0)
-        return Prediction(decoder, F.normalize(cosine, dim=-1))
+        decoder = torch.stack([answer.decoder for answer in answers])
+        cosine = torch.stack([answer.cosine for answer in answers])
+        length = decoder.norm(dim=-1, keepdim=True).mean(0)
+        return Prediction(length * F.normalize(decoder.mean(0), dim=-1), F.normalize(cosine.mean(0), dim=-1))

@@ -90,7 +90,12 @@ def test_terminal_and_markdown_hold_the_same_cells(summaries: dict[str, dict[str
     for rows in every_table(summaries, dataset):
         expected = [list(rows.columns), *map(list, rows.rows)]
         assert all(len(row) == len(rows.columns) for row in rows.rows)
-        assert words(terminal_cells(rows)) == words(expected)  # a wide table puts intervals under their values
+        height = sum(line.startswith("┃") for line in printed(rows))
+        titles, cells = terminal_cells(rows)[:height], terminal_cells(rows)[height:]
+        assert ["".join("".join(parts).split()) for parts in zip(*titles, strict=True)] == [
+            "".join(title.split()) for title in rows.columns
+        ]
+        assert words(cells) == words(expected[1:])  # a wide table puts intervals under their values, and titles on several lines
         assert markdown_cells(rows) == expected
         assert rows.title in printed(rows)[0]
         assert rows.markdown().startswith(f"**{rows.title}**\n\n|")
@@ -123,6 +128,13 @@ def test_a_narrow_terminal_folds_and_loses_nothing(summaries: dict[str, dict[str
     folded = "".join(line.split("│")[-2].strip() for line in lines if line.startswith("│"))
     for row in rows.rows:
         assert row[-1].replace(" ", "") in folded.replace(" ", "")
+
+
+def test_a_comparison_fits_a_terminal_of_80_characters_with_every_model_s_name_whole(summaries: dict[str, dict[str, Any]]) -> None:
+    names = ("lstm", "mamba2", "transformer")
+    lines = printed(comparison_rows(dict.fromkeys(names, summaries["val"]), dict.fromkeys(names, True), "transformer"), width=80)
+    assert all(line[-1] in "┓┃┩│┘" for line in lines if line[0] in "┏┃┡│└"), "nothing is cut off at the edge"
+    assert {line.split("│")[1].strip() for line in lines if line.startswith("│")} >= {*names, "(champion)"}
 
 
 def test_intervals_read_as_value_and_ends() -> None:

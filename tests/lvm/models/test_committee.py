@@ -25,11 +25,14 @@ def committee() -> Committee:
     return model
 
 
-def test_its_answer_is_the_mean_of_its_members() -> None:
+def test_its_answer_has_the_direction_of_its_members_mean_and_the_mean_of_their_lengths() -> None:
     model, context = committee().eval(), torch.randn(2, 5, DIM)
     answers = [member(context) for member in model.members]
     found = model(context)
-    torch.testing.assert_close(found.decoder, torch.stack([answer.decoder for answer in answers]).mean(0))
+    apart = torch.stack([answer.decoder for answer in answers])
+    torch.testing.assert_close(found.decoder.norm(dim=-1), apart.norm(dim=-1).mean(0))
+    mean = apart.mean(0)
+    torch.testing.assert_close(found.decoder / found.decoder.norm(dim=-1, keepdim=True), mean / mean.norm(dim=-1, keepdim=True))
     torch.testing.assert_close(found.cosine.norm(dim=-1), torch.ones(2, 5))
     together = torch.stack([answer.cosine for answer in answers]).sum(0)
     torch.testing.assert_close(found.cosine, together / together.norm(dim=-1, keepdim=True))

@@ -65,7 +65,7 @@ class ModelConfig(Config):
     """Dropout on the trunk's input, between its layers and on its output."""
 
     inner_dropout: float = Field(0.5, ge=0, lt=1)
-    """Dropout inside Mamba2's blocks, before their last projection: without it they learn the training text by heart."""
+    """Dropout inside Mamba2's blocks, before their last projection: without it they soon cease to improve on other text."""
 
     lags: int = Field(8, ge=1, le=64)
     """Chunks that the heads' lag weights reach back."""

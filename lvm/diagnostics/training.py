@@ -11,10 +11,9 @@ from lvm.losses import TERMS
 from lvm.optimizer import SHARE_STEPS
 
 CHECK_LOSS = "check the loss weights and the learning rate"
-SATISFIABLE = ("variance", "norm")
-"""Terms that have no gradient when they are satisfied: the hinge, and the length of y_dec, which starts at the encoder's."""
-SATISFIED = 1e-6
-"""A loss of these terms, unweighted, under which nothing is left to steer: a thousandth of the encoder's length, for `norm`."""
+SATISFIED = {"variance": 0.0, "norm": 1e-6}
+"""Terms that have no gradient when they are satisfied, with the loss, unweighted, up to which they are: the hinge, and y_dec's length,
+which starts at the encoder's root mean square (1e-6 is a thousandth of that length)."""
 
 
 def loss_balance(loss: LossConfig, measured: Sequence[Mapping[str, float]], limits: GateThresholds = GateThresholds()) -> GateResult:
@@ -34,7 +33,7 @@ def loss_balance(loss: LossConfig, measured: Sequence[Mapping[str, float]], limi
     if not counted:
         return verdict("loss_balance", 0.0, limit, True, "no gradient shares were recorded", "train again with this version")
     share = {name: float(np.max([line.get(f"train/gradient_share_{name}", 0.0) for line in counted])) for name in weighted}
-    satisfied = [n for n in SATISFIABLE if n in share and all(line.get(f"train/loss_{n}", np.inf) <= SATISFIED for line in counted)]
+    satisfied = [n for n, most in SATISFIED.items() if n in share and all(line.get(f"train/loss_{n}", np.inf) <= most for line in counted)]
     steering = {name: value for name, value in share.items() if name not in satisfied}
     least = float(np.min(list(steering.values()) or [1.0]))
     silent = [name for name, value in steering.items() if not value > 0]  # a NaN steers nothing either

@@ -24,7 +24,9 @@ def test_one_unit_vector_serves_both_purposes_at_every_position(arch: str) -> No
     assert torch.equal(found.decoder, found.cosine)
     torch.testing.assert_close(found.decoder.norm(dim=-1), torch.ones(3, 5))
     y_dec, y_cos = fresh(arch)(context, return_both=True)
-    assert torch.equal(y_dec, y_cos) and torch.equal(y_dec, found.decoder[:, -1])
+    assert torch.equal(y_dec, y_cos)
+    # To the last bits alone: some processors round a product of another shape otherwise.
+    torch.testing.assert_close(y_dec, found.decoder[:, -1])
 
 
 @pytest.mark.parametrize("arch", TRUNKS)

@@ -21,7 +21,7 @@ from lvm.devices import resolve_device
 from lvm.report import Rows, interval_text
 
 LENGTHS = (5, 16, 64)
-COMMON = ["context_length=16", "sampler.stretches=128", "model.members=3", "epochs=36", "patience=9", "average=0.998"]
+COMMON = ["context_length=16", "sampler.stretches=128", "model.lags=32", "model.members=3", "epochs=36", "patience=9", "average=0.998"]
 SETTINGS = {
     "lstm": ["model.width=2048", "loss.infonce=0.2"],
     "mamba2": ["model.width=2048"],

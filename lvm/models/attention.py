@@ -1,4 +1,4 @@
-"""Causal multi-head self-attention with rotary positions, shared by the trunks that attend."""
+"""Causal multi-head self-attention that falls with distance, shared by the trunks that attend."""
 
 import torch
 from torch import nn
@@ -10,8 +10,9 @@ HEAD_DIM = 64
 class CausalSelfAttention(nn.Module):
     """Softmax attention over the context so far (Vaswani et al. 2017), PyTorch's fused kernel.
 
-    Positions enter by rotation of queries and keys (Su et al. 2021), so that attention depends
-    on distance alone and a window may start anywhere in a document.
+    Positions enter as a penalty on distance (ALiBi, Press et al. 2022, arXiv 2108.12409): a chunk counts for less the longer ago it
+    was, in some heads much less and in some hardly, as it does for the weighted means that are to be beaten. It depends on distance
+    alone, so that a window may start anywhere in a document.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -28,16 +29,18 @@ class CausalSelfAttention(nn.Module):
         if query_BTH is not None:
             q = F.linear(query_BTH, self.qkv.weight[:H]).view(B, T, self.heads, HEAD_DIM).transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(rotate(q), rotate(k), v, dropout_p=dropout, is_causal=True)
+        out = F.scaled_dot_product_attention(q, k, v, distance_penalty(self.heads, T, q), dropout_p=dropout)
         result: torch.Tensor = self.out(out.transpose(1, 2).reshape(B, T, H))
         return result
 
 
-def rotate(x_BHTC: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding: pairs of channels turn by an angle proportional to the position."""
-    T, C = x_BHTC.shape[-2:]
-    frequency = 1e4 ** (-torch.arange(0, C, 2, device=x_BHTC.device, dtype=torch.float32) / C)
-    angle_TC = torch.arange(T, device=x_BHTC.device, dtype=torch.float32)[:, None] * frequency
-    cos, sin = angle_TC.cos().to(x_BHTC.dtype), angle_TC.sin().to(x_BHTC.dtype)
-    a, b = x_BHTC.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+def distance_penalty(heads: int, steps: int, like: torch.Tensor) -> torch.Tensor:
+    """What is added to query t's score of key s: [heads, T, T] of the type and on the device of `like`.
+
+    -slope * (t - s), and -inf where s is later; head h of H has the slope 2^(-8h / H), as in the paper.
+    """
+    slope_H = 2.0 ** (-8.0 * torch.arange(1, heads + 1, device=like.device) / heads)
+    position_T = torch.arange(steps, device=like.device)
+    distance_TT = position_T[:, None] - position_T
+    penalty_HTT = -slope_H[:, None, None] * distance_TT
+    return penalty_HTT.masked_fill(distance_TT < 0, -torch.inf).to(like.dtype)

@@ -4,14 +4,14 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from lvm.config import Arch, ModelConfig
 from lvm.models import TRUNKS, build_predictor
 from lvm.models.amn import AMNLayer
-from lvm.models.attention import HEAD_DIM, CausalSelfAttention, rotate
+from lvm.models.attention import HEAD_DIM, CausalSelfAttention, distance_penalty
 from lvm.models.mamba2 import Mamba2Block
 from lvm.models.transformer import Block
 
@@ -112,25 +112,16 @@ def test_dropout_acts_in_training_only(arch: str) -> None:
     assert not torch.equal(model(x), model(x))
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), early=st.integers(0, 30), distance=st.integers(0, 30), shift=st.integers(0, 60))
-def test_rotary_products_depend_on_distance_alone(seed: int, early: int, distance: int, shift: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    q, k = torch.randn(2, 1, HEAD_DIM, dtype=torch.float64, generator=generator)
-
-    def product(i: int, j: int) -> float:
-        turned = [rotate(v.expand(1, 1, 128, HEAD_DIM))[0, 0] for v in (q, k)]
-        return float(turned[0][i] @ turned[1][j])
-
-    assert product(early + distance, early) == pytest.approx(product(early + distance + shift, early + shift), abs=1e-3)
-
-
-def test_rotation_tells_distances_apart_and_keeps_lengths() -> None:
-    v = torch.randn(HEAD_DIM, generator=torch.Generator().manual_seed(0)).expand(1, 1, 10, HEAD_DIM)
-    turned = rotate(v)[0, 0]
-    torch.testing.assert_close(turned.norm(dim=-1), v[0, 0].norm(dim=-1))
-    products = turned @ turned[0]
-    assert len(products.round(decimals=3).unique()) == 10
+@given(heads=st.integers(1, 32), early=st.integers(0, 30), distance=st.integers(0, 30), shift=st.integers(0, 60))
+def test_attention_falls_with_distance_by_each_heads_own_slope_and_depends_on_nothing_else(
+    heads: int, early: int, distance: int, shift: int
+) -> None:
+    penalty = distance_penalty(heads, 128, torch.empty(0, dtype=torch.float64))
+    at, moved = early + distance, early + distance + shift
+    for head in range(heads):
+        assert float(penalty[head, at, early]) == pytest.approx(-distance * 2 ** (-8 * (head + 1) / heads))
+    assert torch.equal(penalty[:, at, early], penalty[:, moved, early + shift])
+    assert penalty.triu(1).isneginf().sum() == heads * 128 * 127 / 2
 
 
 @pytest.mark.parametrize("own_query", [True, False])
@@ -143,9 +134,8 @@ def test_attention_is_a_softmax_over_the_chunks_so_far(own_query: bool) -> None:
     found = attention(x) if own_query else attention(x, other)
     weights_q, weights_k, weights_v = attention.qkv.weight.chunk(3)
     heads = []
-    for head in (slice(0, HEAD_DIM), slice(HEAD_DIM, 2 * HEAD_DIM)):
-        q, k = rotate((asking @ weights_q[head].T)[:, None])[0, 0], rotate((x @ weights_k[head].T)[:, None])[0, 0]
-        v = (x @ weights_v[head].T)[0]
-        rows = [(q[t] @ k[: t + 1].T / HEAD_DIM**0.5).softmax(-1) @ v[: t + 1] for t in range(5)]
+    for head, slope in ((slice(0, HEAD_DIM), 2**-4), (slice(HEAD_DIM, 2 * HEAD_DIM), 2**-8)):
+        q, k, v = (asking @ weights_q[head].T)[0], (x @ weights_k[head].T)[0], (x @ weights_v[head].T)[0]
+        rows = [(q[t] @ k[: t + 1].T / HEAD_DIM**0.5 - slope * torch.arange(t, -1, -1)).softmax(-1) @ v[: t + 1] for t in range(5)]
         heads.append(torch.stack(rows))
     torch.testing.assert_close(found[0], torch.cat(heads, -1) @ attention.out.weight.T, atol=1e-5, rtol=1e-5)

@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 class TransformerTrunk(nn.Module):
-    """A projection, the blocks, a last normalisation."""
+    """A projection, the blocks, a last normalisation, and states that are bounded, as an LSTM's are: retrieval gains by it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -39,5 +39,5 @@ class TransformerTrunk(nn.Module):
         h_BTH = self.project(x_BTD)
         for block in self.blocks:
             h_BTH = block(h_BTH)
-        out: torch.Tensor = self.norm(h_BTH)
+        out: torch.Tensor = self.norm(h_BTH).tanh()
         return out

@@ -61,6 +61,13 @@ def test_depth_is_the_configured_one(arch: str, layers: int) -> None:
     assert depth == layers
 
 
+@torch.no_grad()
+def test_a_transformers_states_are_bounded_as_an_lstms_are() -> None:
+    x = 100 * torch.randn(3, 9, DIM)
+    bounds = {arch: float(trunk(arch)(x).abs().max()) for arch in ("lstm", "transformer", "mamba2")}
+    assert bounds["lstm"] <= 1 and bounds["transformer"] <= 1 < bounds["mamba2"]
+
+
 @every_arch
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_a_state_comes_out_for_every_chunk(arch: str, steps: int) -> None:

@@ -25,8 +25,8 @@ def test_one_unit_vector_serves_both_purposes_at_every_position(arch: str) -> No
     torch.testing.assert_close(found.decoder.norm(dim=-1), torch.ones(3, 5))
     y_dec, y_cos = fresh(arch)(context, return_both=True)
     assert torch.equal(y_dec, y_cos)
-    # To the last bits alone: some processors round a product of another shape otherwise.
-    torch.testing.assert_close(y_dec, found.decoder[:, -1])
+    # To the last bits: some processors round a product of another shape otherwise (1.2e-7 seen).
+    torch.testing.assert_close(y_dec, found.decoder[:, -1], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("arch", TRUNKS)

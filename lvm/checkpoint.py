@@ -24,7 +24,7 @@ from lvm.errors import GateRefused, InputError
 from lvm.familiarity import Familiarity
 from lvm.models import Predictor, build_predictor
 
-FORMAT = 4
+FORMAT = 5
 GOLDEN_INPUTS = 32
 FILES = ("model.safetensors", "golden.safetensors", "baselines.safetensors", "familiarity.safetensors", "card.md")
 

@@ -70,6 +70,9 @@ class ModelConfig(Config):
     lags: int = Field(8, ge=1, le=64)
     """Chunks that the heads' lag weights reach back."""
 
+    residual_share: float = Field(0.8, gt=0, le=1)
+    """Share that counts, once training is over, of what the trunk adds to y_cos: a part of it holds for training documents alone."""
+
     heads: Literal["residual", "legacy"] = "residual"
     """Two residual heads on learned lag weights, or the one unit-length linear head of the broken original, to be compared with."""
 

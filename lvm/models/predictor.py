@@ -115,7 +115,10 @@ class Predictor(nn.Module):
         # dimension) a few steps of Adam would drown the lag weights that they start from.
         scale = self.std.mean()
         decoder = self.mean + self.decoder_lags(centred_BTD, last) + scale * self.decoder_residual(states_BTH)
-        cosine = self.cosine_lags(centred_BTD, last) + scale * self.cosine_residual(states_BTH)
+        # The trunk has learned its training documents too well for what it adds to be worth as much on others. The lag weights,
+        # a handful of numbers, have not. In training it counts in full, or it would learn to add that much more.
+        share = 1.0 if self.training else self.config.residual_share
+        cosine = self.cosine_lags(centred_BTD, last) + share * scale * self.cosine_residual(states_BTH)
         # A mean of what may come is shorter than a chunk. Stretched to a chunk's length as a sum, it would turn away from the
         # encoder's mean, whose length in that sum is fixed.
         norm = self.encoder_norm() * self.decoder_norm(states_BTH).float().exp()

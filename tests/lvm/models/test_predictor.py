@@ -53,6 +53,17 @@ def test_a_fresh_predictor_is_its_lag_weights_around_the_mean_at_the_encoders_le
 
 
 @torch.no_grad()
+def test_what_the_trunk_adds_to_y_cos_counts_in_part_once_training_is_over() -> None:
+    model, x = awake(dropout=0), torch.randn(2, 5, DIM)
+    centred = x - model.mean
+    lags = model.cosine_lags(centred, False)
+    added = model.std.mean() * model.cosine_residual(model.trunk(centred / model.std.clamp_min(MIN_STD_SHARE * model.std.mean())))
+    torch.testing.assert_close(model.train()(x).cosine, F.normalize(lags + added, dim=-1))
+    torch.testing.assert_close(model.eval()(x).cosine, F.normalize(lags + 0.8 * added, dim=-1))
+    torch.testing.assert_close(model.train()(x).decoder, model.eval()(x).decoder)
+
+
+@torch.no_grad()
 def test_lags_before_the_beginning_count_as_the_training_mean() -> None:
     model = fresh(lags=6)
     x = torch.randn(2, 2, DIM)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lvm.durable import is_full
+from lvm.atomic_io import is_full
 from lvm.errors import OUT_OF_MEMORY, GateRefused, InputError, ran_out_of_memory
 
 

@@ -12,17 +12,17 @@ from pydantic import Field
 
 from flows.command import one_sentence
 from lvm.config import Arch, ChunkerConfig, train_config
-from lvm.corpus.dataset import read_manifest
-from lvm.decode.choice import AUTO
+from lvm.data.dataset import read_manifest
+from lvm.decoding.load import AUTO
 from lvm.devices import slots
 from lvm.errors import GateRefused, InputError
 from tasks.decode import decode_challenger, diagnose_decoder
 from tasks.diagnose import diagnose_champion, diagnose_data, prepare_baselines
 from tasks.extract import extract_documents
-from tasks.living import living
+from tasks.liveness import living
 from tasks.promote import Promotion, promote_best
 from tasks.report import write_report
-from tasks.tracking import PREFECT_RUN, parent_run
+from tasks.tracking.runs import PREFECT_RUN, parent_run
 from tasks.train import not_barred, train_model
 from tasks.validate import validate_models
 from tasks.workspace import Workspace

@@ -10,13 +10,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.command import one_sentence
 from lvm.config import ChunkerConfig
-from lvm.corpus.dataset import read_manifest
+from lvm.data.dataset import read_manifest
 from lvm.devices import slots
 from tasks.diagnose import diagnose_data
+from tasks.evaluate_decoder import EvaluatedDecoder, evaluate_decoder
 from tasks.extract import extract_documents
-from tasks.judge_decoder import JudgedDecoder, judge_decoder
-from tasks.living import living
-from tasks.tracking import PREFECT_RUN, parent_run
+from tasks.liveness import living
+from tasks.tracking.runs import PREFECT_RUN, parent_run
 from tasks.train_decoder import decoder_config, fit_decoder
 from tasks.workspace import Workspace
 
@@ -32,7 +32,7 @@ def train_decoder(
     device: str = "auto",
     fresh: bool = False,
     root: Path = Path(),
-) -> JudgedDecoder:
+) -> EvaluatedDecoder:
     """Extract documents, refuse what cannot work, train a decoder of their encoder, hold it against texts it never saw.
 
     Raises `GateRefused` when a gate on the data fails, or the trained decoder does not belong to the stored vectors.
@@ -62,7 +62,7 @@ def train_decoder(
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
         diagnose_data(dataset, run, workspace.figures(run), device)
         trained = fit_decoder(workspace, dataset, hold_out, settings, places, threads, run, str(flow_run.id), fresh)
-        return judge_decoder(trained, dataset, hold_out, run, device)
+        return evaluate_decoder(trained, dataset, hold_out, run, device)
 
 
 def main(

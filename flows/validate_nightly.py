@@ -9,17 +9,17 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.command import one_sentence
-from lvm.decode.choice import AUTO
+from lvm.decoding.load import AUTO
 from lvm.devices import resolve_device
-from lvm.diagnostics.gate import require
 from lvm.errors import InputError
-from tasks.alert import announcing_breach
-from tasks.champion import champion_folder, find_champion
-from tasks.judge_night import decode_night, judge_champion
-from tasks.living import living
-from tasks.night_documents import gather_documents
-from tasks.night_report import write_night
-from tasks.tracking import PREFECT_RUN, parent_run
+from lvm.gates.result import require
+from tasks.liveness import living
+from tasks.nightly.alert import announcing_breach
+from tasks.nightly.champion import champion_folder, find_champion
+from tasks.nightly.documents import gather_documents
+from tasks.nightly.evaluate import decode_night, evaluate_champion
+from tasks.nightly.report import write_night
+from tasks.tracking.runs import PREFECT_RUN, parent_run
 from tasks.workspace import Workspace
 
 
@@ -56,7 +56,7 @@ def validate_nightly(
         champion = find_champion(workspace)
         documents = gather_documents(workspace, champion, source, max_docs, night, run, device)
 
-        judged = judge_champion(champion, documents, run, workspace.figures(run), device)
+        judged = evaluate_champion(champion, documents, run, workspace.figures(run), device)
         text = decode_night(champion, documents, decoder, run, workspace.figures(run), device)
 
         require(write_night(champion, documents, judged, text, night, run, workspace.figures(run)))

@@ -1,6 +1,6 @@
 """`python -m lvm` is the `lvm` command, also from a bare checkout."""
 
-from lvm.cli import main
+from lvm.cli.main import main
 
 if __name__ == "__main__":
     main()

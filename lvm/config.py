@@ -116,6 +116,10 @@ class LossConfig(Config):
     """A negative nearer to the target than this is the same content and is masked out."""
 
 
+TERMS = ("regression", "norm", "infonce", "moments", "variance", "mse")
+"""Names of the loss terms; `LossConfig` has the weight of each under its name."""
+
+
 class SamplerConfig(Config):
     """Batches of document stretches."""
 

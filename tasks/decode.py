@@ -8,18 +8,17 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from lvm.checkpoint import load_checkpoint
-from lvm.corpus.dataset import open_dataset
-from lvm.decode import load_decoder
-from lvm.decode.choice import choose_decoder, without_decoder
-from lvm.decode.pipeline import CORRECTIONS, DecodedWindows, decode_windows
+from lvm.data.dataset import open_dataset
+from lvm.decoding.evaluate import CORRECTIONS, DecodedWindows, decode_windows
+from lvm.decoding.gates import encoder_contract
+from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
 from lvm.devices import resolve_device
-from lvm.diagnostics.decoder import encoder_contract
-from lvm.diagnostics.gate import GateResult, require
-from lvm.figures import decode_figure, save
-from lvm.report import arm_rows, gate_rows, length_rows, sample_rows
+from lvm.gates.result import GateResult, require
+from lvm.models.checkpoint import load_checkpoint
+from lvm.reports.figures import decode_figure, save
+from lvm.reports.tables import arm_rows, gate_rows, length_rows, sample_rows
 from tasks.promote import Promotion
-from tasks.tracking import log_metrics, set_tags
+from tasks.tracking.runs import log_metrics, set_tags
 from tasks.trainer_process import last_step
 from tasks.validate import ValidatedModel, ends
 

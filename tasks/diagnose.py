@@ -6,19 +6,19 @@ from mlflow import MlflowClient
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
-from lvm.baselines import fit_baselines
-from lvm.checkpoint import load_checkpoint
 from lvm.config import TrainConfig
-from lvm.corpus.dataset import open_dataset
+from lvm.data.dataset import open_dataset
 from lvm.devices import resolve_device
-from lvm.diagnostics.data import data_gates
-from lvm.diagnostics.figures import data_figures
-from lvm.diagnostics.gate import require
-from lvm.diagnostics.model import model_gates
 from lvm.errors import GateRefused, InputError
-from lvm.report import gate_rows
-from lvm.validation import validate
-from tasks.tracking import log_dataset, log_metrics, set_tags
+from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.gates.data import data_gates
+from lvm.gates.model import model_gates
+from lvm.gates.result import require
+from lvm.models.baselines import fit_baselines
+from lvm.models.checkpoint import load_checkpoint
+from lvm.reports.figures import data_figures
+from lvm.reports.tables import gate_rows
+from tasks.tracking.runs import log_dataset, log_metrics, set_tags
 from tasks.workspace import Workspace
 
 
@@ -63,7 +63,7 @@ def diagnose_champion(workspace: Workspace, dataset: Path, run_id: str, device: 
     except (InputError, GateRefused) as error:
         get_run_logger().warning("the champion does not load and will be replaced: %s", error)
         return False
-    results = model_gates(checkpoint, validate(open_dataset(dataset), checkpoint, "val"))
+    results = model_gates(checkpoint, evaluate_checkpoint(open_dataset(dataset), checkpoint, "val"))
     table = gate_rows(results, "Gates on the standing champion, validation documents")
     create_markdown_artifact(table.markdown(), key="champion-gates", description="Gates on the standing champion")
     MlflowClient().log_dict(run_id, {"gates": [r.as_json() for r in results]}, "gates/champion.json")

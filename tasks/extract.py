@@ -5,9 +5,9 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from lvm.config import ChunkerConfig, SplitConfig
-from lvm.corpus.extract import dataset_key, extract, scan_sources
+from lvm.data.encoders import load_encoder
+from lvm.data.extract import dataset_key, extract, scan_sources
 from lvm.devices import resolve_device
-from lvm.encode.encoder import load_encoder
 from tasks.workspace import Workspace
 
 LOG_EVERY_CHUNKS = 8_192

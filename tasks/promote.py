@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file
 
 import lvm
-from lvm.checkpoint import FILES, load_checkpoint, read_config
-from lvm.corpus.dataset import open_dataset
+from lvm.atomic_io import publish_folder
+from lvm.data.dataset import open_dataset
 from lvm.devices import resolve_device
-from lvm.durable import publish_folder
-from lvm.promotion import choose, paired_difference
-from tasks.tracking import MODEL, set_tags
+from lvm.evaluation.compare import choose, paired_difference
+from lvm.models.checkpoint import FILES, load_checkpoint, read_config
+from tasks.tracking.runs import MODEL, set_tags
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
 
@@ -106,7 +106,7 @@ def _register(model: ValidatedModel, promoted: bool) -> str:
     with _code() as code:
         logged = mlflow.pyfunc.log_model(
             model_id=model.model_id,
-            python_model=str(Path(__file__).parent / "pyfunc_model.py"),
+            python_model=str(Path(__file__).parent / "tracking" / "pyfunc_model.py"),
             artifacts={name: str((model.trained.path / name).resolve()) for name in ("config.json", *FILES)},
             code_paths=[str(code)],
             signature=signature,

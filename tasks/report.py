@@ -8,12 +8,12 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 
-from lvm.diagnostics.gate import GateResult
-from lvm.report import arm_rows, comparison_rows, sample_rows
-from tasks.comparison import charts_address, table_address, ui_address
+from lvm.gates.result import GateResult
+from lvm.reports.tables import arm_rows, comparison_rows, sample_rows
 from tasks.decode import DecodedModel
 from tasks.promote import Promotion
-from tasks.tracking import log_metrics, set_tags
+from tasks.tracking.runs import log_metrics, set_tags
+from tasks.tracking.ui_links import charts_address, table_address, ui_address
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
 

@@ -7,12 +7,12 @@ from prefect import get_run_logger, task
 from prefect.futures import PrefectFuture
 from pydantic import BaseModel, ConfigDict
 
+from lvm.atomic_io import digest_json
 from lvm.config import train_config
-from lvm.corpus.dataset import read_manifest
+from lvm.data.dataset import read_manifest
 from lvm.devices import lease
-from lvm.durable import digest_json
 from lvm.errors import GateRefused
-from tasks.tracking import PREFECT_RUN, child_run, connect, failing, set_tags
+from tasks.tracking.runs import PREFECT_RUN, child_run, connect, failing, set_tags
 from tasks.trainer_process import train_into, worth_retrying
 from tasks.workspace import Workspace
 

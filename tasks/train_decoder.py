@@ -5,13 +5,13 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict
 
+from lvm.atomic_io import digest_json
 from lvm.config import overlay, parse
-from lvm.corpus.dataset import read_manifest
-from lvm.decode.choice import label
-from lvm.decode.config import DecoderTrainConfig
+from lvm.data.dataset import read_manifest
+from lvm.decoding.inverter.config import DecoderTrainConfig
+from lvm.decoding.load import label
 from lvm.devices import lease
-from lvm.durable import digest_json
-from tasks.tracking import PREFECT_RUN, child_run, connect, failing, set_tags
+from tasks.tracking.runs import PREFECT_RUN, child_run, connect, failing, set_tags
 from tasks.trainer_process import train_into, worth_retrying
 from tasks.workspace import Workspace
 

@@ -15,8 +15,8 @@ from prefect.runtime import task_run
 from prefect.tasks import Task
 
 from lvm.errors import GateRefused, InputError
-from tasks.host_metrics import HostMetrics
-from tasks.tracking import MetricsRelay
+from tasks.tracking.host_metrics import HostMetrics
+from tasks.tracking.relay import MetricsRelay
 
 RELAY_SECONDS = 2.0
 PATIENCE_SECONDS = 900.0

@@ -1,4 +1,4 @@
-"""Stage `validate`: every new model beside the baselines, and through the gates."""
+"""Stage `evaluate_checkpoint`: every new model beside the baselines, and through the gates."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,20 +9,18 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from lvm.checkpoint import load_checkpoint
-from lvm.corpus.dataset import Manifest, open_dataset
+from lvm.data.dataset import Manifest, open_dataset
 from lvm.devices import resolve_device
-from lvm.diagnostics.figures import share_figure
-from lvm.diagnostics.gate import GateResult
-from lvm.diagnostics.model import model_gates
 from lvm.errors import GateRefused, InputError
-from lvm.evaluation import Reference
-from lvm.figures import evaluation_figures, save, training_figure
-from lvm.report import gate_rows, model_rows
-from lvm.validation import make_reference, validate
-from lvm.verdict import write_verdict
-from tasks.logged_model import log_checkpoint, log_measured
-from tasks.tracking import fail, log_metrics, set_tags
+from lvm.evaluation.evaluate import Reference, evaluate_checkpoint, make_reference
+from lvm.evaluation.record import write_record
+from lvm.gates.model import model_gates
+from lvm.gates.result import GateResult
+from lvm.models.checkpoint import load_checkpoint
+from lvm.reports.figures import evaluation_figures, save, share_figure, training_figure
+from lvm.reports.tables import gate_rows, model_rows
+from tasks.tracking.logged_model import log_checkpoint, log_measured
+from tasks.tracking.runs import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
 from tasks.trainer_process import last_step, metrics_file
 
@@ -63,7 +61,7 @@ def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figu
             continue
         # All models of one flow share dataset, context length and baselines, hence these too.
         references = references or {split: make_reference(data, checkpoint, split) for split in ("val", "test")}
-        found = {split: validate(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
+        found = {split: evaluate_checkpoint(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
         gates = model_gates(checkpoint, found["val"])
         evaluations[model.arch] = found["test"]
         validated.append(
@@ -125,7 +123,7 @@ def _log(model: ValidatedModel, gates: list[GateResult], data: Manifest) -> None
     log_metrics(run_id, others, step)
     log_measured(run_id, model.model_id, own, step, data)
     client.log_dict(run_id, {"gates": model.gates}, "gates/model.json")
-    write_verdict(model.trained.path, data.digest, model.gates, model.val, model.test)
+    write_record(model.trained.path, data.digest, model.gates, model.val, model.test)
     client.log_artifact(run_id, str(model.trained.path / "card.md"))
     set_tags(run_id, {"lvm.gate": "pass" if model.passed else "fail"})
     client.set_terminated(run_id, "FINISHED")

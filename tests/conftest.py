@@ -13,10 +13,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from lvm.corpus.dataset import Dataset, open_dataset
-from lvm.corpus.extract import extract
-from lvm.corpus.sources import Document, iter_source
-from lvm.encode.encoder import Encoder, load_encoder
+from lvm.data.dataset import Dataset, open_dataset
+from lvm.data.encoders import Encoder, load_encoder
+from lvm.data.extract import extract
+from lvm.data.sources import Document, iter_source
 
 # How long an example takes is the machine's affair: a busy one must not fail it.
 settings.register_profile("tests", deadline=None)

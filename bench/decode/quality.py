@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from lvm.corpus.dataset import open_dataset
-from lvm.decode.inverter import Inverter, Search
-from lvm.decode.text_metrics import text_scores
-from lvm.durable import sha256_file
-from lvm.report import Rows
+from lvm.atomic_io import sha256_file
+from lvm.data.dataset import open_dataset
+from lvm.decoding.inverter.inverter import Inverter, Search
+from lvm.decoding.text_metrics import text_scores
+from lvm.reports.tables import Rows
 
 LENGTHS = ((0, 16), (17, 32), (33, 64))
 

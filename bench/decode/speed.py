@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from bench.decode.vec2text_peer import vec2text_loop
-from lvm.decode.candidates import TextWriter
-from lvm.decode.config import InverterConfig
-from lvm.decode.model import InverterModel
-from lvm.decode.tokens import train_tokenizer
-from lvm.encode.encoder import resolve_dtype
-from lvm.report import Rows
+from lvm.data.encoders import resolve_dtype
+from lvm.decoding.inverter.candidates import TextWriter
+from lvm.decoding.inverter.config import InverterConfig
+from lvm.decoding.inverter.model import InverterModel
+from lvm.decoding.inverter.tokens import train_tokenizer
+from lvm.reports.tables import Rows
 
 DIM = 384
 TOKENS = 31

@@ -20,8 +20,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config
 
-from lvm.decode.vec2text_loop import CorrectionLoop
-from lvm.decode.vec2text_repairs import build_inversion, import_vec2text
+from lvm.decoding.vec2text.loop import CorrectionLoop
+from lvm.decoding.vec2text.repairs import build_inversion, import_vec2text
 
 
 def vec2text_loop(

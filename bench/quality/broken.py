@@ -11,17 +11,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lvm.checkpoint import load_checkpoint
 from lvm.config import train_config
-from lvm.corpus.dataset import Dataset, open_dataset
-from lvm.decode import load_decoder
-from lvm.decode.choice import AUTO, choose_decoder, without_decoder
-from lvm.decode.pipeline import CORRECTIONS, decode_windows
+from lvm.data.dataset import Dataset, open_dataset
+from lvm.decoding.evaluate import CORRECTIONS, decode_windows
+from lvm.decoding.load import AUTO, choose_decoder, load_decoder, without_decoder
 from lvm.devices import resolve_device
-from lvm.diagnostics.model import model_gates
-from lvm.report import MARKS, Rows, interval_text
-from lvm.training import train
-from lvm.validation import validate
+from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.gates.model import model_gates
+from lvm.models.checkpoint import load_checkpoint
+from lvm.reports.tables import MARKS, Rows, interval_text
+from lvm.training.trainer import train
 
 RECIPES = {"legacy": "broken", "residual": "repaired"}
 METRICS = ("cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5")
@@ -58,14 +57,14 @@ def judged(data: Dataset, recipe: str, arch: str, settings: list[str], decoder: 
     place = resolve_device(device)
     trained = train(train_config(arch, data.dim, settings, recipe), data, out, place, resume=True)
     checkpoint = load_checkpoint(out, place)
-    gates = model_gates(checkpoint, validate(data, checkpoint, "val"))
+    gates = model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"))
     text = decode_windows(data, checkpoint, load_decoder(decoder, str(place), CORRECTIONS)).summary()
     text["samples"] = text["samples"][:: max(1, len(text["samples"]) // SAMPLES)][:SAMPLES]
     return {
         "kept_epoch": trained.best["epoch"],
         "epochs": len(trained.history),
         "gates": [gate.as_json() for gate in gates],
-        "test": validate(data, checkpoint, "test").summary(),
+        "test": evaluate_checkpoint(data, checkpoint, "test").summary(),
         "text": text,
     }
 

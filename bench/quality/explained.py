@@ -14,11 +14,11 @@ from typing import Any
 
 from bench.quality.run import SETTINGS, words
 from bench.quality.several import side_by_side
-from lvm.checkpoint import load_checkpoint
-from lvm.corpus.dataset import open_dataset
+from lvm.data.dataset import open_dataset
 from lvm.devices import resolve_device
-from lvm.explanation import explain, require_mirror, skill
-from lvm.report import ablation_rows, contrast_rows, direction_rows, information_rows
+from lvm.evaluation.explain import explain, require_mirror, skill
+from lvm.models.checkpoint import load_checkpoint
+from lvm.reports.tables import ablation_rows, contrast_rows, direction_rows, information_rows
 
 
 def main() -> None:

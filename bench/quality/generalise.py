@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench.quality.several import side_by_side
-from lvm.report import Rows, interval_text
+from lvm.reports.tables import Rows, interval_text
 
 SOURCES = ("sotu", "treasury-of-david", "libreoffice", "rust")
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)

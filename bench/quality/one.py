@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lvm.checkpoint import load_checkpoint
 from lvm.config import train_config
-from lvm.corpus.dataset import Dataset, open_dataset
+from lvm.data.dataset import Dataset, open_dataset
 from lvm.devices import resolve_device
-from lvm.diagnostics.model import model_gates
-from lvm.training import STATE, train
-from lvm.validation import validate
+from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.gates.model import model_gates
+from lvm.models.checkpoint import load_checkpoint
+from lvm.training.trainer import STATE, train
 
 UNUSED = "unused"
 
@@ -73,9 +73,9 @@ def main() -> None:
     found: dict[str, Any] = {"arch": asked.arch, "settings": asked.set, "seconds": round(time.monotonic() - started, 1)}
     found |= {"parameters": trained.parameters, "kept_epoch": trained.best["epoch"], "epochs": len(trained.history)}
     checkpoint = load_checkpoint(asked.out, device)
-    found["gates"] = [gate.as_json() for gate in model_gates(checkpoint, validate(data, checkpoint, "val"))]
+    found["gates"] = [gate.as_json() for gate in model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"))]
     found["training"] = {split: [len(data.docs(split)), len(data.rows(split))] for split in ("train", "val", "test")}
-    found[asked.split] = {length: validate(data, checkpoint, asked.split, length).summary() for length in asked.length}
+    found[asked.split] = {length: evaluate_checkpoint(data, checkpoint, asked.split, length).summary() for length in asked.length}
     print(json.dumps(found))
 
 

@@ -15,10 +15,10 @@ from statistics import mean
 from typing import Any
 
 from bench.quality.several import side_by_side, split_of
-from lvm.baselines import fit_baselines
-from lvm.corpus.dataset import open_dataset, read_manifest
+from lvm.data.dataset import open_dataset, read_manifest
 from lvm.devices import resolve_device
-from lvm.report import Rows, interval_text
+from lvm.models.baselines import fit_baselines
+from lvm.reports.tables import Rows, interval_text
 
 LENGTHS = (5, 16, 64)
 COMMON = ["context_length=16", "sampler.stretches=128", "model.lags=32", "model.members=3", "epochs=36", "patience=9", "average=0.998"]

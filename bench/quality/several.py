@@ -9,8 +9,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from lvm.corpus.dataset import read_manifest
-from lvm.durable import write_json
+from lvm.atomic_io import write_json
+from lvm.data.dataset import read_manifest
 
 
 def side_by_side(

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lvm.corpus.sources import Document, iter_source
+from lvm.data.sources import Document, iter_source
 
 
 def small_corpus(file: Path, documents: int, paragraphs: int) -> Path:

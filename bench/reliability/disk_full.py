@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.reliability.corpus import small_corpus
-from lvm.durable import sha256_file
-from lvm.report import Rows
+from lvm.atomic_io import sha256_file
+from lvm.reports.tables import Rows
 
 SETTINGS = ["--set=model.width=128", "--set=epochs=8", "--set=threads=1"]
 

@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 
 from bench.reliability.corpus import small_corpus
-from lvm.durable import sha256_file
-from lvm.report import Rows
+from lvm.atomic_io import sha256_file
+from lvm.reports.tables import Rows
 
 # Large and long enough for the models to pass their gates on so few documents.
 SETTINGS = ["model.width=128", "epochs=8", "threads=1"]

@@ -26,15 +26,15 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from bench.reliability.corpus import small_corpus
+from lvm.atomic_io import sha256_file
 from lvm.config import train_config
-from lvm.corpus.dataset import read_manifest
-from lvm.corpus.extract import extract
+from lvm.data.dataset import read_manifest
+from lvm.data.encoders import load_encoder
+from lvm.data.extract import extract
 from lvm.devices import slots
-from lvm.durable import sha256_file
-from lvm.encode.encoder import load_encoder
-from lvm.report import Rows
+from lvm.reports.tables import Rows
 from tasks.diagnose import prepare_baselines
-from tasks.tracking import parent_run
+from tasks.tracking.runs import parent_run
 from tasks.train import TrainedModel, train_model
 from tasks.workspace import Workspace
 

@@ -26,15 +26,15 @@ from rich.progress import track
 from safetensors.torch import load_file
 
 from bench.reliability.corpus import small_corpus
-from lvm.checkpoint import load_checkpoint, save_checkpoint
 from lvm.config import train_config
-from lvm.corpus import extract as extraction
-from lvm.corpus.dataset import Dataset, open_dataset
-from lvm.corpus.extract import extract
-from lvm.encode.encoder import Encoder, load_encoder
+from lvm.data import extract as extraction
+from lvm.data.dataset import Dataset, open_dataset
+from lvm.data.encoders import Encoder, load_encoder
+from lvm.data.extract import extract
 from lvm.errors import GateRefused, InputError
-from lvm.report import Rows
-from lvm.training import Trainer
+from lvm.models.checkpoint import load_checkpoint, save_checkpoint
+from lvm.reports.tables import Rows
+from lvm.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -72,7 +72,7 @@ def states(dataset: Dataset, folder: Path, kills: int) -> Counter[str]:
 
     def export(out: Path) -> None:
         c = made.config
-        known = made.baselines, made.familiarity
+        known = made.baselines, made.ood
         save_checkpoint(out, made.model, golden, *known, c.train, c.recipe, c.dataset_digest, c.best, c.history, c.gradient_shares, "card")
 
     def write() -> None:

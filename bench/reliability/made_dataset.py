@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lvm import __version__
+from lvm.atomic_io import digest_json, sha256_file, write_json
 from lvm.config import ChunkerConfig, SplitConfig
-from lvm.corpus.dataset import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, schema
-from lvm.durable import digest_json, sha256_file, write_json
-from lvm.encode.recipe import EncoderRecipe
+from lvm.data.dataset import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, schema
+from lvm.data.recipe import EncoderRecipe
 
 TOPIC, PLACE, MEMORY, TURN = 0.6, 0.8, 0.8, 0.35
 """Length of what all vectors share and of a document's own place; how much of a wandering stays at each step, and what is added."""

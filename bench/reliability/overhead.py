@@ -24,23 +24,22 @@ from statistics import median
 from rich.console import Console
 
 from flows.retrain_all import ARCHITECTURES
-from lvm.baselines import fit_baselines
-from lvm.checkpoint import load_checkpoint
+from lvm.atomic_io import publish_folder
 from lvm.config import train_config
-from lvm.corpus.dataset import open_dataset
-from lvm.corpus.extract import extract
+from lvm.data.dataset import open_dataset
+from lvm.data.encoders import load_encoder
+from lvm.data.extract import extract
 from lvm.devices import lease, resolve_device, slots
-from lvm.diagnostics.data import data_gates
-from lvm.diagnostics.figures import data_figures, share_figure
-from lvm.diagnostics.gate import require
-from lvm.diagnostics.model import model_gates
-from lvm.durable import publish_folder
-from lvm.encode.encoder import load_encoder
-from lvm.figures import evaluation_figures, save, training_figure
-from lvm.promotion import choose
-from lvm.report import Rows, comparison_rows
-from lvm.validation import make_reference, validate
-from lvm.verdict import write_verdict
+from lvm.evaluation.compare import choose
+from lvm.evaluation.evaluate import evaluate_checkpoint, make_reference
+from lvm.evaluation.record import write_record
+from lvm.gates.data import data_gates
+from lvm.gates.model import model_gates
+from lvm.gates.result import require
+from lvm.models.baselines import fit_baselines
+from lvm.models.checkpoint import load_checkpoint
+from lvm.reports.figures import data_figures, evaluation_figures, save, share_figure, training_figure
+from lvm.reports.tables import Rows, comparison_rows
 
 
 def bare(root: Path, max_docs: int, settings: list[str]) -> None:
@@ -71,10 +70,10 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
     for arch, out in runs.items():
         checkpoint = load_checkpoint(out, device)
         references = references or {split: make_reference(data, checkpoint, split) for split in ("val", "test")}
-        found[arch] = {split: validate(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
+        found[arch] = {split: evaluate_checkpoint(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
         require(gates := model_gates(checkpoint, found[arch]["val"]))
         measured = [found[arch][split].summary() for split in ("val", "test")]
-        write_verdict(out, data.manifest.digest, [gate.as_json() for gate in gates], *measured)
+        write_record(out, data.manifest.digest, [gate.as_json() for gate in gates], *measured)
         folder = root / "figures" / arch
         evaluation_figures({arch: found[arch]["test"]}, folder)
         save(training_figure({arch: out / "training" / "metrics.jsonl"}), folder / "training.png")

@@ -26,7 +26,7 @@ import torch
 
 from bench.reliability.made_dataset import make_dataset
 from lvm.devices import lease, resolve_devices
-from lvm.report import Rows
+from lvm.reports.tables import Rows
 
 SHOWN = 12
 # `lvm train` with a share of the device's memory, telling how much it took.
@@ -34,7 +34,7 @@ LIMITED = """
 import sys, torch
 share, device = float(sys.argv.pop(1)), sys.argv.pop(1)
 torch.cuda.set_per_process_memory_fraction(share, device)
-from lvm.cli import main
+from lvm.cli.main import main
 try:
     main()
 finally:

@@ -17,9 +17,9 @@ import torch
 
 from bench.serving.load import Outcome, closed, request
 from bench.serving.processes import memory, serving
-from lvm.durable import publish_folder
-from lvm.report import Rows
-from lvm.serving.served import Served
+from lvm.atomic_io import publish_folder
+from lvm.reports.tables import Rows
+from lvm.serving.loaded_model import Served
 
 CHANGE_SECONDS = 15.0
 LENGTHS = (1, 3, 5)

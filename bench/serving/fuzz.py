@@ -25,8 +25,8 @@ from rich.progress import track
 
 from bench.serving.load import Connection, Outcome, request
 from bench.serving.processes import serving
-from lvm.report import Rows
-from lvm.serving.served import Served
+from lvm.reports.tables import Rows
+from lvm.serving.loaded_model import Served
 
 SECONDS = 10.0
 """After which an answer is missing."""

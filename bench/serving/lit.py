@@ -10,7 +10,7 @@ from typing import Any
 import litserve as ls
 import torch
 
-from lvm.checkpoint import load_checkpoint
+from lvm.models.checkpoint import load_checkpoint
 
 
 class NextChunk(ls.LitAPI):

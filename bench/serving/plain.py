@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from lvm.checkpoint import load_checkpoint
+from lvm.models.checkpoint import load_checkpoint
 
 
 class Asked(BaseModel):

@@ -19,8 +19,8 @@ import torch
 
 from bench.serving.load import Outcome, closed, opened, request
 from bench.serving.processes import memory, serving
-from lvm.report import Rows
-from lvm.serving.served import Served
+from lvm.reports.tables import Rows
+from lvm.serving.loaded_model import Served
 
 CONNECTIONS = (1, 2, 3, 4, 5, 6, 8, 16, 32)
 

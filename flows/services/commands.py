@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.services.prefect_api import POOL, WORKER, api
 from flows.services.process import HOST, Service
-from tasks.comparison import UI
+from tasks.tracking.ui_links import UI
 
 ANOTHER_PREFECT = ("PREFECT_API_", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_SERVER_API_", "PREFECT_SERVER_DATABASE_", "PREFECT__")
 """Prefixes of what a shell may say about another Prefect: the services know only their own."""
@@ -46,5 +46,5 @@ def prefect_client(home: Path, server: Service, store: str, ui: str, command: li
 
 WORK = ["prefect", "--no-prompt", "worker", "start", "--pool", POOL, "--name", WORKER, "--type", "process", "--no-create-pool-if-not-found"]
 DEPLOY = ["prefect", "--no-prompt", "deploy", "--all"]
-ALERT = ["tasks.alert", "--if-missing"]
+ALERT = ["tasks.nightly.alert", "--if-missing"]
 """Who is told of a breach; a webhook that somebody gave stays."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from lvm.durable import write_text
+from lvm.atomic_io import write_text
 from lvm.errors import InputError
 
 HOST = "127.0.0.1"

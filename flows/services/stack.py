@@ -13,9 +13,9 @@ from flows.services import prefect_api
 from flows.services.commands import ALERT, DEPLOY, WORK, mlflow_server, prefect_client, prefect_server
 from flows.services.process import Service, ServiceFailed, free_port, last_words, running, start, stop
 from flows.services.waiting import answers, wait
-from lvm.durable import write_text
+from lvm.atomic_io import write_text
 from lvm.errors import InputError
-from tasks.mlflow_database import create_database
+from tasks.tracking.database import create_database
 
 ORDER = ("prefect", "mlflow", "worker")
 """In which they start. They stop the other way round: the worker before the server to which it reports."""

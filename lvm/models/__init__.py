@@ -7,12 +7,11 @@ from torch import nn
 
 from lvm.config import ModelConfig
 from lvm.models.amn import AMNTrunk
-from lvm.models.committee import Committee
-from lvm.models.gru import GRUTrunk
+from lvm.models.ensemble import Ensemble
 from lvm.models.legacy import LegacyPredictor
-from lvm.models.lstm import LSTMTrunk
 from lvm.models.mamba2 import Mamba2Trunk
 from lvm.models.predictor import Prediction, Predictor
+from lvm.models.recurrent import GRUTrunk, LSTMTrunk
 from lvm.models.transformer import TransformerTrunk
 
 TRUNKS: dict[str, Callable[[ModelConfig], nn.Module]] = {
@@ -23,7 +22,7 @@ TRUNKS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "amn": AMNTrunk,
 }
 
-__all__ = ["TRUNKS", "Committee", "Prediction", "Predictor", "build_predictor"]
+__all__ = ["TRUNKS", "Ensemble", "Prediction", "Predictor", "build_predictor"]
 
 
 def build_predictor(config: ModelConfig, mean: torch.Tensor, std: torch.Tensor) -> Predictor:
@@ -37,4 +36,4 @@ def build_predictor(config: ModelConfig, mean: torch.Tensor, std: torch.Tensor) 
     def member() -> Predictor:
         return kind(config, TRUNKS[config.arch](config), mean, std)
 
-    return Committee(config, member, mean, std) if config.members > 1 else member()
+    return Ensemble(config, member, mean, std) if config.members > 1 else member()

@@ -17,13 +17,14 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from lvm import __version__
-from lvm.decode import require_vectors
+from lvm.decoding.protocol import require_vectors
 from lvm.errors import InputError
-from lvm.serving.answers import as_json, as_npy, rows, step_answer, who, words_answer
 from lvm.serving.batcher import ClientLeft, DeadlinePassed
-from lvm.serving.bodies import JSON, NPY, Asked, FieldError, check_contexts, read_json, read_npy
-from lvm.serving.guard import Guard
-from lvm.serving.models import Models
+from lvm.serving.loaded_model import Served
+from lvm.serving.middleware import Guard
+from lvm.serving.model_store import Models
+from lvm.serving.requests import JSON, NPY, Asked, FieldError, check_contexts, read_json, read_npy
+from lvm.serving.responses import as_json, as_npy, rows, step_answer, who, words_answer
 from lvm.serving.schemas import (
     REFUSALS,
     SENTENCES,
@@ -36,7 +37,6 @@ from lvm.serving.schemas import (
     PredictTextAnswer,
     PredictTextRequest,
 )
-from lvm.serving.served import Served
 from lvm.serving.server import NotReady, Server, has_left
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -125,7 +125,7 @@ def _vectors(app: FastAPI, server: Server) -> None:
         request.state.model = served.name
         until = time.monotonic() + _seconds(request, server.limits.deadline)
         found = await server.batcher.predict(served, contexts, until, lambda: has_left(request))
-        server.measures.unfamiliar.inc(int(found.unfamiliar.sum()))
+        server.measures.out_of_distribution.inc(int(found.out_of_distribution.sum()))
         return as_npy(found, asked, served) if _kind(request) == NPY else as_json(found, asked, served)
 
     # A route of Starlette's: FastAPI's handling of parameters would only take time, since none of this request is one.
@@ -151,7 +151,7 @@ def _words(app: FastAPI, server: Server) -> None:
         steps = await server.in_text_thread(
             request, lambda: text.follow(served, asked.context, asked.steps, asked.decode, asked.neighbours)
         )
-        server.measures.unfamiliar.inc(sum(step.unfamiliar for step in steps))
+        server.measures.out_of_distribution.inc(sum(step.out_of_distribution for step in steps))
         return PredictTextAnswer.model_validate({**who(served), "steps": [step_answer(step) for step in steps]})
 
     @app.post("/encode", responses=refusals, openapi_extra=_example({"texts": SENTENCES[:2]}))

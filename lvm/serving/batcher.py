@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lvm.serving.served import Predicted, Served
+from lvm.serving.loaded_model import Predicted, Served
 
 ROWS = 64
 """Contexts in a batch, unless a single request brings more."""

@@ -15,8 +15,8 @@ import uvloop
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from lvm.errors import InputError
+from lvm.serving.admission import doorman
 from lvm.serving.app import make_app
-from lvm.serving.doorman import doorman
 from lvm.serving.server import Server
 
 KEY = "LVM_API_KEY"

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from lvm.serving.admission import TEXT, VECTORS, Rooms
 from lvm.serving.batcher import Batcher, ClientLeft
-from lvm.serving.measures import Measures
-from lvm.serving.models import Models
-from lvm.serving.rooms import TEXT, VECTORS, Rooms
+from lvm.serving.metrics import Measures
+from lvm.serving.model_store import Models
 from lvm.serving.text import TextOut
 
 T = TypeVar("T")

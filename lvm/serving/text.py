@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lvm.corpus.dataset import Dataset, open_dataset, read_manifest
-from lvm.decode import Decoded, Decoder
-from lvm.decode.nearest import ChunkLibrary, RealChunk
-from lvm.encode.encoder import Encoder
-from lvm.encode.recipe import EncoderRecipe
+from lvm.data.dataset import Dataset, open_dataset, read_manifest
+from lvm.data.encoders import Encoder
+from lvm.data.recipe import EncoderRecipe
+from lvm.decoding.neighbours import ChunkLibrary, RealChunk
+from lvm.decoding.protocol import Decoded, Decoder
 from lvm.errors import InputError
-from lvm.serving.bodies import FieldError
-from lvm.serving.served import Served
+from lvm.serving.loaded_model import Served
+from lvm.serving.requests import FieldError
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Followed:
 
     text: Decoded | None
     neighbours: list[RealChunk]
-    unfamiliar: bool
+    out_of_distribution: bool
     similarities: list[float]
     """Cosine of y_dec to each chunk of its context."""
 
@@ -78,7 +78,7 @@ class TextOut:
             nearby = self.encoder.encode([chunk.text for chunk in near]) if near else vectors[:0]
             similarities = _unit(window) @ _unit(found.decoder)[0]
             plane = _plane(np.concatenate([_unit(window), _unit(found.decoder), _unit(nearby)]))
-            out.append(Followed(text, near, bool(found.unfamiliar[0]), similarities.tolist(), plane))
+            out.append(Followed(text, near, bool(found.out_of_distribution[0]), similarities.tolist(), plane))
             seen.append(text.text if text else near[0].text if near else "")
             vectors = np.concatenate([vectors, self.encoder.encode(seen[-1:])])
         return out
@@ -103,8 +103,8 @@ def load_text(recipe: EncoderRecipe, decoder: str | None, data: Dataset | None, 
     """
     import torch
 
-    from lvm.decode import load_decoder
-    from lvm.encode.encoder import load_encoder
+    from lvm.data.encoders import load_encoder
+    from lvm.decoding.load import load_decoder
 
     loaded = load_decoder(decoder, device) if decoder else None
     encoder = loaded.encoder if loaded else load_encoder(recipe.name, device)

@@ -24,7 +24,7 @@ from flows.retrain_all import ARCHITECTURES
 from flows.services.prefect_api import AT_ONCE, POOL
 from flows.services.process import Service, running
 from flows.services.waiting import answers
-from tests.tasks.processes import alive, until
+from tests.support.processes import alive, until
 
 pytestmark = pytest.mark.slow
 

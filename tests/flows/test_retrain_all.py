@@ -23,14 +23,14 @@ from prefect.testing.utilities import prefect_test_harness
 
 import tasks.decode
 from flows.retrain_all import ARCHITECTURES, retrain_all
-from lvm.checkpoint import load_checkpoint
-from lvm.corpus.dataset import Dataset, open_dataset
-from lvm.encode.encoder import Encoder
+from lvm.data.dataset import Dataset, open_dataset
+from lvm.data.encoders import Encoder
 from lvm.errors import InputError
-from lvm.verdict import read_verdict
+from lvm.evaluation.record import read_record
+from lvm.models.checkpoint import load_checkpoint
 from tasks.promote import Promotion
-from tests.lvm.decode.lookup import LookupDecoder, loader
-from tests.lvm.test_cli import tree
+from tests.lvm.cli.test_main import tree
+from tests.support.lookup_decoder import LookupDecoder, loader
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +131,7 @@ def test_flow_ends_with_a_champion_that_passed_every_gate(first):
 
 def test_exported_champion_loads_without_mlflow_or_prefect(first):
     checkpoint = load_checkpoint(first.root / "models" / "champion", torch.device("cpu"))
-    verdict = read_verdict(first.root / "models" / "champion")
+    verdict = read_record(first.root / "models" / "champion")
     assert verdict and all(gate["passed"] for gate in verdict["gates"]) and verdict["dataset_digest"] == checkpoint.config.dataset_digest
     assert {"value", "low", "high"} == verdict["test"]["metrics"]["skill_cosine"].keys()
     assert checkpoint.config.arch == first.promotion.challenger

@@ -22,13 +22,14 @@ from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.train_decoder import train_decoder
-from lvm.corpus.dataset import open_dataset
-from lvm.corpus.extract import extract
-from lvm.decode import ceiling, load_decoder
-from lvm.encode.encoder import Encoder
+from lvm.data.dataset import open_dataset
+from lvm.data.encoders import Encoder
+from lvm.data.extract import extract
+from lvm.decoding import evaluate as ceiling
+from lvm.decoding.load import load_decoder
 from lvm.errors import InputError
-from tasks.judge_decoder import JudgedDecoder
-from tests.tasks.processes import events, trainers, until
+from tasks.evaluate_decoder import EvaluatedDecoder
+from tests.support.processes import events, trainers, until
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,7 @@ class First:
     """What the first run of the flow left behind."""
 
     root: Path
-    judged: JudgedDecoder
+    judged: EvaluatedDecoder
     terminal: str
     artifacts: dict[str, str]
 

@@ -13,8 +13,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from selenium.webdriver.common.by import By
 
 from flows.retrain_all import ARCHITECTURES
-from tests.flows.browser import Browser
 from tests.flows.test_deployments import Checkout, flow_runs, given, make_checkout
+from tests.support.browser import Browser
 
 pytestmark = pytest.mark.slow
 

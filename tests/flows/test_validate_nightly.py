@@ -20,17 +20,17 @@ from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
-import tasks.judge_night
+import tasks.nightly.evaluate
 from flows.validate_nightly import night_date, validate_nightly
-from lvm.corpus.dataset import Dataset
-from lvm.encode.encoder import Encoder
+from lvm.data.dataset import Dataset
+from lvm.data.encoders import Encoder
 from lvm.errors import GateRefused, InputError
 from tasks.workspace import Workspace
 from tests.flows.test_retrain_all import files, logged, store
-from tests.lvm.decode.lookup import LookupDecoder, loader
-from tests.lvm.nights import addresses, rot13, written
-from tests.tasks.processes import until
-from tests.tasks.standing import stand
+from tests.support.lookup_decoder import LookupDecoder, loader
+from tests.support.nights import addresses, rot13, written
+from tests.support.processes import until
+from tests.support.standing import stand
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 import lvm
 from lvm import config as module
 from lvm.config import Config, LossConfig, ModelConfig, SamplerConfig, TrainConfig, parse
-from lvm.corpus.dataset import Manifest, Shard
-from lvm.encode.recipe import EncoderRecipe
+from lvm.data.dataset import Manifest, Shard
+from lvm.data.recipe import EncoderRecipe
 from lvm.errors import InputError
 
 OWN = [kind for _, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, Config) and kind is not Config]

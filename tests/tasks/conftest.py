@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.tracking import connect
+from tasks.tracking.runs import connect
 from tasks.workspace import Workspace
 
 

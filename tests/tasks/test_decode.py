@@ -11,24 +11,24 @@ import torch
 from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
-import lvm.decode.choice
+import lvm.decoding.load
 import tasks.decode
-from lvm.checkpoint import load_checkpoint
-from lvm.corpus.dataset import Dataset
-from lvm.decode import pipeline
-from lvm.encode.encoder import Encoder
+from lvm.data.dataset import Dataset
+from lvm.data.encoders import Encoder
+from lvm.decoding import evaluate as pipeline
 from lvm.errors import GateRefused, InputError
-from lvm.validation import validate
+from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.models.checkpoint import load_checkpoint
 from tasks.decode import DecodedModel, DecoderChoice, decode_challenger, diagnose_decoder, text_metrics
-from tasks.logged_model import log_checkpoint
 from tasks.promote import Promotion
-from tasks.tracking import child_run, parent_run
+from tasks.tracking.logged_model import log_checkpoint
+from tasks.tracking.runs import child_run, parent_run
 from tasks.train import TrainedModel
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
-from tests.lvm.decode.lookup import ConstantDecoder, LookupDecoder, loader
-from tests.lvm.test_cli import with_vectors
-from tests.lvm.test_training import trained
+from tests.lvm.cli.test_main import with_vectors
+from tests.lvm.training.test_trainer import trained
+from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, loader
 
 WINDOWS = 20
 CHOICE = DecoderChoice(name="minilm", reason="it fits")
@@ -48,7 +48,7 @@ def model(workspace: Workspace, dataset: Dataset, parent: str) -> ValidatedModel
     run = child_run(parent, "lstm", {}, {}, dataset.manifest)
     MlflowClient().set_terminated(run, "FINISHED")
     checkpoint = load_checkpoint(path, torch.device("cpu"))
-    summary = validate(dataset, checkpoint, "val").summary()
+    summary = evaluate_checkpoint(dataset, checkpoint, "val").summary()
     logged = log_checkpoint(run, path, checkpoint.config)
     return ValidatedModel(trained=TrainedModel(arch="lstm", path=path, run_id=run), model_id=logged, val=summary, test=summary, gates=[])
 
@@ -166,7 +166,7 @@ def test_no_decoder_is_loaded_where_none_is_wanted(dataset: Dataset, parent: str
     monkeypatch.setattr(tasks.decode, "load_decoder", never)
     assert diagnose(dataset.path, "none", parent) == DecoderChoice(name=None, reason="Nothing is decoded, as asked")
     # As if the package's decoder were another encoder's.
-    monkeypatch.setattr(lvm.decode.choice, "SHIPPED", dataset.manifest.recipe.model_copy(update={"pooling": "cls"}))
+    monkeypatch.setattr(lvm.decoding.load, "SHIPPED", dataset.manifest.recipe.model_copy(update={"pooling": "cls"}))
     found = diagnose(dataset.path, "auto", parent)
     assert (
         found.name is None

@@ -13,15 +13,15 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 from prefect.logging import disable_run_logger
 
-from lvm.checkpoint import load_checkpoint
 from lvm.config import train_config
-from lvm.corpus.dataset import Dataset
-from lvm.diagnostics.model import model_gates
-from lvm.training import train
-from lvm.validation import validate
-from tasks.logged_model import log_checkpoint
+from lvm.data.dataset import Dataset
+from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.gates.model import model_gates
+from lvm.models.checkpoint import load_checkpoint
+from lvm.training.trainer import train
 from tasks.promote import Promotion, promote_best
-from tasks.tracking import MODEL, child_run, parent_run
+from tasks.tracking.logged_model import log_checkpoint
+from tasks.tracking.runs import MODEL, child_run, parent_run
 from tasks.train import TrainedModel
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
@@ -36,11 +36,11 @@ def measured(workspace: Workspace, dataset: Dataset, name: str, *settings: str) 
         run = child_run(parent, name, config.model_dump(), {}, dataset.manifest)
         MlflowClient().set_terminated(run, "FINISHED")
     checkpoint = load_checkpoint(workspace.runs / name, cpu)
-    found = validate(dataset, checkpoint, "val")
+    found = evaluate_checkpoint(dataset, checkpoint, "val")
     gates = [gate.as_json() for gate in model_gates(checkpoint, found)]
     trained = TrainedModel(arch="lstm", path=workspace.runs / name, run_id=run)
     logged = log_checkpoint(run, trained.path, checkpoint.config)
-    test = validate(dataset, checkpoint, "test").summary()
+    test = evaluate_checkpoint(dataset, checkpoint, "test").summary()
     return ValidatedModel(trained=trained, model_id=logged, val=found.summary(), test=test, gates=gates)
 
 

@@ -20,11 +20,11 @@ from prefect.testing.utilities import prefect_test_harness
 
 from lvm.devices import lease
 from lvm.errors import GateRefused, InputError
-from tasks.tracking import connect, parent_run
+from tasks.tracking.runs import connect, parent_run
 from tasks.train import TrainedModel, not_barred, train_model
 from tasks.workspace import Workspace
-from tests.lvm.test_cli import copy_of, with_vectors
-from tests.tasks.processes import events, trainers, until
+from tests.lvm.cli.test_main import copy_of, with_vectors
+from tests.support.processes import events, trainers, until
 
 EPOCHS = 12
 # Early stopping off: the length of a run is known.

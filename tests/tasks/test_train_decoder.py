@@ -9,18 +9,19 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from prefect.logging import disable_run_logger
 
-import tasks.judge_decoder
+import tasks.evaluate_decoder
 import tasks.train_decoder
-from lvm.corpus.dataset import Dataset
-from lvm.decode import Decoder, ceiling
-from lvm.encode.encoder import Encoder
+from lvm.data.dataset import Dataset
+from lvm.data.encoders import Encoder
+from lvm.decoding import evaluate as ceiling
+from lvm.decoding.protocol import Decoder
 from lvm.errors import GateRefused, InputError
-from tasks.judge_decoder import JudgedDecoder, ceiling_metrics, judge_decoder
-from tasks.tracking import child_run, parent_run
+from tasks.evaluate_decoder import EvaluatedDecoder, ceiling_metrics, evaluate_decoder
+from tasks.tracking.runs import child_run, parent_run
 from tasks.train_decoder import TrainedDecoder, fit_decoder
 from tasks.workspace import Workspace
-from tests.lvm.decode.lookup import ConstantDecoder, LookupDecoder, loader
-from tests.lvm.test_cli import copy_of, with_vectors
+from tests.lvm.cli.test_main import copy_of, with_vectors
+from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, loader
 
 TEXTS = 20
 
@@ -115,7 +116,7 @@ def with_recipe(dataset: Dataset, folder: Path, **changes: Any) -> Path:
 
 
 class Judgement:
-    """`judge_decoder` with a decoder of the tests' own in the place of the trained one; its pages are kept."""
+    """`evaluate_decoder` with a decoder of the tests' own in the place of the trained one; its pages are kept."""
 
     def __init__(self, workspace: Workspace, dataset: Dataset, parent: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
         (folder / "training").mkdir(parents=True)
@@ -127,10 +128,10 @@ class Judgement:
         patch.setattr(tasks.judge_decoder, "create_markdown_artifact", lambda page, **_: self.pages.append(page))
         patch.setattr(ceiling, "TEXTS", TEXTS)
 
-    def of(self, decoder: Decoder, dataset: Path, *hold_out: Path) -> JudgedDecoder:
+    def of(self, decoder: Decoder, dataset: Path, *hold_out: Path) -> EvaluatedDecoder:
         self._patch.setattr(tasks.judge_decoder, "load_decoder", loader(decoder))
         with disable_run_logger():
-            return judge_decoder.fn(self.trained, dataset, list(hold_out), self._parent, "cpu")
+            return evaluate_decoder.fn(self.trained, dataset, list(hold_out), self._parent, "cpu")
 
     @property
     def run(self) -> Any:

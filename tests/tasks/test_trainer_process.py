@@ -18,12 +18,13 @@ import pytest
 from mlflow import MlflowClient
 
 import tasks.trainer_process
-from lvm.corpus.dataset import Dataset
+from lvm.data.dataset import Dataset
 from lvm.errors import GateRefused, InputError
-from tasks.tracking import MetricsRelay, connect
+from tasks.tracking.relay import MetricsRelay
+from tasks.tracking.runs import connect
 from tasks.trainer_process import TrainerFailed, run_trainer, train_into
 from tasks.workspace import Workspace
-from tests.tasks.processes import alive, events, trainers, until
+from tests.support.processes import alive, events, trainers, until
 
 
 def train_command(dataset: Dataset, out: Path, *more: str, device: str = "cpu") -> list[str]:
@@ -170,7 +171,8 @@ def test_trainer_ends_when_the_pipe_from_its_parent_closes(device, processes, da
 @DEVICES
 def test_trainer_ends_when_its_parent_is_killed(device, processes, dataset, tmp_path):
     out = tmp_path / "lstm"
-    words = "import sys; from pathlib import Path; from tasks.tracking import MetricsRelay; from tasks.trainer_process import run_trainer; "
+    words = "import sys; from pathlib import Path; "
+    words += "from tasks.tracking.relay import MetricsRelay; from tasks.trainer_process import run_trainer; "
     words += "run_trainer(sys.argv[2:], Path(sys.argv[1]), 1, MetricsRelay(Path('none'), 'none'))"
     command = train_command(dataset, out, "--until-stdin-closes", device=device)
     parent = subprocess.Popen([sys.executable, "-c", words, str(out), *command], start_new_session=True)

@@ -10,9 +10,9 @@ import pytest
 
 from flows.services.process import HOST, ServiceFailed, free_port, last_words, record, running, start, stop
 from flows.services.waiting import wait
-from lvm.durable import write_text
+from lvm.atomic_io import write_text
 from lvm.errors import InputError
-from tests.tasks.processes import alive, until
+from tests.support.processes import alive, until
 
 SLEEP = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"]
 

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lvm.config import ModelConfig
-from lvm.losses import norm_loss, regression_loss
 from lvm.models import TRUNKS, Prediction, Predictor, build_predictor
 from lvm.models.predictor import MIN_STD_SHARE, LagWeights
+from lvm.training.losses import norm_loss, regression_loss
 
 DIM = 20
 every_arch = pytest.mark.parametrize("arch", sorted(TRUNKS))

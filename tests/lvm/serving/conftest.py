@@ -9,16 +9,16 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from lvm.corpus.dataset import Dataset
-from lvm.decode.nearest import ChunkLibrary
-from lvm.encode.encoder import Encoder
+from lvm.data.dataset import Dataset
+from lvm.data.encoders import Encoder
+from lvm.decoding.neighbours import ChunkLibrary
 from lvm.serving.app import make_app
-from lvm.serving.models import Models
-from lvm.serving.served import Served
+from lvm.serving.loaded_model import Served
+from lvm.serving.model_store import Models
 from lvm.serving.server import Limits, Server
 from lvm.serving.text import TextOut
-from tests.lvm.decode.lookup import LookupDecoder
-from tests.lvm.test_training import trained
+from tests.lvm.training.test_trainer import trained
+from tests.support.lookup_decoder import LookupDecoder
 
 CPU = torch.device("cpu")
 Starts = Callable[..., TestClient]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from lvm.serving.guard import MAX_BODY
+from lvm.serving.middleware import MAX_BODY
 from lvm.serving.schemas import SENTENCES, PredictAnswer, PredictTextAnswer
 from lvm.serving.server import Limits
 from lvm.serving.text import TextOut
@@ -258,7 +258,7 @@ def test_log_has_a_line_a_request_and_nobody_s_text(client, caplog):
 
 def test_before_all_is_loaded_it_lives_and_is_not_ready(model, text_out):
     from lvm.serving.app import make_app
-    from lvm.serving.models import Models
+    from lvm.serving.model_store import Models
     from lvm.serving.server import Server
     from tests.lvm.serving.conftest import CPU
 

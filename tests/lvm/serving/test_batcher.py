@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lvm.serving.batcher import IN_LOOP_SECONDS, ROWS, Batcher, ClientLeft, DeadlinePassed
-from lvm.serving.served import Predicted, Served
+from lvm.serving.loaded_model import Predicted, Served
 
 FAR = float("inf")
 

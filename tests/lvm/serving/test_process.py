@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
 
-from lvm.corpus.dataset import Dataset
-from lvm.durable import publish_folder
+from lvm.atomic_io import publish_folder
+from lvm.data.dataset import Dataset
 from lvm.serving import AsyncClient, Client, ServingError
-from lvm.serving.served import Served
-from tests.flows.browser import Browser
+from lvm.serving.loaded_model import Served
+from tests.support.browser import Browser
 
 pytestmark = pytest.mark.slow
 SECONDS = 60

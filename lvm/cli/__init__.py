@@ -1,0 +1,1 @@
+"""The command `lvm`, a subcommand a file."""

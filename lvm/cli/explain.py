@@ -1,0 +1,43 @@
+"""Subcommand `lvm explain`: what a model uses of its context, and how much that tells."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lvm.cli.common import DatasetArgument, DeviceOption, JsonOption, output
+
+
+def explain(
+    dataset: DatasetArgument,
+    model: Annotated[Path, typer.Option(help="Folder of a trained model.")],
+    backward: Annotated[Path | None, typer.Option(help="Folder of the same model trained with --set reverse=true.")] = None,
+    split: Annotated[str, typer.Option(help="val or test.")] = "test",
+    figures: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for a figure.")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Ablate the context, measure its information and its direction; on 2,000 windows at most, skill on all."""
+    from lvm.data.dataset import open_dataset
+    from lvm.devices import resolve_device
+    from lvm.evaluation.explain import explain as run
+    from lvm.evaluation.explain import require_mirror, skill
+    from lvm.models.checkpoint import load_checkpoint
+    from lvm.reports.tables import ablation_rows, contrast_rows, direction_rows, information_rows
+
+    data = open_dataset(dataset)
+    checkpoint = load_checkpoint(model, resolve_device(device))
+    mirrored = None
+    if backward is not None:
+        other = load_checkpoint(backward, resolve_device(device))
+        require_mirror(checkpoint, other)
+        mirrored = skill(data, other, split)
+    found = run(data, checkpoint, split) | {"backward": mirrored}
+    if figures is not None:
+        from lvm.reports.figures import lag_figure, save
+
+        save(lag_figure(found), figures / "lags.png")
+    ablated = [ablation_rows(found, metric) for metric in found["rivals"]]
+    tables = [*ablated, contrast_rows(found), information_rows(found), direction_rows(found, mirrored)]
+    advice = [] if backward else ["Give --backward, the same model trained with --set reverse=true, for the skill of the other direction"]
+    output(found, as_json, *(table.rich() for table in tables), *advice)

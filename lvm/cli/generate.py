@@ -1,0 +1,53 @@
+"""`lvm generate`: the chunks after a context, in words."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lvm.cli.common import DecoderOption, DeviceOption, JsonOption, output
+from lvm.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
+
+def generate(
+    text_file: Annotated[Path, typer.Option(help="UTF-8 file: the context, a sentence on every line.")],
+    model: Annotated[Path, typer.Option(help="Folder of a trained model.")],
+    steps: Annotated[int, typer.Option(min=1, help="Chunks to predict, one after the other.")] = 5,
+    dataset: Annotated[Path | None, typer.Option(help="Dataset in which the nearest real chunks are looked up.")] = None,
+    decoder: DecoderOption = "auto",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Predict the chunks after a context: the nearest real chunk with its source, and the prediction in words."""
+    from lvm.data.dataset import open_dataset
+    from lvm.decoding.generate import generate as run
+    from lvm.decoding.inputs import encode_texts, read_texts
+    from lvm.decoding.load import choose_decoder, load_decoder
+    from lvm.decoding.neighbours import ChunkLibrary
+    from lvm.devices import resolve_device
+    from lvm.models.checkpoint import load_checkpoint
+    from lvm.reports.tables import generated_rows
+
+    read_texts(text_file)  # refuses what cannot be read before anything is loaded
+    place = resolve_device(device)
+    checkpoint = load_checkpoint(model, place)
+    checkpoint.config.require_forward(model)
+    recipe = checkpoint.config.recipe
+    library = None
+    if dataset is not None:
+        data = open_dataset(dataset)
+        recipe.require_same(data.manifest.recipe, f"dataset {dataset}")
+        data.require_finite()
+        library = ChunkLibrary(data, "all", place)
+    name = choose_decoder(decoder, recipe)
+    if name is None:
+        raise InputError(f"no decoder for the model's encoder {recipe.name}: train one with 'lvm train-decoder' and give it with --decoder")
+    loaded = load_decoder(name, str(place))
+    recipe.require_same(loaded.recipe, f"decoder {name}")
+    context, vectors = encode_texts(text_file, loaded.encoder)
+    found = [step.as_json() for step in run(checkpoint, loaded, context, vectors, steps, library)]
+    advice = [] if library else ["Give --dataset for the nearest real chunk at every step"]
+    output({"decoder": name, "context": context, "steps": found}, as_json, generated_rows(found, len(context)).rich(), *advice)

@@ -1,0 +1,81 @@
+"""The subcommand `lvm train-decoder`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lvm.cli.common import (
+    DatasetArgument,
+    DevicesOption,
+    JsonOption,
+    exit_with_stdin,
+    next_command,
+    one_process_a_device,
+    output,
+    people,
+    progress_bar,
+)
+from lvm.config import overlay, parse
+
+
+def train_decoder(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the decoder.")],
+    hold_out: Annotated[
+        list[Path] | None, typer.Option(help="Dataset whose validation and test texts must not be learned from either; repeatable.")
+    ] = None,
+    device: DevicesOption = "auto",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Any field of DecoderTrainConfig, as rounds=40; repeatable.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last round; a finished run is kept.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Clear an earlier run first.")] = False,
+    until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a decoder for the encoder of a dataset, on one device or on several together."""
+    from lvm.data.dataset import open_dataset
+    from lvm.data.encoders import load_encoder
+    from lvm.decoding.inverter.config import DecoderTrainConfig
+    from lvm.decoding.inverter.trainer import train_decoder as run
+    from lvm.devices import resolve_device
+    from lvm.reports.tables import Rows
+    from lvm.training.distributed import join, own_device
+    from lvm.training.metrics_log import Event
+    from lvm.training.trainer import TrainingDiverged
+
+    if until_stdin_closes:
+        exit_with_stdin()
+    one_process_a_device(device)
+    config = parse(DecoderTrainConfig, overlay({}, setting or []))
+    data, others = open_dataset(dataset), [open_dataset(path) for path in hold_out or []]
+    place = resolve_device(own_device(device))
+    encoder = load_encoder(data.manifest.recipe.name, str(place))
+    ranks = join(place)
+    if ranks.rank == 0:
+        people.print(f"decoder of {encoder.recipe.name} on {place}, {ranks.world} process(es), dataset {data.manifest.digest[:12]}")
+        people.print_json(data=config.model_dump())
+    with progress_bar("steps", shown=ranks.rank == 0) as bar:
+        task = bar.add_task("decoder", total=None, visible=False)
+
+        def show(event: Event) -> None:
+            bar.update(task, completed=event["step"], total=event["total_steps"], visible=True)
+            values = {**event["metrics"], **{k: v for k, v in event["timing"].items() if k.startswith("system/") and "eta" not in k}}
+            if not any(name.startswith("train/") for name in values):
+                shown = ", ".join(f"{name.partition('/')[2]} {value:,.4g}" for name, value in values.items())
+                bar.console.print(f"round {event['epoch']}: {shown}, {event['timing']['system/eta_seconds']:.0f} s left")
+
+        try:
+            done = run(config, data, others, encoder, out, place, resume, fresh, show, ranks)
+        except TrainingDiverged as error:
+            print(f"lvm: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
+    ranks.leave()
+    if ranks.rank:
+        return
+    value: dict[str, Any] = {"path": str(out), "parameters": done.parameters, "measured": done.measured}
+    rows = [[name, f"{found:.4f}"] for name, found in done.measured.items()]
+    title = f"Decoder of {done.recipe.name}: {done.parameters:,} parameters"
+    output(
+        value, as_json, Rows(title, ["validation", "value"], rows).rich(), next_command("decode", "--decoder", out, "--text-file", "FILE")
+    )

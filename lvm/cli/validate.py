@@ -1,0 +1,68 @@
+"""`lvm validate`: every metric of a model beside every baseline."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lvm.cli.common import DatasetArgument, DecoderOption, DeviceOption, JsonOption, next_command, output
+
+if TYPE_CHECKING:
+    from lvm.data.dataset import Dataset
+    from lvm.models.checkpoint import Checkpoint
+
+
+def validate(
+    dataset: DatasetArgument,
+    model: Annotated[Path, typer.Option(help="Folder of a trained model.")],
+    split: Annotated[str, typer.Option(help="val, test, or all (for a dataset that the model was not trained on).")] = "test",
+    context_length: Annotated[int | None, typer.Option(min=1, help="Chunks of context; the model's own by default.")] = None,
+    device: DeviceOption = "auto",
+    figures: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for figures.")] = None,
+    decoder: DecoderOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model beside every baseline, and put 100 of its predictions into words."""
+    from lvm.data.dataset import open_dataset
+    from lvm.devices import resolve_device
+    from lvm.evaluation.evaluate import evaluate_checkpoint as evaluate
+    from lvm.models.checkpoint import load_checkpoint
+    from lvm.reports.tables import model_rows, retrieval_rows
+
+    data = open_dataset(dataset)
+    checkpoint = load_checkpoint(model, resolve_device(device))
+    found = evaluate(data, checkpoint, split, context_length)
+    if figures is not None:
+        from lvm.reports.figures import evaluation_figures
+
+        evaluation_figures({checkpoint.config.arch: found}, figures)
+    summary = found.summary()
+    summary["decode"], texts = decoded_windows(data, checkpoint, split, context_length, decoder)
+    name = checkpoint.config.train.model.name
+    tables = [model_rows(summary, name).rich(), retrieval_rows(summary, name).rich(), *texts]
+    output(summary, as_json, *tables, next_command("diagnose", dataset, "--model", model))
+
+
+SHOWN = 3
+"""Windows whose texts are shown in a terminal; `--json` gives all."""
+
+
+def decoded_windows(
+    data: "Dataset", checkpoint: "Checkpoint", split: str, context_length: int | None, decoder: str
+) -> tuple[dict[str, Any], list[Any]]:
+    """The 'decode' object of `lvm validate`, and its tables for people."""
+    from lvm.decoding.evaluate import CORRECTIONS, decode_windows
+    from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
+    from lvm.reports.tables import arm_rows, gate_rows, length_rows, sample_rows
+
+    recipe = data.manifest.recipe
+    name = choose_decoder(decoder, recipe)
+    if name is None:
+        reason = without_decoder(decoder, recipe, str(data.path))
+        return {"available": False, "reason": reason}, [reason]
+    loaded = load_decoder(name, str(checkpoint.model.mean.device), CORRECTIONS)
+    found = decode_windows(data, checkpoint, loaded, split, context_length)
+    summary = found.summary()
+    gates = gate_rows([found.contract, found.abc], f"Gates on the decoder {name}")
+    tables = [gates, arm_rows(summary), length_rows(summary), sample_rows(summary, SHOWN)]
+    return {"decoder": name, **summary}, [table.rich() for table in tables]

@@ -1,1 +1,0 @@
-"""From documents to the dataset of record: sources, chunks, splits, Parquet."""

@@ -1,0 +1,1 @@
+"""Documents to chunks, chunks to vectors, vectors to windows."""

@@ -1,0 +1,63 @@
+"""Which texts a decoder may learn from.
+
+A decoder that has seen a text can recite it. What it will be judged on, the validation and test
+documents of any dataset, must therefore be absent from its training: by text, since the same document has
+another id in another collection.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lvm.data.dataset import Dataset
+from lvm.data.unseen import plain
+from lvm.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingTexts:
+    """What is left to learn from, and what was left out."""
+
+    texts: list[str]
+
+    sources: list[str]
+    """Of each text."""
+
+    dropped_documents: int
+    """Training documents of which a fifth or more of the texts is held out: other copies of held-out documents."""
+
+    dropped_texts: int
+    """Held-out texts in the documents that stay."""
+
+    held: frozenset[str]
+    """Every held-out text, in the form that `plain` gives it: no stretch of a training text may be one either."""
+
+
+def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTexts:
+    """Texts of `dataset`'s training documents without anything that `val` or `test` of it or of `hold_out` hold.
+
+    Raises `InputError` when nothing is left.
+    """
+    held: set[str] = set()
+    for other in (dataset, *hold_out):
+        for split in ("val", "test"):
+            held.update(map(plain, other.texts(other.rows(split))))
+    share = dataset.manifest.splits.min_shared
+    everything = dataset.texts(np.arange(dataset.n_rows))
+    source = dataset.table.column("source").to_pylist()
+    kept: list[str] = []
+    sources: list[str] = []
+    documents = texts = 0
+    for doc in dataset.docs("train"):
+        own = everything[dataset.starts[doc] : dataset.starts[doc + 1]]
+        free = [text for text in own if plain(text) not in held]
+        if len(own) - len(free) >= share * len(own):
+            documents += 1
+            continue
+        texts += len(own) - len(free)
+        kept += free
+        sources += [source[dataset.starts[doc]]] * len(free)
+    if not kept:
+        raise InputError(f"dataset {dataset.path} has no training text that is not held out: give more documents")
+    return TrainingTexts(kept, sources, documents, texts, frozenset(held))

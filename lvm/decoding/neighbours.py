@@ -1,0 +1,76 @@
+"""The nearest real chunk: what a prediction reads like in words that somebody wrote.
+
+A conditional mean decodes blandly; the chunk of the corpus that lies nearest to it reads well.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from lvm.data.dataset import Dataset
+from lvm.data.windows import unit
+from lvm.errors import InputError
+
+BLOCK = 8_192
+
+
+@dataclass(frozen=True)
+class RealChunk:
+    """A chunk of the corpus, where it stands, and how near it is."""
+
+    text: str
+    doc_id: str
+    chunk_index: int
+    source: str
+
+    cosine: float
+    """Cosine to the vector that was looked up."""
+
+
+class ChunkLibrary:
+    """Chunks of one split of a dataset, searched by cosine."""
+
+    def __init__(self, dataset: Dataset, split: str, device: torch.device) -> None:
+        self._dataset, self._device = dataset, device
+        self.rows = dataset.rows(split)
+        """int64 [L]: row of each chunk."""
+
+    def nearest(self, vectors_ND: np.ndarray, hidden_NL: np.ndarray) -> list[RealChunk]:
+        """The nearest chunk to each vector, of those that `hidden_NL` (bool) does not leave out for it.
+
+        Raises `InputError` when that leaves none.
+        """
+        return [found[0] for found in self.nearest_few(vectors_ND, hidden_NL, 1)]
+
+    def nearest_few(self, vectors_ND: np.ndarray, hidden_NL: np.ndarray, k: int) -> list[list[RealChunk]]:
+        """The `k` nearest chunks to each vector, nearest first; fewer where `hidden_NL` leaves fewer.
+
+        Raises `InputError` when it leaves none.
+        """
+        if hidden_NL.all(1).any():
+            raise InputError(f"dataset {self._dataset.path} holds no chunk that is not in the context already: give a larger one")
+        queries = unit(vectors_ND, self._device)
+        best = torch.full((len(queries), k), -torch.inf, device=self._device)
+        place = torch.zeros(len(queries), k, dtype=torch.int64, device=self._device)
+        for start in range(0, len(self.rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            cosine = queries @ unit(self._dataset.vectors[self.rows[part]], self._device).T
+            cosine.masked_fill_(torch.from_numpy(hidden_NL[:, part]).to(self._device), -torch.inf)
+            found, at = cosine.topk(min(k, cosine.shape[1]), dim=1)
+            best, order = torch.cat([best, found], 1).topk(k, dim=1)
+            place = torch.cat([place, at + start], 1).gather(1, order)
+        return [
+            [self._chunk(int(self.rows[at]), cosine) for at, cosine in zip(places, cosines, strict=True) if cosine > -np.inf]
+            for places, cosines in zip(place.tolist(), best.tolist(), strict=True)
+        ]
+
+    def holding(self, texts: list[str]) -> np.ndarray:
+        """bool [L]: the chunks whose text is one of `texts`."""
+        return pc.is_in(self._dataset.table.column("text"), pa.array(texts)).to_numpy()[self.rows]
+
+    def _chunk(self, row: int, cosine: float) -> RealChunk:
+        found = self._dataset.table.slice(row, 1).to_pylist()[0]
+        return RealChunk(found["text"], found["doc_id"], found["chunk_index"], found["source"], cosine)

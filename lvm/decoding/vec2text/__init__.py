@@ -1,0 +1,1 @@
+"""The library vec2text as a decoder."""

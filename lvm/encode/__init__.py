@@ -1,1 +1,0 @@
-"""Text to vectors, by a recipe that says exactly how."""

@@ -1,0 +1,1 @@
+"""Metrics of a model beside those of every baseline, with intervals."""

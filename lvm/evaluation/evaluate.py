@@ -1,0 +1,268 @@
+"""Every metric of a model beside every baseline, on one split at one context length.
+
+Skill is the model's metric minus the best baseline's on the very same windows, with an interval
+that resamples documents: the number that "78 % cosine" hides.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from lvm.data.dataset import Dataset
+from lvm.data.windows import Windows, contexts, make_windows, retrieval_ranks, unit
+from lvm.errors import InputError
+from lvm.evaluation.intervals import Interval, document_bootstrap
+from lvm.evaluation.metrics import Spread, sigma_ratio, spread
+from lvm.models import Predictor
+from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines
+from lvm.models.checkpoint import Checkpoint
+
+RECALLS = (1, 5, 10)
+
+
+RETRIEVAL = ("recall_at_1", "recall_at_5", "mrr")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-window results of one predictor."""
+
+    cosine: np.ndarray
+    """float32 [N]: cosine of the predicted to the true next vector."""
+
+    ranks: np.ndarray
+    """int64 [N]: rank of the true next chunk in the pool."""
+
+    def quantity(self, name: str) -> np.ndarray:
+        """Per-window values whose mean is the metric `name`: cosine, recall_at_k or mrr."""
+        if name == "cosine":
+            return self.cosine
+        if name == "mrr":
+            return 1 / self.ranks
+        return (self.ranks <= int(name.removeprefix("recall_at_"))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model and the baselines on the windows of one split."""
+
+    split: str
+    windows: Windows
+    model: Scores
+    baselines: dict[str, Scores]
+    shuffled_cosine: np.ndarray
+    """float32 [N]: the model's cosine when each context is put in random order."""
+
+    spreads: dict[str, Spread]
+    """Of 'target', 'y_dec', 'y_cos' and 'ridge'."""
+
+    def best_baseline(self, metric: str) -> str:
+        """Name of the baseline with the highest mean on these windows."""
+        return max(self.baselines, key=lambda name: float(self.baselines[name].quantity(metric).mean()))
+
+    def interval(self, metric: str) -> Interval:
+        """The model's own metric with its interval."""
+        return document_bootstrap(self.model.quantity(metric), self.windows.docs)
+
+    def skills(self, metric: str) -> np.ndarray:
+        """float32 [N]: the model's metric minus the best baseline's, window by window."""
+        return self.model.quantity(metric) - self.baselines[self.best_baseline(metric)].quantity(metric)
+
+    def lead(self, metric: str, baseline: str) -> Interval:
+        """The model's metric minus that of one baseline, paired by window."""
+        return document_bootstrap(self.model.quantity(metric) - self.baselines[baseline].quantity(metric), self.windows.docs)
+
+    def skill(self, metric: str) -> Interval:
+        """The model's metric minus the best baseline's, paired by window."""
+        return self.lead(metric, self.best_baseline(metric))
+
+    def shuffle_drop(self) -> Interval:
+        """Cosine lost when the context's order is destroyed."""
+        return document_bootstrap(self.model.cosine - self.shuffled_cosine, self.windows.docs)
+
+    def metrics(self) -> dict[str, Interval]:
+        """Every metric with its interval."""
+        out = {"cosine": self.interval("cosine"), "skill_cosine": self.skill("cosine")}
+        for k in RECALLS:
+            out[f"recall_at_{k}"] = self.interval(f"recall_at_{k}")
+        out |= {"mrr": self.interval("mrr")} | {f"skill_{metric}": self.skill(metric) for metric in RETRIEVAL}
+        return out | {"shuffle_drop": self.shuffle_drop()}
+
+    def values(self) -> dict[str, float]:
+        """`metrics` without the intervals: what an epoch needs, at no cost."""
+        own = {n: float(self.model.quantity(n).mean()) for n in ("cosine", *(f"recall_at_{k}" for k in RECALLS), "mrr")}
+        for name in ("cosine", "recall_at_5", "mrr"):
+            own[f"skill_{name}"] = own[name] - float(self.baselines[self.best_baseline(name)].quantity(name).mean())
+        return own | {"shuffle_drop": own["cosine"] - float(self.shuffled_cosine.mean())}
+
+    def collapse(self) -> dict[str, float]:
+        """Spread of the outputs beside the targets' and ridge's, on unit vectors; ranks as shares of the targets'."""
+        target = self.spreads["target"]
+        out: dict[str, float] = {}
+        for name, found in self.spreads.items():
+            out[f"{name}_pairwise_cosine"] = found.pairwise_cosine
+            out[f"{name}_effective_rank"] = found.effective_rank / target.effective_rank
+            out[f"{name}_sigma_ratio"] = sigma_ratio(found, target)
+            out[f"{name}_norm"] = found.norm
+        return out
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the per-window arrays, as JSON values."""
+        names = ("cosine", *(f"recall_at_{k}" for k in RECALLS), "mrr")
+        return {
+            "split": self.split,
+            "context_length": self.windows.context_length,
+            "metrics": {name: asdict(interval) for name, interval in self.metrics().items()},
+            "baselines": {b: {n: float(scores.quantity(n).mean()) for n in names} for b, scores in self.baselines.items()},
+            "best_baseline": {n: self.best_baseline(n) for n in ("cosine", *RETRIEVAL)},
+            "retrieval": {
+                "baseline": CENTRED_EWMA,
+                "lead": {metric: asdict(self.lead(metric, CENTRED_EWMA)) for metric in RETRIEVAL},
+            },
+            "pool": {
+                "size": len(self.windows.pool),
+                "sha256": self.windows.pool_hash,
+                "queries": len(self.windows.answer),
+                "documents": len(np.unique(self.windows.docs)),
+                "dropped_leaked": self.windows.dropped,
+                "chance_recall_at_5": self.windows.chance_at_5,
+            },
+            "collapse": self.collapse(),
+        }
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The baselines' part of an evaluation: computed once, shared by every model and epoch."""
+
+    windows: Windows
+    targets: torch.Tensor
+    """[N, D] as stored."""
+
+    pool: torch.Tensor
+    """[P, D], unit length."""
+
+    scores: dict[str, Scores]
+    ridge: torch.Tensor
+    """[N, D]"""
+
+
+@torch.inference_mode()
+def reference(dataset: Dataset, windows: Windows, baselines: Baselines, device: torch.device) -> Reference:
+    """Score the baselines on `windows`."""
+    targets = torch.from_numpy(dataset.vectors[windows.targets]).to(device)
+    pool = unit(dataset.vectors[windows.pool], device)
+    parts = [baselines.predict(c) for c in contexts(dataset.vectors, windows.targets, windows.context_length, device)]
+    predicted = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    scores = {name: score(p, p, targets, pool, windows) for name, p in predicted.items()}
+    return Reference(windows, targets, pool, scores, predicted["ridge"])
+
+
+def score(y_dec: torch.Tensor, y_cos: torch.Tensor, targets: torch.Tensor, pool: torch.Tensor, windows: Windows) -> Scores:
+    """Cosine of `y_dec` and retrieval ranks of `y_cos`, both [N, D]."""
+    cosine = F.cosine_similarity(y_dec, targets, dim=-1).cpu().numpy()
+    return Scores(cosine, retrieval_ranks(y_cos, pool, windows.answer, windows.excluded))
+
+
+@torch.inference_mode()
+def predict(
+    model: Predictor, dataset: Dataset, windows: Windows, device: torch.device, shuffle: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The model's `(y_dec, y_cos)`, each [N, D]; with `shuffle`, from contexts in random order."""
+    parts = contexts(dataset.vectors, windows.targets, windows.context_length, device)
+    return predict_contexts(model, _shuffled(parts) if shuffle else parts)
+
+
+def _shuffled(parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The same contexts, each in a random order."""
+    generator = torch.Generator().manual_seed(0)
+    for part in parts:
+        order = torch.rand(part.shape[:2], generator=generator).argsort(1).to(part.device)
+        yield part.gather(1, order[..., None].expand_as(part))
+
+
+@torch.inference_mode()
+def predict_contexts(model: Predictor, parts: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The model's `(y_dec, y_cos)` of batches of contexts [B, T, D], each [N, D]."""
+    model.eval()
+    decoder, cosine = [], []
+    for part in parts:
+        y_dec, y_cos = model(part, return_both=True)
+        decoder.append(y_dec)
+        cosine.append(y_cos)
+    return torch.cat(decoder), torch.cat(cosine)
+
+
+def evaluate(model: Predictor, dataset: Dataset, split: str, ref: Reference, device: torch.device) -> Evaluation:
+    """Evaluate `model` against the reference on the same windows."""
+    y_dec, y_cos = predict(model, dataset, ref.windows, device)
+    shuffled, _ = predict(model, dataset, ref.windows, device, shuffle=True)
+    outputs = {"target": ref.targets, "y_dec": y_dec, "y_cos": y_cos, "ridge": ref.ridge}
+    return Evaluation(
+        split=split,
+        windows=ref.windows,
+        model=score(y_dec, y_cos, ref.targets, ref.pool, ref.windows),
+        baselines=ref.scores,
+        shuffled_cosine=F.cosine_similarity(shuffled, ref.targets, dim=-1).cpu().numpy(),
+        spreads={name: spread(vectors) for name, vectors in outputs.items()},
+    )
+
+
+def evaluate_checkpoint(
+    dataset: Dataset, checkpoint: Checkpoint, split: str = "test", context_length: int | None = None, ref: Reference | None = None
+) -> Evaluation:
+    """Evaluate `checkpoint` on a split of `dataset` beside the baselines it was trained with, in the direction that it reads.
+
+    `ref`, if given, is the `make_reference` of a model with the same data, context length and
+    baselines: models that are compared share one. Raises what `make_reference` raises.
+    """
+    found = ref or make_reference(dataset, checkpoint, split, context_length)
+    data = dataset.directed(checkpoint.config.train.reverse)
+    return evaluate(checkpoint.model, data, split, found, checkpoint.model.mean.device)
+
+
+def make_reference(
+    dataset: Dataset,
+    checkpoint: Checkpoint,
+    split: str,
+    context_length: int | None = None,
+    pool_size: int | None = None,
+    leave_out: np.ndarray | None = None,
+) -> Reference:
+    """The windows of `split` and the scores of the checkpoint's baselines on them.
+
+    `pool_size` is the configured one by default; two sets of documents are compared at one size.
+    `leave_out` are rows of a foreign dataset, numbered in the direction that the model reads, that it was trained on all the same.
+
+    Raises `InputError` when the encoder recipes differ, when `split` would score documents that
+    the model was trained on, or when another context length is asked of a foreign dataset, for
+    which no baselines can be fitted.
+    """
+    config = checkpoint.config
+    config.recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
+    trained_here = config.dataset_digest == dataset.manifest.digest
+    if split not in ("val", "test", "all"):
+        raise InputError(f"field 'split' is {split!r}; expected val, test or all")
+    if split == "all" and trained_here:
+        raise InputError("split 'all' holds the documents that this model was trained on: give --split test, or other documents")
+    dataset.require_finite()
+    dataset = dataset.directed(config.train.reverse)
+    device = checkpoint.model.mean.device
+    length = context_length or config.train.context_length
+    windows = make_windows(dataset, split, length, pool_size or config.train.eval_windows, device, leave_out)
+    return reference(dataset, windows, _baselines(dataset, checkpoint, length, trained_here), device)
+
+
+def _baselines(dataset: Dataset, checkpoint: Checkpoint, length: int, trained_here: bool) -> Baselines:
+    if length == checkpoint.baselines.context_length:
+        return checkpoint.baselines
+    if not trained_here:
+        raise InputError(
+            f"field 'context_length': {length} needs baselines fitted on the model's own training data; "
+            f"this model carries those for {checkpoint.baselines.context_length}"
+        )
+    return fit_baselines(dataset, length, checkpoint.config.train.eval_windows, checkpoint.model.mean.device)

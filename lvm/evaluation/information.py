@@ -1,0 +1,193 @@
+"""How much a prediction tells about the next chunk: against chunks of the same document, and in nats.
+
+Shapes: N windows, K candidates of which the first is the true next chunk, D dimensions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch.nn import functional as F
+
+from lvm.data.dataset import Dataset
+from lvm.data.windows import EXCLUDED_BEFORE, Windows
+from lvm.errors import InputError
+from lvm.evaluation.intervals import Interval, document_bootstrap
+
+CANDIDATES = 1_024
+"""Candidates at most. Their logarithm is the most that InfoNCE can show: 6.9 nats."""
+
+
+TEMPERATURES = (1e-3, 10.0)
+"""Between these a critic's temperature is sought."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How often a prediction is nearer to the true next chunk than to every one of some chunks of its document."""
+
+    chance: float
+    """What guessing reaches: 1 / (distractors + 1)."""
+
+    accuracy: dict[str, Interval]
+    """By predictor."""
+
+    lead: dict[str, Interval]
+    """The first predictor's accuracy minus each other's, paired by window."""
+
+    windows: int
+    """Those that have so many distractors; the others are left out."""
+
+
+def distractors(dataset: Dataset, targets_N: np.ndarray, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Positions [M] of the targets that have `count` distractors, and the distractors' rows [M, count].
+
+    A distractor is a chunk of the target's document with another text, outside the 64 before the target, which
+    the pool of retrieval leaves out too: so most of them come after it.
+    """
+    rng = np.random.default_rng(seed)
+    kept, found = [], []
+    for i, row in enumerate(targets_N):
+        doc = dataset.row_doc[row]
+        rows = np.arange(dataset.starts[doc], dataset.starts[doc + 1])
+        rows = rows[((rows < row - EXCLUDED_BEFORE) | (rows > row)) & (dataset.text_codes[rows] != dataset.text_codes[row])]
+        if len(rows) >= count:
+            kept.append(i)
+            found.append(rng.choice(rows, count, replace=False))
+    return np.array(kept, np.int64), np.array(found, np.int64).reshape(-1, count)
+
+
+def contrast(predicted: Mapping[str, torch.Tensor], dataset: Dataset, windows: Windows, count: int) -> Contrast | None:
+    """Contrastive accuracy of each of `predicted` [N, D] against `count` distractors; a tie is a miss. None when no window has so many.
+
+    Chance is not what to beat: a chunk that follows its context is nearer to it than a later one, so the last chunk
+    alone is above chance.
+    """
+    kept, rows = distractors(dataset, windows.targets, count)
+    if not len(kept):
+        return None
+    options = np.concatenate([windows.targets[kept, None], rows], 1)
+    hits = {}
+    for name, vectors in predicted.items():
+        device, parts = vectors.device, []
+        for start in range(0, len(kept), 256):
+            part = slice(start, start + 256)
+            candidates = F.normalize(torch.from_numpy(dataset.vectors[options[part]]).to(device), dim=-1)
+            cosine = torch.einsum("nd,nkd->nk", vectors[torch.from_numpy(kept[part]).to(device)], candidates)
+            parts.append((cosine[:, :1] > cosine[:, 1:]).all(1))
+        hits[name] = torch.cat(parts).float().cpu().numpy()
+    docs = windows.docs[kept]
+    first, *others = hits
+    return Contrast(
+        chance=1 / (count + 1),
+        accuracy={name: document_bootstrap(hit, docs) for name, hit in hits.items()},
+        lead={name: document_bootstrap(hits[first] - hits[name], docs) for name in others},
+        windows=len(kept),
+    )
+
+
+@dataclass(frozen=True)
+class Critic:
+    """What a prediction, compared with each candidate, tells about the next chunk."""
+
+    bound: Interval
+    """InfoNCE's lower bound on the information in what it has read about the next chunk, in nats; at most the ceiling."""
+
+    temperature: float
+    """Fitted on validation documents."""
+
+
+@dataclass(frozen=True)
+class Information:
+    """InfoNCE of several critics on the same candidates."""
+
+    candidates: int
+    """K."""
+
+    ceiling: float
+    """log K in nats: no bound can exceed it."""
+
+    critics: dict[str, Critic]
+
+    last_chunk: str
+    """The critic that is best on validation documents among those that read the last chunk alone."""
+
+    gains: dict[str, Interval]
+    """In nats, by critic with the whole context: see `information`."""
+
+
+def candidate_count(*splits: tuple[Dataset, Windows]) -> int:
+    """K for which every query of every split has K - 1 chunks of other documents in its pool; at most 1,024.
+
+    Raises `InputError` when a split is of one document.
+    """
+    least = CANDIDATES
+    for dataset, windows in splits:
+        pool = dataset.row_doc[windows.pool]
+        least = min(least, *(1 + int((pool != doc).sum()) for doc in np.unique(windows.docs)))
+    if least < 2:
+        raise InputError("a split is of one document, and candidates come from others: give more documents")
+    return least
+
+
+def negatives(dataset: Dataset, windows: Windows, candidates: int, seed: int = 0) -> np.ndarray:
+    """int64 [N, K - 1]: positions in the pool of random chunks of other documents.
+
+    They stand for draws of the next chunk that do not depend on the context, which InfoNCE asks for. Chunks of the
+    same document would not.
+    """
+    rng, pool = np.random.default_rng(seed), dataset.row_doc[windows.pool]
+    others = {doc: np.flatnonzero(pool != doc) for doc in np.unique(windows.docs)}
+    return np.array([rng.choice(others[doc], candidates - 1, replace=False) for doc in windows.docs])
+
+
+def similarities(predicted_ND: torch.Tensor, pool_PD: torch.Tensor, windows: Windows, negatives_NK: np.ndarray) -> torch.Tensor:
+    """Cosines of each prediction to its candidates, the true next chunk first: [N, K]."""
+    columns = torch.from_numpy(np.concatenate([windows.answer[:, None], negatives_NK], 1)).to(pool_PD.device)
+    unit, parts = F.normalize(predicted_ND, dim=-1), []
+    for start in range(0, len(unit), 256):
+        part = slice(start, start + 256)
+        parts.append((unit[part] @ pool_PD.T).gather(1, columns[part]))
+    return torch.cat(parts).double().cpu() if pool_PD.device.type != "mps" else torch.cat(parts).cpu().double()
+
+
+def log_likelihoods(cosine_NK: torch.Tensor, temperature: float) -> np.ndarray:
+    """Log-probability of the true next chunk among the K, in nats: float64 [N]."""
+    return (cosine_NK / temperature).log_softmax(1)[:, 0].numpy()
+
+
+def fit_temperature(cosine_NK: torch.Tensor) -> float:
+    """The temperature under which the true next chunks are likeliest; the logarithm is searched."""
+    low, high = np.log(TEMPERATURES)
+    found = minimize_scalar(lambda t: -log_likelihoods(cosine_NK, float(np.exp(t))).mean(), bounds=(low, high), method="bounded")
+    return float(np.exp(found.x))
+
+
+def information(
+    val: Mapping[str, torch.Tensor], measured: Mapping[str, torch.Tensor], last_alone: Sequence[str], docs_N: np.ndarray
+) -> Information:
+    """InfoNCE (van den Oord et al. 2018; I_NCE in Poole et al. 2019) of critics, and what the context adds to its last chunk.
+
+    `val` and `measured` are `similarities` [N, K] by critic, of validation windows (temperatures, and the choice of the best
+    critic in `last_alone`, those that read the last chunk only) and of the windows that are reported, whose documents are `docs_N`.
+
+    Each bound is log K plus the mean log-likelihood of the true next chunk among K candidates, and a lower bound on the mutual information
+    of what the critic reads and the next chunk, as far as the windows' documents stand for all. A gain is the mean difference
+    of two log-likelihoods: how much likelier, in nats, the true next chunk becomes among K when the critic
+    reads the whole context. A difference of two lower bounds bounds nothing: the gain is below the information that the context has
+    beyond its last chunk by what the critic of the whole context misses, and above it by what the critic of the last chunk misses.
+    """
+    temperatures = {name: fit_temperature(cosine) for name, cosine in val.items()}
+    fitted = {name: float(log_likelihoods(val[name], t).mean()) for name, t in temperatures.items()}
+    found = {name: log_likelihoods(cosine, temperatures[name]) for name, cosine in measured.items()}
+    count = next(iter(measured.values())).shape[1]
+    best = max(last_alone, key=lambda name: fitted[name])
+    return Information(
+        candidates=count,
+        ceiling=float(np.log(count)),
+        critics={n: Critic(document_bootstrap(np.log(count) + each, docs_N), temperatures[n]) for n, each in found.items()},
+        last_chunk=best,
+        gains={n: document_bootstrap(each - found[best], docs_N) for n, each in found.items() if n not in last_alone},
+    )

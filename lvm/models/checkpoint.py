@@ -1,0 +1,188 @@
+"""A trained model as a folder that proves itself when it is loaded.
+
+`model.safetensors`, `config.json`, `golden.safetensors`, `baselines.safetensors`, `familiarity.safetensors`,
+`card.md`. The golden file holds inputs with the predictions that the model gave when it was saved; every loader
+reproduces them or refuses, so that neither other weights nor another forward pass under the same
+names can go unnoticed. No pickle anywhere.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+
+from lvm import __version__
+from lvm.atomic_io import replacing, sha256_file, write_json, write_text
+from lvm.config import Config, GateThresholds, TrainConfig, read_versioned
+from lvm.data.recipe import EncoderRecipe
+from lvm.errors import GateRefused, InputError
+from lvm.models import Predictor, build_predictor
+from lvm.models.baselines import Baselines
+from lvm.models.ood import OutOfDistribution
+
+FORMAT = 5
+
+
+GOLDEN_INPUTS = 32
+
+
+FILES = ("model.safetensors", "golden.safetensors", "baselines.safetensors", "familiarity.safetensors", "card.md")
+
+
+class CheckpointConfig(Config):
+    """`config.json` of a checkpoint; written last, so that its presence means that the rest is whole."""
+
+    format: int
+    """Version of this layout."""
+
+    arch: str
+    """Architecture; must be that of `train.model` and of the class that is built."""
+
+    train: TrainConfig
+    """How the model was trained."""
+
+    recipe: EncoderRecipe
+    """Encoder whose vectors it reads and predicts."""
+
+    dataset_digest: str
+    """Digest of the dataset that it was trained on."""
+
+    best: dict[str, float]
+    """Validation metrics of the epoch that was kept."""
+
+    history: list[dict[str, float]]
+    """Validation metrics of every epoch, so that an under-trained model can be told from a collapsed one."""
+
+    gradient_shares: list[dict[str, float]] = Field(default_factory=list)
+    """Gradient share and loss of every term, and the step, each time they were measured; empty where an older version trained."""
+
+    parameters: int = Field(gt=0)
+    """Number of trained values."""
+
+    files: dict[str, str]
+    """SHA-256 of every other file."""
+
+    code_version: str
+    """Version of lvm that wrote this."""
+
+    def require_forward(self, path: Path) -> None:
+        """Raise `InputError` when the model predicts the chunk before, not the next one: it is there to be compared with."""
+        if self.train.reverse:
+            raise InputError(f"{path}: field 'train.reverse' is true, this model reads documents backwards: give one trained without it")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded and verified model."""
+
+    path: Path
+    config: CheckpointConfig
+    model: Predictor
+    baselines: Baselines
+    ood: OutOfDistribution
+    parity: float
+    """Greatest absolute difference of the golden predictions from the recorded ones."""
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Matrix products and cuDNN in true float32: TF32 alone would break golden predictions."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@torch.inference_mode()
+def golden_predictions(model: Predictor, inputs_NTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(y_dec, y_cos)` in evaluation mode, float32, eager, TF32 off, on the CPU."""
+    with exact_float32():
+        y_dec, y_cos = model.eval()(inputs_NTD.to(model.mean.device), return_both=True)
+    return y_dec.cpu().contiguous(), y_cos.cpu().contiguous()
+
+
+def save_checkpoint(
+    path: Path,
+    model: Predictor,
+    golden_inputs: torch.Tensor,
+    baselines: Baselines,
+    ood: OutOfDistribution,
+    train: TrainConfig,
+    recipe: EncoderRecipe,
+    dataset_digest: str,
+    best: dict[str, float],
+    history: list[dict[str, float]],
+    gradient_shares: list[dict[str, float]],
+    card: str,
+) -> CheckpointConfig:
+    """Write a checkpoint. `golden_inputs`: [32, T, D] contexts of real text."""
+    y_dec, y_cos = golden_predictions(model, golden_inputs)
+    (path / "config.json").unlink(missing_ok=True)
+    with replacing(path / "model.safetensors") as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
+    with replacing(path / "golden.safetensors") as temporary:
+        save_file({"inputs": golden_inputs.cpu().contiguous(), "y_dec": y_dec, "y_cos": y_cos}, temporary)
+    baselines.save(path / "baselines.safetensors")
+    ood.save(path / "familiarity.safetensors")
+    write_text(path / "card.md", card)
+    config = CheckpointConfig(
+        format=FORMAT,
+        arch=train.model.arch,
+        train=train,
+        recipe=recipe,
+        dataset_digest=dataset_digest,
+        best=best,
+        history=history,
+        gradient_shares=gradient_shares,
+        parameters=sum(p.numel() for p in model.parameters()),
+        files={name: sha256_file(path / name) for name in FILES},
+        code_version=__version__,
+    )
+    write_json(path / "config.json", config.model_dump())
+    return config
+
+
+def read_config(path: Path) -> CheckpointConfig:
+    """`config.json` of a checkpoint; `InputError` when it is missing, of another format or altered."""
+    file = path / "config.json"
+    if not file.is_file():
+        raise InputError(f"{path} holds no config.json: not a model, or its training did not finish (lvm train --resume)")
+    config = read_versioned(CheckpointConfig, file, FORMAT, "train the model again")
+    if config.arch != config.train.model.arch:
+        raise InputError(f"{file}: field 'arch' says {config.arch}, 'train.model.arch' {config.train.model.arch}")
+    return config
+
+
+def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThresholds().parity) -> Checkpoint:
+    """Load a model and reproduce its golden predictions.
+
+    Raises `InputError` when a file is missing or altered or the weights do not fit the declared
+    architecture, and `GateRefused` (the gate `reload_parity`) when a golden prediction differs by
+    more than `tolerance`.
+    """
+    config = read_config(path)
+    for name in FILES:
+        if not (path / name).is_file() or sha256_file(path / name) != config.files.get(name):
+            raise InputError(f"{path / name} is missing, truncated or altered: copy or train the model again")
+    dim = config.train.model.dim
+    model = build_predictor(config.train.model, torch.zeros(dim), torch.ones(dim))
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"))
+    except RuntimeError as error:
+        raise InputError(f"{path}: the weights do not fit architecture '{config.arch}': {error}") from error
+    model.to(device).eval()
+    golden = load_file(path / "golden.safetensors")
+    y_dec, y_cos = golden_predictions(model, golden["inputs"])
+    # torch's maximum of anything with a NaN is NaN; Python's is not.
+    parity = float(torch.cat([y_dec - golden["y_dec"], y_cos - golden["y_cos"]]).abs().max())
+    if not parity <= tolerance:  # also when it is NaN
+        difference = f"golden predictions differ by {parity:.2g}, over {tolerance:g}"
+        raise GateRefused(f"reload_parity: {path}: {difference}: these are not the weights or not the code of this model; train it again")
+    ood = OutOfDistribution.load(path / "familiarity.safetensors").to(device)
+    return Checkpoint(path, config, model, Baselines.load(path / "baselines.safetensors"), ood, parity)

@@ -1,0 +1,129 @@
+"""Tables and figures of one night and of all nights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lvm.config import GateThresholds
+from lvm.evaluation.intervals import document_sums
+from lvm.gates.nightly import METRICS, NightEvaluation
+from lvm.reports.figures import BASELINE, ENCODER, colour
+from lvm.reports.tables import Rows, interval_text
+
+COMPARED = ("cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5", "shuffle_drop")
+
+
+SHOWN = 14
+"""Nights in the table; the figure has all."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """One entry of the record of all nights."""
+
+    date: str
+    passed: bool
+    champion: str
+    """Its version in the registry."""
+
+    metrics: Mapping[str, float]
+    """As logged: `night/skill_cosine`, `drift/embedding`, with `_low` and `_high`."""
+
+    def interval(self, metric: str) -> dict[str, float | None] | None:
+        """A metric with its ends; None where the night did not measure it."""
+        if metric not in self.metrics:
+            return None
+        return {"value": self.metrics[metric], "low": self.metrics.get(f"{metric}_low"), "high": self.metrics.get(f"{metric}_high")}
+
+
+def night_rows(summary: Mapping[str, Any], recorded: Mapping[str, float]) -> Rows:
+    """The night beside the champion's own test documents, at one pool size, and what was recorded when it was trained.
+
+    `summary` is a `JudgedNight.summary()`.
+    """
+    night, own = summary["night"], summary["own"]
+    drift = {f"skill_{metric}": found["difference"] for metric, found in summary["skill_drift"].items()}
+    rows = []
+    for metric in COMPARED:
+        signed = not metric.startswith(("cosine", "recall"))
+        difference = interval_text(drift[metric], True) if metric in drift else ""
+        then = f"{recorded[metric]:.4f}" if metric in recorded else ""
+        rows.append([
+            metric, interval_text(night["metrics"][metric], signed), interval_text(own["metrics"][metric], signed), difference, then
+        ])  # fmt: skip
+    pool = night["pool"]
+    title = (
+        f"{pool['documents']} documents of the night beside {own['pool']['documents']} test documents of the champion's own; "
+        f"pool {pool['size']}, {pool['dropped_leaked']} chunks that stand in its training data left out"
+    )
+    return Rows(title, ["", "night", "own test documents", "difference", "recorded"], rows)
+
+
+def trend_rows(nights: Sequence[Night]) -> Rows:
+    """The last nights, the latest first."""
+    rows = []
+    for night in list(nights)[::-1][:SHOWN]:
+        cells = [night.interval(name) for name in ("night/skill_cosine", "night/skill_recall_at_5", "drift/embedding")]
+        shown = [interval_text(cell, True) if cell else "" for cell in cells]
+        rows.append([night.date, "pass" if night.passed else "BREACH", night.champion, *shown])
+    columns = ["night", "verdict", "champion", "skill_cosine", "skill_recall_at_5", "drift of embeddings"]
+    return Rows(f"The last {len(rows)} of {len(nights)} nights", columns, rows)
+
+
+BREACH = "#d62728"
+
+
+DATES = 12
+"""Labels on the axis at most."""
+
+
+def night_figure(judged: NightEvaluation) -> Figure:
+    """Skill document by document: the night's beside the champion's own test documents', each point one document."""
+    figure, axes = plt.subplots(1, len(METRICS), figsize=(11, 3.2))
+    for axis, metric in zip(axes, METRICS, strict=True):
+        for height, (label, found, c) in enumerate((("own test documents", judged.own, BASELINE), ("night", judged.night, colour("")))):
+            sums, counts = document_sums(found.skills(metric), found.windows.docs)
+            spread = np.random.default_rng(0).uniform(-0.25, 0.25, len(sums))
+            axis.scatter(sums / counts, height + spread, s=4 + counts / 20, color=c, alpha=0.5, label=label)
+            axis.plot([found.skills(metric).mean()] * 2, [height - 0.35, height + 0.35], color=ENCODER, linewidth=2)
+        axis.axvline(0, color=BASELINE, linewidth=1)
+        axis.set_yticks([0, 1], ["own test\ndocuments", "night"])
+        axis.set_xlabel(f"skill, {metric}, a document a point (mean black)")
+    figure.tight_layout()
+    return figure
+
+
+def trend_figure(nights: Sequence[Night], limits: GateThresholds = GateThresholds()) -> Figure:
+    """All nights: both skills beside the champion's own, and the drift of the embeddings; a breach is red."""
+    figure, axes = plt.subplots(3, 1, figsize=(10, 8), sharex=True)
+    _panel(axes[0], nights, "night/skill_cosine", "own/skill_cosine", "skill, cosine")
+    _panel(axes[1], nights, "night/skill_recall_at_5", "own/skill_recall_at_5", "skill, R@5")
+    _panel(axes[2], nights, "drift/embedding", None, "drift of embeddings")
+    axes[2].axhline(limits.embedding_drift, color=BREACH, linewidth=1, linestyle="--", label="threshold")
+    for axis in axes:
+        axis.axhline(0, color=BASELINE, linewidth=1)
+        axis.legend(loc="upper left")
+    days = np.array([night.date for night in nights], "datetime64[D]")
+    axes[2].set_xlim(days[0] - 1, days[-1] + 1)
+    axes[2].set_xticks(days[:: -(-len(days) // DATES)], [str(day) for day in days[:: -(-len(days) // DATES)]], rotation=30)
+    figure.suptitle(f"Nights: {len(nights)}, 95 % intervals; red: breach")
+    return figure
+
+
+def _panel(axis: Axes, nights: Sequence[Night], metric: str, own: str | None, title: str) -> None:
+    measured = [(night, found) for night in nights if (found := night.interval(metric))]
+    for night, found in measured:
+        c = colour("") if night.passed else BREACH
+        value = float(found["value"] or 0.0)
+        low, high = (value if end is None else end for end in (found["low"], found["high"]))
+        axis.plot(np.array([night.date] * 2, "datetime64[D]"), [low, high], color=c, linewidth=2)
+        axis.plot(np.array([night.date], "datetime64[D]"), [value], "o", color=c)
+    if own:
+        days = np.array([night.date for night, _ in measured], "datetime64[D]")
+        axis.plot(days, [night.metrics[own] for night, _ in measured], ".-", color=ENCODER, linewidth=1, label="own test documents")
+    axis.set_ylabel(title)

@@ -1,0 +1,102 @@
+"""Stage `judge-decoder`: a trained decoder held against the data, and the page about it."""
+
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+
+from lvm.cli.common import next_command
+from lvm.data.dataset import open_dataset
+from lvm.decoding.evaluate import CORRECTED, FIRST, evaluate_ceiling
+from lvm.decoding.gates import decoder_ceiling, encoder_contract
+from lvm.decoding.load import load_decoder
+from lvm.devices import resolve_device
+from lvm.gates.result import GateResult, require
+from lvm.reports.tables import Rows, ceiling_rows, ceiling_sample_rows, gate_rows
+from tasks.decode import log_gates
+from tasks.tracking.runs import log_metrics, set_tags
+from tasks.train_decoder import TrainedDecoder
+from tasks.trainer_process import last_step
+
+SAMPLES, SHOWN = 10, 3
+"""Texts on the page, and in the terminal; MLflow's table has all."""
+
+
+class EvaluatedDecoder(BaseModel):
+    """What was measured on one decoder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trained: TrainedDecoder
+    available: bool
+    """Whether it reads real vectors well enough for its texts to be relied on."""
+
+    gates: list[dict[str, Any]]
+    summary: dict[str, Any]
+    """A `Ceiling.summary()`."""
+
+
+@task
+def evaluate_decoder(trained: TrainedDecoder, dataset: Path, hold_out: list[Path], parent: str, device: str) -> EvaluatedDecoder:
+    """Hold a decoder against the stored vectors, and against validation texts of the first of `hold_out`, or of `dataset`.
+
+    Its run gets metrics, gates, texts and card, and ends here; the flow's run `parent` gets the page. Raises
+    `GateRefused` when the stored vectors are not its encoder's. One that reads badly is reported, not refused.
+    """
+    data, place = open_dataset(dataset), str(resolve_device(device))
+    decoder = load_decoder(trained.path, place)
+    contract = encoder_contract(data, decoder)
+    log_gates(trained.run_id, [contract])
+    require([contract])
+    judge = open_dataset(hold_out[0]) if hold_out else data
+    found = evaluate_ceiling(judge, load_decoder(trained.path, place, 0, decoder.encoder), decoder)
+    gates = [contract, decoder_ceiling(found.roundtrip, len(found.questions))]
+    for gate in gates:
+        get_run_logger().log(20 if gate.passed else 30, "%s %s: %s", gate.name, gate.severity, gate.sentence)
+    judged = EvaluatedDecoder(trained=trained, available=gates[1].passed, gates=[gate.as_json() for gate in gates], summary=found.summary())
+    _report(judged, gates, decoder.recipe.name, parent)
+    return judged
+
+
+def ceiling_metrics(summary: dict[str, Any]) -> dict[str, float]:
+    """Names for MLflow: `decode/A_bleu` after corrections, as in retrain-all, and `decode/A_first_bleu` without."""
+    prefixes = {CORRECTED: "decode/A_", FIRST: "decode/A_first_"}
+    return {
+        prefixes[search] + name: float(value)
+        for search, scores in summary["scores"].items()
+        for name, value in scores.items()
+        if name not in ("by_length", "n")
+    }
+
+
+def _report(judged: EvaluatedDecoder, gates: list[GateResult], encoder: str, parent: str) -> None:
+    """Metrics, texts, gates and card to the decoder's run; the page to the flow's, to Prefect and, shortened, to the terminal."""
+    path, run_id, summary, client = judged.trained.path, judged.trained.run_id, judged.summary, MlflowClient()
+    metrics = ceiling_metrics(summary)
+    log_metrics(run_id, metrics, step=last_step(path))
+    log_metrics(parent, metrics)
+    log_gates(run_id, gates)
+    set_tags(run_id, {"lvm.gate": "pass" if judged.available else "fail", "lvm.decoder": str(path)})
+    client.log_artifact(run_id, str(path / "card.md"))
+    client.log_dict(run_id, summary, "decode/summary.json")
+    columns = list(summary["samples"][0])
+    client.log_table(run_id, {column: [sample[column] for sample in summary["samples"]] for column in columns}, "decode/samples.json")
+
+    name = f"Decoder of {encoder}"
+    scores = ceiling_rows(summary, name)
+    verdict = f"{name}: {path} ({gates[1].sentence})."
+    if not judged.available:
+        verdict = f"DECODING UNAVAILABLE. {verdict}"
+    tables: list[Rows] = [gate_rows(gates, f"Gates on the decoder {path.name}"), scores, ceiling_sample_rows(summary, SAMPLES)]
+    page = "\n\n".join(["# train-decoder", verdict, *(table.markdown() for table in tables)])
+    client.log_text(run_id, page, "decode/text.md")
+    client.log_text(parent, page, "report.md")
+    client.set_terminated(run_id, "FINISHED")
+    create_markdown_artifact(page, key="decoder", description=f"{name}: gates and what comes back of real texts")
+    console = Console()
+    console.print(scores.rich(), ceiling_sample_rows(summary, SHOWN).rich())
+    console.print(verdict, next_command("decode", "--decoder", path, "--text-file", "FILE"), sep="\n", markup=False, soft_wrap=True)

@@ -1,0 +1,73 @@
+"""Stage `judge-night`: the champion's numbers on the night's documents, its gates, its predictions in words."""
+
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from prefect import get_run_logger, task
+from pydantic import BaseModel, ConfigDict
+
+from lvm.data.dataset import open_dataset
+from lvm.data.encoders import load_encoder
+from lvm.decoding.evaluate import CORRECTIONS, decode_windows
+from lvm.decoding.gates import encoder_contract
+from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
+from lvm.devices import resolve_device
+from lvm.gates.nightly import evaluate_night
+from lvm.gates.result import GateResult
+from lvm.models.checkpoint import load_checkpoint
+from lvm.reports.figures import evaluation_figures, save
+from lvm.reports.nightly import night_figure
+from tasks.decode import DecodedModel, log_text
+from tasks.nightly.champion import Champion
+from tasks.nightly.documents import NightDocuments
+
+
+class NightText(BaseModel):
+    """The night's predictions in words, and whether the decoder belongs to the vectors."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: DecodedModel
+    gates: list[dict[str, Any]]
+
+
+@task
+def evaluate_champion(champion: Champion, documents: NightDocuments, run_id: str, figures: Path, device: str) -> dict[str, Any]:
+    """A `JudgedNight.summary()`; its figures go to the run. A gate that fails stops nothing here: the whole night is reported."""
+    place = resolve_device(device)
+    checkpoint, record = load_checkpoint(champion.path, place), open_dataset(champion.dataset)
+    fresh = open_dataset(documents.dataset) if documents.dataset else None
+    judged = evaluate_night(checkpoint, record, fresh, champion.recorded, load_encoder(record.manifest.recipe.name, str(place)))
+    _log_gates(judged.gates)
+    made = [*evaluation_figures({champion.arch: judged.night}, figures), save(night_figure(judged), figures / "documents.png")]
+    for file in made:
+        MlflowClient().log_artifact(run_id, str(file), "figures")
+    return judged.summary()
+
+
+@task
+def decode_night(champion: Champion, documents: NightDocuments, decoder: str, run_id: str, figures: Path, device: str) -> NightText:
+    """Put 100 of the champion's predictions into words, as after a training.
+
+    Nothing is decoded with a decoder of another encoder: that is a breach. One that reads badly is reported, not a breach.
+    """
+    place = resolve_device(device)
+    data = open_dataset(documents.dataset or champion.dataset)
+    name = choose_decoder(decoder, data.manifest.recipe)
+    if name is None:
+        reason = without_decoder(decoder, data.manifest.recipe, str(champion.dataset))
+        return NightText(text=DecodedModel(arch=None, reason=reason, summary={}), gates=[])
+    loaded = load_decoder(name, str(place), CORRECTIONS)
+    contract = encoder_contract(data, loaded)
+    _log_gates([contract])
+    if not contract.passed:
+        return NightText(text=DecodedModel(arch=None, reason=contract.sentence, summary={}), gates=[contract.as_json()])
+    found = decode_windows(data, load_checkpoint(champion.path, place), loaded, "all" if documents.dataset else "test")
+    return NightText(text=log_text(run_id, champion.arch, name, found, figures, key="nightly-decode"), gates=[contract.as_json()])
+
+
+def _log_gates(gates: list[GateResult]) -> None:
+    for gate in gates:
+        level = {"ok": 20, "warn": 30, "fail": 40}[gate.severity]
+        get_run_logger().log(level, "%s %s: %s", gate.name, gate.severity, gate.sentence)

@@ -1,0 +1,68 @@
+"""Stage `night-report`: one page about the night and its place among all nights; then the night is entered."""
+
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from rich.console import Console
+
+from lvm.gates.result import GateResult
+from lvm.reports.figures import save
+from lvm.reports.nightly import Night, night_rows, trend_figure, trend_rows
+from lvm.reports.tables import arm_rows, gate_rows, model_rows, sample_rows
+from tasks.nightly.champion import Champion
+from tasks.nightly.documents import NightDocuments
+from tasks.nightly.evaluate import NightText
+from tasks.nightly.record import all_nights, enter_night
+from tasks.report import SAMPLES
+from tasks.tracking.runs import log_metrics
+from tasks.validate import ends, evaluation_metrics
+
+
+@task
+def write_night(
+    champion: Champion, documents: NightDocuments, summary: dict[str, Any], text: NightText, night: str, run_id: str, figures: Path
+) -> list[GateResult]:
+    """Report the night in MLflow, as a Prefect artifact and in the terminal; enter it; return its gates."""
+    gates = [GateResult(**gate) for gate in summary["gates"] + text.gates]
+    passed = all(gate.passed for gate in gates)
+    metrics = night_metrics(summary, gates)
+    this = Night(night, passed, champion.version, metrics)
+    nights = sorted([*(n for n in all_nights(run_id) if n.date != night), this], key=lambda n: n.date)
+
+    failed = [gate.name for gate in gates if not gate.passed]
+    verdict = f"{night}: {'every gate passes' if passed else 'BREACH of ' + ', '.join(failed)}"
+    who = f"Champion: {champion.arch}, version {champion.version} ({champion.path.name})"
+    rows = gate_rows(gates, f"Gates, {night}")
+    compared = night_rows(summary, champion.recorded)
+    words = f"Text of {text.text.arch}: {text.text.reason}." if text.text.arch else f"{text.text.reason}."
+    tables = [rows, compared, model_rows(summary["night"], champion.arch), trend_rows(nights)]
+    tables += [arm_rows(text.text.summary), sample_rows(text.text.summary, SAMPLES)] if text.text.summary else []
+    lines = [f"{verdict}.", f"{who}.", f"{documents.origin}."]
+    page = "\n\n".join(["# validate-nightly", *lines, *(table.markdown() for table in tables), words])
+
+    client = MlflowClient()
+    log_metrics(run_id, metrics)
+    client.log_dict(run_id, summary, "evaluation/night.json")
+    client.log_dict(run_id, {"gates": [gate.as_json() for gate in gates]}, "gates/night.json")
+    client.log_text(run_id, page, "report.md")
+    client.log_artifact(run_id, str(save(trend_figure(nights), figures / "trend.png")), "figures")
+    create_markdown_artifact(page, key="nightly-report", description=verdict)
+    enter_night(run_id, night, {"lvm.gate": "pass" if passed else "fail", "lvm.version": champion.version})
+
+    console = Console()
+    console.print(rows.rich(), compared.rich())
+    console.print("\n".join([*lines, words, "Next: make ui"]), markup=False, soft_wrap=True)
+    return gates
+
+
+def night_metrics(summary: dict[str, Any], gates: list[GateResult]) -> dict[str, float]:
+    """Names for MLflow: `night/...` and `own/...` as of any evaluation, `drift/...` with ends and p-values, `gate/...`."""
+    metrics = evaluation_metrics("night", summary["night"]) | evaluation_metrics("own", summary["own"])
+    for metric, found in summary["skill_drift"].items():
+        metrics |= {**ends(f"drift/skill_{metric}", found["difference"]), f"drift/skill_{metric}_p": found["p"]}
+    if found := summary["embedding_drift"]:
+        metrics |= {**ends("drift/embedding", found["share"]), "drift/embedding_p": found["p"], "drift/embedding_chance": found["chance"]}
+    return metrics | {f"gate/{gate.name}": gate.value for gate in gates}

@@ -1,0 +1,211 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lvm.atomic_io import sha256_file
+from lvm.data.dataset import SPLITS, open_dataset, read_manifest
+from lvm.errors import InputError
+
+SHARD = "chunks-00000.parquet"
+
+
+@pytest.fixture()
+def copy(dataset, tmp_path) -> Path:
+    """The shared dataset's files, to be damaged."""
+    return Path(shutil.copytree(dataset.path, tmp_path / "copy", ignore=shutil.ignore_patterns("derived")))
+
+
+def edit_manifest(path: Path, change) -> None:
+    values = json.loads((path / "manifest.json").read_text())
+    change(values)
+    (path / "manifest.json").write_text(json.dumps(values))
+
+
+def rewrite_shard(path: Path, change) -> None:
+    """Replace the shard by an altered one with a manifest to match, as a faulty writer would."""
+    pq.write_table(change(pq.read_table(path / SHARD)), path / SHARD)
+    edit_manifest(path, lambda values: values["shards"][0].update(sha256=sha256_file(path / SHARD)))
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        open_dataset(path)
+    assert not list(path.glob("derived/*")), "a refused dataset leaves no cache that a later stage could read"
+    return str(caught.value)
+
+
+def test_documents_cover_the_rows_without_gap_or_overlap(dataset):
+    assert dataset.starts[0] == 0 and dataset.starts[-1] == dataset.n_rows == len(dataset.table)
+    assert np.all(np.diff(dataset.starts) >= 2)
+    ids = np.array(dataset.table.column("doc_id").to_pylist())
+    assert np.array_equal(np.array(dataset.doc_ids)[dataset.row_doc], ids)
+    assert np.array_equal(dataset.chunk_index, np.arange(dataset.n_rows) - dataset.starts[dataset.row_doc])
+
+
+def test_splits_divide_documents_and_rows_completely(dataset):
+    assert np.array_equal(np.sort(np.concatenate([dataset.docs(split) for split in SPLITS])), dataset.docs("all"))
+    assert np.array_equal(np.sort(np.concatenate([dataset.rows(split) for split in SPLITS])), np.arange(dataset.n_rows))
+    splits = np.array(dataset.table.column("split").to_pylist())
+    for split in SPLITS:
+        assert len(dataset.docs(split)) > 0
+        assert set(splits[dataset.rows(split)]) == {split}
+
+
+def test_vectors_are_the_stored_ones_mapped_and_read_only(dataset):
+    stored = pq.read_table(dataset.path / SHARD, columns=["embedding"]).column(0).combine_chunks()
+    assert np.array_equal(stored.flatten().to_numpy().reshape(-1, dataset.dim), dataset.vectors)
+    assert isinstance(dataset.vectors, np.memmap) and dataset.vectors.dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.vectors[0] = 0
+
+
+def test_texts_come_in_the_order_that_was_asked_for(dataset):
+    column = dataset.table.column("text").to_pylist()
+    assert dataset.texts([7, 0, 7]) == [column[7], column[0], column[7]]
+    assert dataset.texts(np.array([], np.int64)) == []
+
+
+def test_text_codes_are_equal_exactly_for_equal_texts(dataset):
+    column = dataset.table.column("text").to_pylist()
+    pairs = set(zip(column, dataset.text_codes.tolist(), strict=True))
+    assert len(pairs) == len(set(column)) == len(set(dataset.text_codes.tolist())) < len(column)
+
+
+def test_vector_cache_is_made_once_and_again_when_it_is_cut_short(copy, dataset):
+    vectors = np.array(open_dataset(copy).vectors)
+    (cache,) = copy.glob("derived/*.f32")
+    made = cache.stat().st_mtime_ns
+    assert np.array_equal(open_dataset(copy).vectors, vectors)
+    assert cache.stat().st_mtime_ns == made
+    cache.write_bytes(cache.read_bytes()[:-8])
+    assert np.array_equal(open_dataset(copy).vectors, vectors)
+    assert cache == copy / "derived" / dataset.derived("vectors.f32").name
+
+
+def test_digest_follows_the_key_and_the_bytes_of_the_shards(dataset):
+    manifest = dataset.manifest
+    moved = manifest.model_copy(update={"code_version": "9", "encoder_dtype": "float64"})
+    other_key = manifest.model_copy(update={"key": "0"})
+    other_bytes = manifest.model_copy(update={"shards": [shard.model_copy(update={"sha256": "0"}) for shard in manifest.shards]})
+    assert moved.digest == manifest.digest
+    assert len({manifest.digest, other_key.digest, other_bytes.digest}) == 3
+
+
+# Refusals
+
+
+def test_folder_that_does_not_exist_is_refused_with_the_command_that_makes_it(tmp_path):
+    assert "lvm extract" in refusal(tmp_path / "nothing")
+
+
+def test_missing_manifest_means_that_extraction_did_not_finish(copy):
+    (copy / "manifest.json").unlink()
+    assert "no manifest.json: extraction did not finish" in refusal(copy)
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
+def test_manifest_that_is_not_json_is_refused(copy, content):
+    (copy / "manifest.json").write_bytes(content)
+    assert "manifest.json is not JSON" in refusal(copy)
+
+
+@pytest.mark.parametrize("version", [0, 2, "one", None])
+def test_other_schema_version_is_refused(copy, version):
+    edit_manifest(copy, lambda values: values.update(schema_version=version))
+    assert "'schema_version' must be 1" in refusal(copy)
+
+
+def test_manifest_that_is_a_list_is_refused(copy):
+    (copy / "manifest.json").write_text("[]")
+    assert "schema_version" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda values: values.update(shuffled=True), "unknown field 'shuffled'"),
+        (lambda values: values["recipe"].update(prompt="query: "), "unknown field 'recipe.prompt'"),
+        (lambda values: values.pop("key"), "field 'key'"),
+        (lambda values: values.update(shards=[]), "field 'shards'"),
+        (lambda values: values["recipe"].update(dim="wide"), "field 'recipe.dim'"),
+    ],
+)
+def test_unknown_missing_or_mistyped_field_of_the_manifest_is_refused_by_name(copy, change, reason):
+    edit_manifest(copy, change)
+    assert reason in refusal(copy)
+
+
+@pytest.mark.parametrize("keep", [0, 1000, -1])
+def test_truncated_shard_is_refused_by_name(copy, keep):
+    (copy / SHARD).write_bytes((copy / SHARD).read_bytes()[:keep])
+    message = refusal(copy)
+    assert str(copy / SHARD) in message and "truncated or altered" in message
+
+
+def test_shard_with_one_altered_bit_is_refused_by_name(copy):
+    content = bytearray((copy / SHARD).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / SHARD).write_bytes(content)
+    assert "truncated or altered" in refusal(copy)
+
+
+def test_missing_shard_is_refused_by_name(copy):
+    (copy / SHARD).unlink()
+    assert f"{copy / SHARD} is missing" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda values: values["recipe"].update(normalize=False), "lvm.recipe"),
+        (lambda values: values["recipe"].update(dim=768), "lvm.recipe"),
+        (lambda values: values["chunker"].update(max_tokens=32), "lvm.chunker"),
+        (lambda values: values.update(source_digest="0"), "lvm.source_digest"),
+        (lambda values: values.update(key="0"), "lvm.key"),
+    ],
+)
+def test_manifest_that_disagrees_with_the_shards_is_refused_by_field(copy, change, name):
+    edit_manifest(copy, change)
+    assert f"disagree on {name};" in refusal(copy)
+
+
+def test_shard_of_unknown_origin_is_refused(copy):
+    rewrite_shard(copy, lambda table: table.replace_schema_metadata(None))
+    assert "lvm.key" in refusal(copy)
+
+
+def test_name_of_the_encoder_is_a_label_and_may_differ(copy):
+    edit_manifest(copy, lambda values: values["recipe"].update(name="sentence-transformers:elsewhere"))
+    assert open_dataset(copy).manifest.recipe.name == "sentence-transformers:elsewhere"
+
+
+def test_vectors_of_another_dimension_than_the_recipe_are_refused(copy):
+    def narrow(table: pa.Table) -> pa.Table:
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(len(table) * 100, np.float32)), 100)
+        return table.set_column(table.column_names.index("embedding"), "embedding", vectors).replace_schema_metadata(table.schema.metadata)
+
+    rewrite_shard(copy, narrow)
+    assert "not of dimension 384" in refusal(copy)
+
+
+def test_rows_of_a_document_that_do_not_stand_together_are_refused(copy):
+    rewrite_shard(copy, lambda table: pa.concat_tables([table.slice(1), table.slice(0, 1)]))
+    assert "do not stand together" in refusal(copy)
+
+
+def test_unknown_split_is_refused_by_name(copy):
+    def rename(table: pa.Table) -> pa.Table:
+        splits = pa.array(["dev" if split == "val" else split for split in table.column("split").to_pylist()])
+        return table.set_column(table.column_names.index("split"), "split", splits)
+
+    rewrite_shard(copy, rename)
+    assert "['dev']" in refusal(copy)
+
+
+def test_manifest_read_alone_is_the_datasets(dataset):
+    assert read_manifest(dataset.path) == dataset.manifest

@@ -1,0 +1,185 @@
+"""The questions are fixed, fair and free of anything that stands in train."""
+
+import json
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from lvm.data.dataset import Dataset, open_dataset
+from lvm.data.encoders import Encoder
+from lvm.data.extract import extract
+from lvm.data.windows import EXCLUDED_BEFORE, contexts, leaked_rows, make_windows, unit
+from lvm.errors import InputError
+
+ALL = 10_000
+
+
+@pytest.fixture(scope="module")
+def poisoned(dataset: Dataset, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, list[str], str]:
+    """A few short documents; one for testing holds two sentences of a training document, and a third in capitals.
+
+    Returns the dataset, the two sentences and the third as planted.
+    """
+    chosen = [*dataset.docs("test")[:2], *dataset.docs("val")[:1], *dataset.docs("train")[:4]]
+    texts = {dataset.doc_ids[d]: dataset.texts(np.arange(dataset.starts[d], dataset.starts[d] + 25)) for d in chosen}
+    source, victim = dataset.doc_ids[chosen[3]], dataset.doc_ids[chosen[0]]
+    plain = [t for t in texts[source] if re.fullmatch(r"[A-Z][a-z]+( [a-z]+,?){6,20}\.", t)]
+    copied, shouted = plain[:2], plain[2].upper()
+    texts[victim][5:5] = [copied[0]]
+    texts[victim][20:20] = [copied[1], shouted]
+    folder = tmp_path_factory.mktemp("poisoned")
+    lines = [json.dumps({"doc_id": doc_id, "text": "\n".join(own)}) for doc_id, own in texts.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    extract([str(folder / "corpus.jsonl")], folder / "out", encoder)
+    made = open_dataset(folder / "out")
+    assert made.doc_splits[made.doc_ids.index(victim)] == "test"
+    assert made.doc_splits[made.doc_ids.index(source)] == "train"
+    return made, copied, shouted
+
+
+def test_the_pool_is_the_same_at_every_context_length(dataset: Dataset, cpu: torch.device) -> None:
+    made = [make_windows(dataset, "val", length, 300, cpu) for length in (1, 4, 8, 20)]
+    assert len({windows.pool_hash for windows in made}) == 1
+    assert all(np.array_equal(windows.pool, made[0].pool) for windows in made)
+    for shorter, longer in pairwise(made):
+        assert set(longer.targets) < set(shorter.targets)
+
+
+def test_another_split_or_size_is_another_pool(dataset: Dataset, cpu: torch.device) -> None:
+    hashes = [make_windows(dataset, split, 4, size, cpu).pool_hash for split in ("train", "val", "test") for size in (200, ALL)]
+    assert len(set(hashes)) == 6
+
+
+def test_the_pool_has_the_size_asked_for_or_all_there_is(dataset: Dataset, cpu: torch.device) -> None:
+    everything, some = make_windows(dataset, "val", 4, ALL, cpu), make_windows(dataset, "val", 4, 100, cpu)
+    assert len(some.pool) == 100
+    assert set(some.pool) < set(everything.pool)
+    assert set(dataset.row_doc[some.pool]) == set(dataset.docs("val"))  # a sample of all documents, not of some
+    clean = np.setdiff1d(dataset.rows("val"), leaked_rows(dataset, "val", cpu))
+    assert len(everything.pool) == len(set(dataset.texts(clean)))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_pool_texts_are_distinct_and_of_the_split(dataset: Dataset, cpu: torch.device, split: str) -> None:
+    pool = make_windows(dataset, split, 4, ALL, cpu).pool
+    texts = dataset.texts(pool)
+    assert len(set(texts)) == len(texts)
+    assert np.all(np.diff(pool) > 0)
+    assert set(dataset.doc_splits[dataset.row_doc[pool]]) == {split}
+
+
+@pytest.mark.parametrize("length", [1, 8])
+def test_the_queries_are_all_pool_chunks_with_a_full_context(dataset: Dataset, cpu: torch.device, length: int) -> None:
+    windows = make_windows(dataset, "val", length, 300, cpu)
+    assert windows.targets.tolist() == [row for row in windows.pool if dataset.chunk_index[row] >= length]
+    assert np.array_equal(windows.docs, dataset.row_doc[windows.targets])
+
+
+def test_each_query_leaves_out_exactly_the_chunks_before_it_in_its_document(dataset: Dataset, cpu: torch.device) -> None:
+    windows = make_windows(dataset, "val", 4, 500, cpu)
+    pool_docs = dataset.row_doc[windows.pool]
+    position = np.arange(len(windows.pool))
+    for target, doc, (low, high) in zip(windows.targets, windows.docs, windows.excluded, strict=True):
+        back = target - windows.pool
+        expected = (pool_docs == doc) & (back >= 1) & (back <= EXCLUDED_BEFORE)
+        assert np.array_equal((position >= low) & (position < high), expected)
+    # The sample must hold both kinds: documents longer than the reach, and pool chunks beyond it.
+    assert np.diff(windows.excluded, axis=1).max() > 10
+    assert (dataset.chunk_index[windows.targets] > EXCLUDED_BEFORE).any()
+
+
+def test_contexts_are_the_rows_before_each_target_in_its_document(dataset: Dataset, cpu: torch.device) -> None:
+    windows = make_windows(dataset, "val", 5, 300, cpu)
+    row_numbers = np.arange(dataset.n_rows, dtype=np.float32)[:, None]
+    parts = list(contexts(row_numbers, windows.targets, 5, cpu, batch=64))
+    assert [len(part) for part in parts[:-1]] == [64] * (len(parts) - 1)
+    found = torch.cat(parts)[..., 0].numpy().astype(int)
+    assert found.tolist() == [list(range(target - 5, target)) for target in windows.targets]
+    assert np.all(dataset.row_doc[found] == windows.docs[:, None])
+
+
+def test_contexts_hold_the_stored_vectors(dataset: Dataset, cpu: torch.device) -> None:
+    targets = make_windows(dataset, "val", 3, 300, cpu).targets[:10]
+    (found,) = contexts(dataset.vectors, targets, 3, cpu)
+    assert found.dtype == torch.float32
+    for context, target in zip(found.numpy(), targets, strict=True):
+        np.testing.assert_array_equal(context, dataset.vectors[target - 3 : target])
+
+
+def test_a_context_longer_than_every_document_is_refused_with_a_remedy(dataset: Dataset, cpu: torch.device) -> None:
+    with pytest.raises(InputError, match=r"'val'.*1000 chunks.*context_length"):
+        make_windows(dataset, "val", 1000, ALL, cpu)
+
+
+def test_chance_is_that_of_guessing_five_of_the_chunks_on_offer(dataset: Dataset, cpu: torch.device) -> None:
+    windows = make_windows(dataset, "val", 4, 100, cpu)
+    offered = [100 - (high - low) for low, high in windows.excluded]
+    assert windows.chance_at_5 == pytest.approx(np.mean([5 / n for n in offered]))
+
+
+def test_chance_is_certainty_when_fewer_than_five_chunks_are_on_offer(dataset: Dataset, cpu: torch.device) -> None:
+    assert make_windows(dataset, "val", 4, 3, cpu).chance_at_5 == 1
+
+
+def test_unit_scales_rows_and_keeps_directions(cpu: torch.device) -> None:
+    vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_allclose(unit(vectors, cpu).numpy(), vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=1e-6)
+
+
+# Leakage
+
+
+def test_copied_and_nearly_copied_rows_are_found_and_no_others(poisoned: tuple[Dataset, list[str], str], cpu: torch.device) -> None:
+    made, copied, shouted = poisoned
+    train_texts = set(made.texts(made.rows("train")))
+    train = unit(made.vectors[made.rows("train")], cpu).numpy()
+    expected = []
+    for row in made.rows("test"):
+        vector = made.vectors[row] / np.linalg.norm(made.vectors[row])
+        if made.texts([row])[0] in train_texts or max(float(vector @ other) for other in train) >= 0.995:
+            expected.append(row)
+    found = leaked_rows(made, "test", cpu)
+    assert found.tolist() == expected
+    assert {*copied, shouted} <= set(made.texts(found))
+    assert shouted not in train_texts  # only its vector gives it away
+
+
+def test_resemblance_is_no_leak(dataset: Dataset, cpu: torch.device) -> None:
+    rows = dataset.rows("val")
+    nearest = (unit(dataset.vectors[rows], cpu) @ unit(dataset.vectors[dataset.rows("train")], cpu).T).amax(1).numpy()
+    assert ((nearest > 0.8) & (nearest < 0.99)).any() and (nearest > 0.996).any()
+    assert leaked_rows(dataset, "val", cpu).tolist() == rows[nearest >= 0.995].tolist()
+
+
+def test_leaked_rows_are_dropped_from_the_pool_and_counted(poisoned: tuple[Dataset, list[str], str], cpu: torch.device) -> None:
+    made, copied, shouted = poisoned
+    windows = make_windows(made, "test", 2, ALL, cpu)
+    leaked = leaked_rows(made, "test", cpu)
+    assert windows.dropped == len(leaked) >= 3
+    assert not {*copied, shouted} & set(made.texts(windows.pool))
+    assert set(windows.pool) == set(made.rows("test")) - set(leaked)
+
+
+def test_leaked_rows_stay_readable_as_context(poisoned: tuple[Dataset, list[str], str], cpu: torch.device) -> None:
+    made, _, _ = poisoned
+    windows = make_windows(made, "test", 2, ALL, cpu)
+    read = {int(row) for target in windows.targets for row in (target - 2, target - 1)}
+    assert read & set(leaked_rows(made, "test", cpu).tolist())
+
+
+def test_training_rows_do_not_leak_into_train_itself(poisoned: tuple[Dataset, list[str], str], cpu: torch.device) -> None:
+    made, _, _ = poisoned
+    assert len(leaked_rows(made, "train", cpu)) == 0
+    assert make_windows(made, "train", 2, ALL, cpu).dropped == 0
+
+
+def test_a_second_look_reads_the_same_rows_from_the_cache(poisoned: tuple[Dataset, list[str], str], cpu: torch.device) -> None:
+    made, _, _ = poisoned
+    first = leaked_rows(made, "test", cpu)
+    (cached,) = (file for file in (made.path / "derived").iterdir() if "leaked-test" in file.name)
+    written = cached.stat().st_mtime_ns
+    assert np.array_equal(leaked_rows(made, "test", cpu), first)
+    assert cached.stat().st_mtime_ns == written

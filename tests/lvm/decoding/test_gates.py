@@ -1,0 +1,140 @@
+"""Each gate on a decoder passes the oracle on real text and fails what it was made for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lvm.config import GateThresholds
+from lvm.data.dataset import Dataset
+from lvm.data.encoders import Encoder, load_encoder
+from lvm.decoding.arms import Arms
+from lvm.decoding.evaluate import DecodedWindows, decode_windows
+from lvm.decoding.gates import decoder_abc, encoder_contract
+from lvm.errors import InputError
+from lvm.models.checkpoint import load_checkpoint
+from tests.lvm.training.test_trainer import trained
+from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
+
+
+class Posing:
+    """An encoder under another's recipe: what it declares is not what it does."""
+
+    def __init__(self, declared: Encoder, real: Encoder | None = None) -> None:
+        self.recipe, self.tokenizer, self.dtype, self.group = declared.recipe, declared.tokenizer, declared.dtype, declared.group
+        self._real = real
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        assert self._real is not None, "embedded, and should have been refused before"
+        return self._real.encode(texts)
+
+
+def changed(dataset: Dataset, vectors: np.ndarray) -> Dataset:
+    return replace(dataset, vectors=vectors.astype(np.float32))
+
+
+# encoder_contract
+
+
+def test_the_encoder_of_the_stored_vectors_keeps_the_contract(dataset: Dataset, encoder: Encoder) -> None:
+    result = encoder_contract(dataset, ConstantDecoder(encoder))
+    assert result.passed and result.severity == "ok"
+    assert result.value > 0.9995
+    assert result.threshold == 0.999
+    assert "64 chunks" in result.reason
+
+
+def test_another_recipe_is_refused_before_anything_is_embedded(dataset: Dataset, encoder: Encoder) -> None:
+    decoder = ConstantDecoder(Posing(encoder))
+    decoder.recipe = encoder.recipe.model_copy(update={"pooling": "cls"})
+    with pytest.raises(InputError, match="pooling: cls against mean"):
+        encoder_contract(dataset, decoder)
+
+
+def test_an_encoder_that_is_not_the_one_the_decoder_was_trained_on_is_refused(dataset: Dataset, encoder: Encoder) -> None:
+    decoder = ConstantDecoder(Posing(encoder))
+    decoder.encoder.recipe = encoder.recipe.model_copy(update={"normalize": False})
+    with pytest.raises(InputError, match=r"the decoder's own encoder.*normalize: True against False"):
+        encoder_contract(dataset, decoder)
+
+
+def test_another_pooling_under_the_same_name_breaks_the_contract(dataset: Dataset, encoder: Encoder) -> None:
+    other = load_encoder("minilm")
+    other._model[1].pooling_mode = "cls"  # type: ignore[attr-defined]
+    result = encoder_contract(dataset, ConstantDecoder(Posing(encoder, other)))
+    assert not result.passed and result.severity == "fail"
+    assert result.value < 0.9
+    assert "of another encoder than the decoder reads" in result.reason
+    assert any(doc_id in result.reason for doc_id in dataset.doc_ids), "the documents are named"
+
+
+def test_vectors_that_belong_to_other_texts_break_the_contract(dataset: Dataset, encoder: Encoder) -> None:
+    shuffled = changed(dataset, np.random.default_rng(0).permutation(np.array(dataset.vectors)))
+    result = encoder_contract(shuffled, ConstantDecoder(encoder))
+    assert not result.passed and result.value < 0.5
+
+
+def test_scale_that_a_cosine_does_not_see_breaks_the_contract(dataset: Dataset, encoder: Encoder) -> None:
+    for scale in (2.0, 0.5):
+        result = encoder_contract(changed(dataset, dataset.vectors * scale), ConstantDecoder(encoder))
+        assert not result.passed
+        assert result.value == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_nan_breaks_the_contract(dataset: Dataset, encoder: Encoder) -> None:
+    assert not encoder_contract(changed(dataset, np.full_like(dataset.vectors, np.nan)), ConstantDecoder(encoder)).passed
+
+
+def test_another_dtype_is_no_other_encoder(dataset: Dataset, encoder: Encoder) -> None:
+    other = "bfloat16" if encoder.dtype == "float32" else "float32"
+    result = encoder_contract(dataset, ConstantDecoder(load_encoder("minilm", dtype=other)))
+    assert result.passed
+    assert result.threshold == 0.99 < result.value
+    assert f"{other} against {dataset.manifest.encoder_dtype}" in result.reason
+
+
+# decoder_abc
+
+
+@pytest.fixture(scope="module")
+def oracle(dataset: Dataset, encoder: Encoder) -> DecodedWindows:
+    """Validation windows decoded by looking them up among real chunks."""
+    checkpoint = load_checkpoint(trained(dataset), torch.device("cpu"))
+    return decode_windows(dataset, checkpoint, LookupDecoder(dataset, encoder), "val")
+
+
+def spoilt(arms: Arms, arm: str, encoder: Encoder, dataset: Dataset) -> Arms:
+    """The arms with another text in place of one arm's, its round trip measured."""
+    vectors = encoder.encode([question.truth for question in arms.questions])
+    return replace(arms, decoded={**arms.decoded, arm: ConstantDecoder(encoder).decode(vectors)})
+
+
+def test_a_decoder_that_reads_real_vectors_passes_and_the_model_is_to_blame(oracle: DecodedWindows) -> None:
+    result = decoder_abc(oracle.arms)
+    assert result.passed and result.severity == "ok"
+    assert result.value > 0.999
+    assert result.threshold == GateThresholds().decoder_roundtrip == 0.80
+    assert f"round trip of A {oracle.arms.roundtrip('A'):.3f}, B the same" in result.reason
+    assert f"C {oracle.arms.roundtrip('C'):.3f}" in result.reason
+    assert "what C lacks beside A is the model's" in result.reason
+
+
+def test_a_decoder_of_one_text_fails_and_is_to_blame_itself(oracle: DecodedWindows, encoder: Encoder, dataset: Dataset) -> None:
+    result = decoder_abc(spoilt(oracle.arms, "A", encoder, dataset))
+    assert not result.passed and result.severity == "fail"
+    assert result.value < 0.4
+    assert "Decoding is unavailable" in result.reason and "the decoder is to blame, not the model" in result.reason
+    assert "lvm train-decoder" in result.remedy
+
+
+def test_a_model_that_predicts_nothing_useful_does_not_fail_the_decoder(oracle: DecodedWindows, encoder: Encoder, dataset: Dataset) -> None:
+    arms = spoilt(oracle.arms, "C", encoder, dataset)
+    assert arms.roundtrip("C") < 0.4
+    assert decoder_abc(arms).passed
+
+
+def test_a_decoder_without_a_round_trip_fails(oracle: DecodedWindows) -> None:
+    broken = [replace(found, roundtrip_cosine=float("nan")) for found in oracle.arms.decoded["A"]]
+    assert not decoder_abc(replace(oracle.arms, decoded={**oracle.arms.decoded, "A": broken})).passed

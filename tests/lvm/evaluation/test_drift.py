@@ -1,0 +1,107 @@
+"""Drift is measured without bias, and tested so that chance raises the alarm as often as the level says."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lvm.evaluation import drift
+from lvm.evaluation.drift import document_distances, embedding_drift, energy_share, skill_drift
+from lvm.evaluation.intervals import document_bootstrap
+
+
+def unit_documents(rng: np.random.Generator, count: int, shift: float = 0.0, dim: int = 16, chunks: tuple[int, int] = (3, 9)):
+    out = []
+    for _ in range(count):
+        x = rng.normal(size=(rng.integers(*chunks), dim)) + 0.5 * rng.normal(size=dim)
+        x[:, 0] += shift
+        out.append((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32))
+    return out
+
+
+def evaluation(values: np.ndarray, docs: np.ndarray) -> Any:
+    return SimpleNamespace(
+        skills=lambda metric: values, skill=lambda metric: document_bootstrap(values, docs), windows=SimpleNamespace(docs=docs)
+    )
+
+
+def skills(rng: np.random.Generator, documents: int, mean: float) -> Any:
+    docs = np.repeat(np.arange(documents), rng.integers(5, 40, documents))
+    return evaluation(mean + 0.006 * rng.normal(size=documents)[docs] + 0.05 * rng.normal(size=len(docs)), docs)
+
+
+def test_distance_of_documents_is_the_mean_over_pairs_of_chunks(rng=np.random.default_rng(0)):
+    documents = unit_documents(rng, 4)
+    found = document_distances(documents)
+    for i, a in enumerate(documents):
+        for j, b in enumerate(documents):
+            if i != j:
+                assert found[i, j] == pytest.approx(np.mean([np.linalg.norm(x - y) for x in a for y in b]), abs=1e-5)
+
+
+def test_energy_share_is_its_definition(rng=np.random.default_rng(1)):
+    d = document_distances(unit_documents(rng, 7))
+    labels = np.array([1.0, 0, 1, 0, 0, 1, 0])
+    a, b = np.flatnonzero(labels), np.flatnonzero(labels == 0)
+    across = d[np.ix_(a, b)].mean()
+    within = [np.mean([d[i, j] for i in side for j in side if i != j]) for side in (a, b)]
+    assert energy_share(d, labels[None])[0] == pytest.approx((2 * across - sum(within)) / (2 * across))
+
+
+@pytest.mark.parametrize("chunks", [(3, 9), (30, 31)])
+def test_share_is_zero_on_average_for_documents_of_one_kind_however_few_or_short(chunks):
+    rng = np.random.default_rng(2)
+    labels = np.repeat([1.0, 0.0], [4, 12])[None]
+    found = []
+    for _ in range(60):
+        short, long = unit_documents(rng, 4, chunks=(2, 4)), unit_documents(rng, 12, chunks=chunks)
+        found.append(energy_share(document_distances([*short, *long]), labels)[0])
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(60)
+    moved = energy_share(document_distances([*unit_documents(rng, 4, shift=6.0), *unit_documents(rng, 12)]), labels)[0]
+    assert moved > max(found)
+
+
+def test_chance_raises_the_alarm_as_often_as_the_level_says(monkeypatch):
+    monkeypatch.setattr(drift, "RESHUFFLES", 199)
+    rng = np.random.default_rng(3)
+    p = np.array([skill_drift(skills(rng, 6, 0.01), skills(rng, 9, 0.01), "cosine").p for _ in range(300)])
+    # Binomial: 300 nights at 5 % are 15 ± 3.8 alarms.
+    assert 4 <= (p <= 0.05).sum() <= 28
+    assert 0.4 < p.mean() < 0.6
+
+
+def test_lost_skill_is_certain_and_a_gain_is_none():
+    rng = np.random.default_rng(4)
+    own = skills(rng, 13, 0.008)
+    lost, gained = (skill_drift(skills(rng, 20, mean), own, "cosine") for mean in (-0.02, 0.04))
+    assert lost.p <= 0.001 and lost.difference.high is not None and lost.difference.high < 0
+    assert gained.p > 0.5 and gained.difference.above_zero()
+    assert lost.least_p <= 0.001
+
+
+def test_skill_that_is_not_a_number_is_certain_drift():
+    docs = np.repeat(np.arange(8), 5)
+    broken = skill_drift(evaluation(np.full(40, np.nan), docs), skills(np.random.default_rng(5), 8, 0.01), "cosine")
+    assert broken.p <= 0.001 and np.isnan(broken.difference.value)
+
+
+def test_few_documents_are_said_to_allow_no_certainty():
+    rng = np.random.default_rng(6)
+    assert skill_drift(skills(rng, 5, 0.0), skills(rng, 4, 0.0), "cosine").least_p == pytest.approx(1 / 126)
+
+
+def test_test_documents_of_the_record_are_no_drift_and_the_same_documents_moved_are(dataset):
+    held = dataset.docs("test").tolist() + dataset.docs("val").tolist()
+    found = embedding_drift(only(dataset, held), dataset)
+    assert found.p > 0.001 and found.documents == (len(held), len(dataset.docs("train")))
+    assert found.share.low is not None and found.share.low < found.share.value < found.share.high
+    moved = only(dataset, held)
+    moved = SimpleNamespace(docs=moved.docs, starts=moved.starts, vectors=moved.vectors[:, ::-1])
+    far = embedding_drift(moved, dataset)
+    assert far.p <= 0.001 and far.share.value > 0.02 > far.chance
+
+
+def only(dataset: Any, docs: list[int]) -> Any:
+    """A view of the dataset that holds these documents alone, as far as `embedding_drift` looks."""
+    return SimpleNamespace(docs=lambda split: np.array(docs), starts=dataset.starts, vectors=dataset.vectors)

@@ -1,0 +1,154 @@
+"""A healthy night passes every gate; each poisoned one fails the gate that it was made for."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lvm.data.dataset import Dataset
+from lvm.data.encoders import Encoder
+from lvm.errors import InputError
+from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.gates.nightly import METRICS, NightEvaluation, evaluate_night
+from lvm.models.checkpoint import Checkpoint
+from lvm.reports.nightly import Night, night_figure, night_rows, trend_figure, trend_rows
+from tests.support.nights import addresses, champion, extracted, rot13
+
+DOCUMENTS = 12
+
+
+@pytest.fixture(scope="module")
+def checkpoint(dataset: Dataset) -> Checkpoint:
+    return champion(dataset)
+
+
+@pytest.fixture(scope="module")
+def recorded(dataset: Dataset, checkpoint: Checkpoint) -> dict[str, float]:
+    found = evaluate_checkpoint(dataset, checkpoint, "test")
+    return {"cosine": found.interval("cosine").value, "skill_cosine": found.skill("cosine").value}
+
+
+@pytest.fixture(scope="module")
+def fresh(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Addresses that the champion never saw."""
+    return extracted(addresses(DOCUMENTS), tmp_path_factory.mktemp("fresh"), encoder)
+
+
+@pytest.fixture(scope="module")
+def oracle(checkpoint, dataset, fresh, recorded, encoder) -> NightEvaluation:
+    return evaluate_night(checkpoint, dataset, fresh, recorded, encoder)
+
+
+def failed(judged: NightEvaluation) -> set[str]:
+    return {gate.name for gate in judged.gates if not gate.passed}
+
+
+def test_new_documents_of_the_same_kind_pass_every_gate(oracle: NightEvaluation) -> None:
+    assert failed(oracle) == set()
+    names = {"reload_parity", "encoder_unchanged", "own_numbers", "chunk_order", "duplicates", "embedding_drift", "night_skill"}
+    names |= {"skill_drift_cosine", "skill_drift_recall_at_5", "moment_matching", "collapse"}
+    assert {gate.name for gate in oracle.gates} == names
+    assert len(set(oracle.night.windows.docs)) == DOCUMENTS
+
+
+def test_night_and_own_test_documents_are_compared_at_one_pool_size(oracle: NightEvaluation, dataset: Dataset, fresh: Dataset) -> None:
+    assert len(oracle.night.windows.pool) == len(oracle.own.windows.pool) <= min(fresh.n_rows, len(dataset.rows("test")))
+
+
+def test_another_language_fails_embedding_and_skill_drift(checkpoint, dataset, recorded, encoder, tmp_path) -> None:
+    judged = evaluate_night(checkpoint, dataset, extracted(addresses(DOCUMENTS, rot13), tmp_path, encoder), recorded, encoder)
+    assert failed(judged) >= {"embedding_drift", "skill_drift_cosine", "night_skill"}
+    assert not failed(judged) & {"reload_parity", "encoder_unchanged", "own_numbers"}, "the champion is not to blame"
+
+
+def test_lost_order_of_chunks_fails_chunk_order(checkpoint, dataset, fresh, recorded, encoder) -> None:
+    rng = np.random.default_rng(0)
+    order = np.concatenate([rng.permutation(np.arange(a, b)) for a, b in zip(fresh.starts[:-1], fresh.starts[1:], strict=True)])
+    judged = evaluate_night(checkpoint, dataset, replace(fresh, vectors=np.array(fresh.vectors)[order]), recorded, encoder)
+    assert "chunk_order" in failed(judged)
+
+
+def test_champion_whose_weights_were_perturbed_fails_its_own_numbers_and_the_baselines(
+    checkpoint, dataset, fresh, recorded, encoder
+) -> None:
+    noisy = deepcopy(checkpoint.model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weights in noisy.parameters():
+            weights.add_(0.3 * torch.randn_like(weights))
+    judged = evaluate_night(replace(checkpoint, model=noisy), dataset, fresh, recorded, encoder)
+    assert failed(judged) >= {"own_numbers", "night_skill"}
+
+
+class Drifted:
+    """The encoder after an upgrade that changed its vectors and not its weights."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.recipe, self.tokenizer, self.dtype, self.group, self._real = (
+            encoder.recipe,
+            encoder.tokenizer,
+            encoder.dtype,
+            encoder.group,
+            encoder,
+        )
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return self._real.encode([text[: len(text) // 2 + 1] for text in texts])
+
+
+def test_encoder_that_gives_other_vectors_than_those_stored_fails(checkpoint, dataset, recorded, encoder) -> None:
+    judged = evaluate_night(checkpoint, dataset, None, recorded, Drifted(encoder))
+    assert failed(judged) == {"encoder_unchanged"}
+
+
+def test_night_without_new_documents_judges_the_own_test_documents_and_claims_nothing_of_drift(
+    checkpoint, dataset, recorded, encoder
+) -> None:
+    judged = evaluate_night(checkpoint, dataset, None, recorded, encoder)
+    assert failed(judged) == set() and judged.night is judged.own
+    assert judged.skills == {} and judged.embeddings is None
+    assert not [gate for gate in judged.gates if "drift" in gate.name]
+    assert judged.summary()["night"] == evaluate_checkpoint(dataset, checkpoint, "test").summary()
+
+
+def test_too_few_new_documents_are_refused(checkpoint, dataset, recorded, encoder, tmp_path) -> None:
+    with pytest.raises(InputError, match="4 new documents can be scored, too few to tell a change from chance: give 5 or more"):
+        evaluate_night(checkpoint, dataset, extracted(addresses(4), tmp_path, encoder), recorded, encoder)
+
+
+# Tables and figures
+
+
+def test_table_sets_the_night_beside_the_own_test_documents_and_the_record(oracle: NightEvaluation, recorded: dict[str, float]) -> None:
+    rows = {row[0]: row[1:] for row in night_rows(oracle.summary(), recorded).rows}
+    night, own, difference, then = rows["skill_cosine"]
+    assert night.startswith(f"{oracle.night.skill('cosine').value:+.4f}") and own.startswith(f"{oracle.own.skill('cosine').value:+.4f}")
+    assert difference.startswith(f"{oracle.skills['cosine'].difference.value:+.4f}") and then == f"{recorded['skill_cosine']:.4f}"
+
+
+def test_figure_of_a_night_shows_a_point_a_document(oracle: NightEvaluation) -> None:
+    figure = night_figure(oracle)
+    assert len(figure.axes) == len(METRICS)
+    own, night = (len(points.get_offsets()) for points in figure.axes[0].collections)
+    assert (own, night) == (len(set(oracle.own.windows.docs)), DOCUMENTS)
+
+
+def test_trend_shows_every_night_and_breaches_in_red_and_what_was_not_measured_not_at_all() -> None:
+    names = ("night/skill_cosine", "own/skill_cosine", "night/skill_recall_at_5", "own/skill_recall_at_5", "drift/embedding")
+    metrics = {name + end: value for name in names for end, value in (("", 0.01), ("_low", 0.0), ("_high", 0.02))}
+    without = {name: value for name, value in metrics.items() if "drift" not in name}
+    nights = [Night("2026-01-01", True, "1", metrics), Night("2026-01-02", False, "1", metrics), Night("2026-01-05", True, "2", without)]
+    figure = trend_figure(nights)
+    points = [[line for line in axis.lines if line.get_marker() == "o"] for axis in figure.axes]
+    assert [len(found) for found in points] == [3, 3, 2]
+    assert len({line.get_color() for line in points[0]}) == 2 and points[0][0].get_color() == points[0][2].get_color()
+    rows = trend_rows(nights).rows
+    assert [(row[0], row[1], row[2]) for row in rows] == [
+        ("2026-01-05", "pass", "2"),
+        ("2026-01-02", "BREACH", "1"),
+        ("2026-01-01", "pass", "1"),
+    ]
+    assert rows[0][5] == "" and rows[1][5] == "+0.0100 [+0.0000, +0.0200]"

@@ -1,0 +1,39 @@
+"""Processes that ran together are told apart by why they ended, as one process would be."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lvm.training.torchrun import end_as, how_they_ended
+
+KILL, TERM = -signal.SIGKILL, -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("codes", "why"),
+    [
+        ([2, 2], 2),
+        ([2, TERM], 2),
+        ([TERM, 1], 1),
+        ([1, 2], 2),  # a process that lost its sibling fails; the sibling refused its input
+        ([1, KILL], KILL),
+        ([KILL, TERM, 1], KILL),
+        ([TERM, TERM], TERM),
+    ],
+)
+def test_the_cause_is_told_and_not_what_followed_from_it(codes: list[int], why: int) -> None:
+    assert how_they_ended(codes) == why
+
+
+@pytest.mark.parametrize("code", [0, 2, KILL, TERM])
+def test_a_process_can_end_as_those_it_started(code: int) -> None:
+    words = [sys.executable, "-c", f"from lvm.training.torchrun import end_as; end_as({int(code)})"]
+    assert subprocess.run(words, capture_output=True, timeout=60).returncode == code
+
+
+def test_end_as_a_code_is_an_ordinary_exit() -> None:
+    with pytest.raises(SystemExit) as caught:
+        end_as(3)
+    assert caught.value.code == 3

@@ -9,13 +9,13 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from lvm.cli.common import next_command
 from lvm.data.dataset import open_dataset
 from lvm.decoding.evaluate import CORRECTED, FIRST, evaluate_ceiling
 from lvm.decoding.gates import decoder_ceiling, encoder_contract
 from lvm.decoding.load import load_decoder
 from lvm.devices import resolve_device
 from lvm.gates.result import GateResult, require
+from lvm.reports.next_command import next_command
 from lvm.reports.tables import Rows, ceiling_rows, ceiling_sample_rows, gate_rows
 from tasks.decode import log_gates
 from tasks.tracking.runs import log_metrics, set_tags

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sys
 import threading
 from pathlib import Path
@@ -45,11 +44,6 @@ def output(value: dict[str, Any], as_json: bool, *parts: Any) -> None:
     for part in parts:
         # Text goes out as it is: folded to the terminal's width, a command could not be copied.
         console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
-
-
-def next_command(*words: object) -> str:
-    """The line that ends a report: what to type next, quoted for a shell."""
-    return "Next: " + shlex.join(["lvm", *map(str, words)])
 
 
 def progress_bar(unit: str, shown: bool = True) -> Progress:

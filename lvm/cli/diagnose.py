@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lvm.cli.common import DatasetArgument, DecoderOption, DeviceOption, JsonOption, next_command, output, people
+from lvm.cli.common import DatasetArgument, DecoderOption, DeviceOption, JsonOption, output, people
+from lvm.reports.next_command import next_command
 
 if TYPE_CHECKING:
     import torch

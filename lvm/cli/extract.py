@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lvm.cli.common import DeviceOption, JsonOption, next_command, output, progress_bar
+from lvm.cli.common import DeviceOption, JsonOption, output, progress_bar
 from lvm.config import ChunkerConfig, parse
+from lvm.reports.next_command import next_command
 
 
 def extract(

@@ -11,13 +11,13 @@ from lvm.cli.common import (
     DevicesOption,
     JsonOption,
     exit_with_stdin,
-    next_command,
     one_process_a_device,
     output,
     people,
     progress_bar,
 )
 from lvm.config import train_config
+from lvm.reports.next_command import next_command
 
 
 def train(

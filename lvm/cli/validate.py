@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lvm.cli.common import DatasetArgument, DecoderOption, DeviceOption, JsonOption, next_command, output
+from lvm.cli.common import DatasetArgument, DecoderOption, DeviceOption, JsonOption, output
+from lvm.reports.next_command import next_command
 
 if TYPE_CHECKING:
     from lvm.data.dataset import Dataset

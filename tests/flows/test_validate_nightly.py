@@ -94,7 +94,7 @@ def healthy(root: Path, dataset: Dataset, encoder: Encoder, tmp_path_factory: py
         documents[f"again-{doc}"] = "\n".join(dataset.texts(np.arange(dataset.starts[doc], dataset.starts[doc + 1])))
     source = written(documents, tmp_path_factory.mktemp("healthy") / "arrived.jsonl")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.judge_night, "load_decoder", loader(LookupDecoder(dataset, encoder)))
+        patch.setattr(tasks.nightly.evaluate, "load_decoder", loader(LookupDecoder(dataset, encoder)))
         return ran(root, source=[str(source)], date=NIGHT, decoder="lookup")
 
 

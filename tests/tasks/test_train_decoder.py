@@ -125,11 +125,11 @@ class Judgement:
         self.trained = TrainedDecoder(path=folder, run_id=child_run(parent, "decoder", {}, {}, dataset.manifest))
         self.pages: list[str] = []
         self._parent, self._patch = parent, patch
-        patch.setattr(tasks.judge_decoder, "create_markdown_artifact", lambda page, **_: self.pages.append(page))
+        patch.setattr(tasks.evaluate_decoder, "create_markdown_artifact", lambda page, **_: self.pages.append(page))
         patch.setattr(ceiling, "TEXTS", TEXTS)
 
     def of(self, decoder: Decoder, dataset: Path, *hold_out: Path) -> EvaluatedDecoder:
-        self._patch.setattr(tasks.judge_decoder, "load_decoder", loader(decoder))
+        self._patch.setattr(tasks.evaluate_decoder, "load_decoder", loader(decoder))
         with disable_run_logger():
             return evaluate_decoder.fn(self.trained, dataset, list(hold_out), self._parent, "cpu")
 
@@ -187,9 +187,9 @@ def test_it_is_judged_by_validation_texts_of_the_first_held_out_dataset(
     val = {dataset.doc_ids[doc] for doc in dataset.docs("val")}
     assert {sample["doc_id"] for sample in judged.summary["samples"]} <= val
     asked: list[Path] = []
-    opened = tasks.judge_decoder.open_dataset
+    opened = tasks.evaluate_decoder.open_dataset
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.judge_decoder, "open_dataset", lambda path: (asked.append(path), opened(path))[1])
+        patch.setattr(tasks.evaluate_decoder, "open_dataset", lambda path: (asked.append(path), opened(path))[1])
         other = copy_of(dataset, tmp_path / "held")
         judgement.of(LookupDecoder(dataset, encoder), dataset.path, other, tmp_path / "never read")
     assert asked == [dataset.path, other]

@@ -23,7 +23,7 @@ def test_samples_between_two_points_are_averaged_into_the_next(monkeypatch):
     used = iter([0.0, 10.0, 20.0, 60.0])  # the first is thrown away: nothing was measured before it
     now = iter([100.0, 100.0, 105.0, 111.0, 111.0])
     monkeypatch.setattr("psutil.cpu_percent", lambda: next(used))
-    monkeypatch.setattr(tasks.host_metrics.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(tasks.tracking.host_metrics.time, "monotonic", lambda: next(now))
     host = HostMetrics()
     found = [{point.key: (point.step, point.value) for point in host.points()} for _ in range(3)]
     assert [points.get("system/cpu_utilization_percentage") for points in found] == [(0, 10.0), None, (1, 40.0)]
@@ -42,5 +42,5 @@ def test_host_without_a_gpu_has_the_rest(missing, monkeypatch):
     def none() -> None:
         raise missing
 
-    monkeypatch.setattr(tasks.host_metrics, "GPUMonitor", none)
+    monkeypatch.setattr(tasks.tracking.host_metrics, "GPUMonitor", none)
     assert {f"system/{name}" for name in NAMES} <= {point.key for point in HostMetrics().points()}

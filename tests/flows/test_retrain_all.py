@@ -29,7 +29,7 @@ from lvm.errors import InputError
 from lvm.evaluation.record import read_record
 from lvm.models.checkpoint import load_checkpoint
 from tasks.promote import Promotion
-from tests.lvm.cli.test_main import tree
+from tests.support.commands import tree
 from tests.support.lookup_decoder import LookupDecoder, loader
 
 pytestmark = pytest.mark.slow

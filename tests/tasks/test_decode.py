@@ -26,8 +26,8 @@ from tasks.tracking.runs import child_run, parent_run
 from tasks.train import TrainedModel
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
-from tests.lvm.cli.test_main import with_vectors
 from tests.lvm.training.test_trainer import trained
+from tests.support.commands import with_vectors
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, loader
 
 WINDOWS = 20

@@ -23,7 +23,7 @@ from lvm.errors import GateRefused, InputError
 from tasks.tracking.runs import connect, parent_run
 from tasks.train import TrainedModel, not_barred, train_model
 from tasks.workspace import Workspace
-from tests.lvm.cli.test_main import copy_of, with_vectors
+from tests.support.commands import copy_of, with_vectors
 from tests.support.processes import events, trainers, until
 
 EPOCHS = 12

@@ -20,7 +20,7 @@ from tasks.evaluate_decoder import EvaluatedDecoder, ceiling_metrics, evaluate_d
 from tasks.tracking.runs import child_run, parent_run
 from tasks.train_decoder import TrainedDecoder, fit_decoder
 from tasks.workspace import Workspace
-from tests.lvm.cli.test_main import copy_of, with_vectors
+from tests.support.commands import copy_of, with_vectors
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, loader
 
 TEXTS = 20

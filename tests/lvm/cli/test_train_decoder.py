@@ -10,8 +10,8 @@ import pytest
 from lvm.data.dataset import Dataset
 from lvm.decoding.inverter import trainer as training
 from lvm.decoding.inverter.folder import read_decoder_config
-from tests.lvm.cli.test_main import Finished, refusal, tree
-from tests.lvm.cli.test_main import lvm as run
+from tests.support.commands import Finished, refusal, tree
+from tests.support.commands import lvm as run
 from tests.support.tiny_decoder import SETTINGS, quickly, tiny
 
 SHORT = ("rounds=2", "passes=1", "batch=32")

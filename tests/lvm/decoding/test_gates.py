@@ -1,6 +1,5 @@
 """Each gate on a decoder passes the oracle on real text and fails what it was made for."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,25 +9,13 @@ import torch
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder, load_encoder
-from lvm.decoding.arms import Arms
 from lvm.decoding.evaluate import DecodedWindows, decode_windows
 from lvm.decoding.gates import decoder_abc, encoder_contract
 from lvm.errors import InputError
 from lvm.models.checkpoint import load_checkpoint
 from tests.lvm.training.test_trainer import trained
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
-
-
-class Posing:
-    """An encoder under another's recipe: what it declares is not what it does."""
-
-    def __init__(self, declared: Encoder, real: Encoder | None = None) -> None:
-        self.recipe, self.tokenizer, self.dtype, self.group = declared.recipe, declared.tokenizer, declared.dtype, declared.group
-        self._real = real
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        assert self._real is not None, "embedded, and should have been refused before"
-        return self._real.encode(texts)
+from tests.support.poisoned_decoder import Posing, spoilt
 
 
 def changed(dataset: Dataset, vectors: np.ndarray) -> Dataset:
@@ -103,12 +90,6 @@ def oracle(dataset: Dataset, encoder: Encoder) -> DecodedWindows:
     """Validation windows decoded by looking them up among real chunks."""
     checkpoint = load_checkpoint(trained(dataset), torch.device("cpu"))
     return decode_windows(dataset, checkpoint, LookupDecoder(dataset, encoder), "val")
-
-
-def spoilt(arms: Arms, arm: str, encoder: Encoder, dataset: Dataset) -> Arms:
-    """The arms with another text in place of one arm's, its round trip measured."""
-    vectors = encoder.encode([question.truth for question in arms.questions])
-    return replace(arms, decoded={**arms.decoded, arm: ConstantDecoder(encoder).decode(vectors)})
 
 
 def test_a_decoder_that_reads_real_vectors_passes_and_the_model_is_to_blame(oracle: DecodedWindows) -> None:

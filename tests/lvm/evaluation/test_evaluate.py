@@ -17,7 +17,7 @@ from lvm.evaluation.evaluate import Evaluation, Reference, Scores, evaluate, pre
 from lvm.evaluation.intervals import document_bootstrap
 from lvm.models import build_predictor
 from lvm.models.baselines import Baselines, fit_baselines
-from tests.lvm.models.test_baselines import grown, planted
+from tests.support.planted import grown, planted
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 DIM, LENGTH = 8, 4

@@ -1,10 +1,9 @@
 """Each gate on the data passes real text and fails a poisoned copy of it, naming where and what to do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,34 +14,16 @@ from lvm.data.dataset import Dataset
 from lvm.errors import GateRefused
 from lvm.gates.data import CPU, DATA_GATES, chunk_order, data_gates, duplicates, lag_profile, pairing, split_leakage
 from lvm.gates.result import GateResult, gate_result, require
+from tests.support.poisoned_data import boundaries_lost, changed, column, copied, mixed, stored_twice, within_documents
 
 LIMITS = GateThresholds()
 Poison = Callable[..., Dataset]
-
-
-def changed(dataset: Dataset, folder: Path, vectors: np.ndarray | None = None, columns: dict[str, Sequence[Any]] | None = None) -> Dataset:
-    """The dataset with other vectors or columns, and a folder of its own for what is derived."""
-    table = dataset.table
-    for name, values in (columns or {}).items():
-        field = table.schema.field(name)
-        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
-    return replace(dataset, path=folder, table=table, vectors=dataset.vectors if vectors is None else vectors)
 
 
 @pytest.fixture()
 def poisoned(dataset: Dataset, tmp_path: Path) -> Poison:
     """Makes a copy of the real dataset with other vectors or columns."""
     return partial(changed, dataset, tmp_path / "poisoned")
-
-
-def column(dataset: Dataset, name: str) -> list[Any]:
-    return dataset.table.column(name).to_pylist()
-
-
-def within_documents(dataset: Dataset, order: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Vectors with the rows of every document of n chunks in `order(n)`."""
-    spans = zip(dataset.starts[:-1], dataset.starts[1:], strict=True)
-    return dataset.vectors[np.concatenate([start + order(stop - start) for start, stop in spans])]
 
 
 def failed(result: GateResult) -> str:
@@ -105,14 +86,6 @@ def test_order_that_is_nearly_lost_warns(dataset: Dataset, poisoned: Poison) -> 
     assert 0 < result.value < LIMITS.chunk_order_warn
 
 
-def boundaries_lost(dataset: Dataset, folder: Path) -> Dataset:
-    """Every other document runs on into the next of its split: windows would cross from one into the other."""
-    lost = [d for d in range(1, len(dataset.doc_ids), 2) if dataset.doc_splits[d] == dataset.doc_splits[d - 1]]
-    kept = np.delete(np.arange(len(dataset.doc_ids)), lost)
-    starts, doc_ids = np.delete(dataset.starts, lost), [dataset.doc_ids[d] for d in kept]
-    return replace(dataset, path=folder, starts=starts, doc_ids=doc_ids, doc_splits=dataset.doc_splits[kept])
-
-
 def test_documents_that_run_into_each_other_fail_chunk_order_by_name(dataset: Dataset, tmp_path: Path) -> None:
     merged = boundaries_lost(dataset, tmp_path)
     reason = failed(chunk_order(merged, LIMITS))
@@ -157,21 +130,6 @@ def test_document_in_two_splits_fails_split_leakage_by_name(dataset: Dataset, po
     reason = failed(result)
     assert result.value == 1
     assert dataset.doc_ids[doc] in reason and "split by document, extract again" in reason
-
-
-def copied(dataset: Dataset, split: str, share: float, what: str) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Vectors and texts in which so many rows of `split` come from train: (vectors, texts, the rows)."""
-    rng = np.random.default_rng(5)
-    rows = dataset.rows(split)
-    into = np.sort(rng.choice(rows, int(share * len(rows)), replace=False))
-    source = rng.choice(dataset.rows("train"), len(into), replace=False)
-    vectors, texts = np.array(dataset.vectors), column(dataset, "text")
-    if what in ("vectors", "both"):
-        vectors[into] = vectors[source]
-    if what in ("texts", "both"):
-        for row, train_row in zip(into, source, strict=True):
-            texts[row] = texts[train_row]
-    return vectors, texts, into
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -224,17 +182,6 @@ def test_empty_split_fails_split_leakage_with_the_remedy(dataset: Dataset, tmp_p
 
 
 # duplicates
-
-
-def stored_twice(dataset: Dataset, folder: Path, renumbered: bool) -> Dataset:
-    """Every chunk after itself, under its own number or the next."""
-    twice = np.repeat(np.arange(dataset.n_rows), 2)
-    starts = 2 * dataset.starts
-    table = dataset.table.take(pa.array(twice))
-    if renumbered:
-        index = np.arange(len(twice)) - np.repeat(starts[:-1], np.diff(starts))
-        table = table.set_column(1, table.schema.field(1), pa.array(index, pa.int32()))
-    return replace(dataset, path=folder, table=table, vectors=dataset.vectors[twice], starts=starts)
 
 
 @pytest.mark.parametrize("renumbered", [False, True])
@@ -295,14 +242,6 @@ def test_equal_chunks_on_both_sides_of_a_document_boundary_are_no_duplicates(dat
 
 
 # pairing
-
-
-def mixed(dataset: Dataset, splits: Sequence[str]) -> np.ndarray:
-    """Vectors in which the rows of the splits were permuted across their documents."""
-    vectors = np.array(dataset.vectors)
-    rows = np.concatenate([dataset.rows(split) for split in splits])
-    vectors[rows] = vectors[np.random.default_rng(1).permutation(rows)]
-    return vectors
 
 
 @pytest.mark.parametrize("splits", [["val"], ["test"], ["val", "test"], ["train"]])

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows
-from lvm.evaluation.evaluate import Evaluation, Reference, predict, reference, score
-from lvm.evaluation.metrics import spread
+from lvm.evaluation.evaluate import Evaluation, Reference, predict, reference
 from lvm.gates.model import EVALUATION_GATES, collapse, mean_vector_baseline, model_gates, moment_matching, reload_parity
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from tests.lvm.training.test_trainer import trained
+from tests.support.evaluations import judged
 
 CPU = torch.device("cpu")
 LIMITS = GateThresholds()
@@ -46,15 +46,6 @@ def context(dataset: Dataset, ref: Reference) -> torch.Tensor:
 def honest(dataset: Dataset, checkpoint: Checkpoint, ref: Reference) -> tuple[torch.Tensor, torch.Tensor]:
     """The trained model's `(y_dec, y_cos)`."""
     return predict(checkpoint.model, dataset, ref.windows, CPU)
-
-
-def judged(ref: Reference, y_dec: torch.Tensor, y_cos: torch.Tensor | None = None) -> Evaluation:
-    """The evaluation of any two outputs [N, D] on the windows of `ref`; of one for both heads."""
-    y_cos = F.normalize(y_dec if y_cos is None else y_cos, dim=-1)
-    outputs = {"target": ref.targets, "y_dec": y_dec, "y_cos": y_cos, "ridge": ref.ridge}
-    spreads = {name: spread(vectors) for name, vectors in outputs.items()}
-    scores = score(y_dec, y_cos, ref.targets, ref.pool, ref.windows)
-    return Evaluation("val", ref.windows, scores, ref.scores, scores.cosine, spreads)
 
 
 @pytest.fixture()

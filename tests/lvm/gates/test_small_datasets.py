@@ -9,7 +9,7 @@ import pytest
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.gates.data import DATA_GATES, data_gates
-from tests.lvm.cli.test_main import SMALL, lvm
+from tests.support.commands import SMALL, lvm
 from tests.support.nights import extracted
 
 RUSSIAN = """

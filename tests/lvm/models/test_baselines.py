@@ -1,6 +1,5 @@
 """The baselines are what their names say, and the fitted ones find what the data were made from."""
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,62 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import Ridge
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from torch.nn import functional as F
 
-from lvm.data.dataset import Dataset, open_dataset
-from lvm.data.extract import extract
-from lvm.data.recipe import EncoderRecipe
+from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows, retrieval_ranks, unit
 from lvm.errors import InputError
 from lvm.evaluation.evaluate import reference
 from lvm.models.baselines import DECAYS, FIT_WINDOWS, PENALTIES, Baselines, features, fit_baselines, weighted_mean
-
-DIM = 6
-DOCUMENTS, CHUNKS = 70, 30
-
-
-class TableEncoder:
-    """An encoder that looks its vectors up, so that a dataset can follow a known law."""
-
-    dtype = "float32"
-    group = 1024
-
-    def __init__(self, vectors: Mapping[str, np.ndarray]) -> None:
-        self.vectors = vectors
-        dim = len(next(iter(vectors.values())))
-        self.recipe = EncoderRecipe(
-            name="table", weights_sha256="0" * 64, pooling="mean", dense=False, normalize=False, max_tokens=512, dim=dim
-        )
-        self.tokenizer = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
-
-    def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        return np.array([self.vectors[text] for text in texts], np.float32)
-
-
-def planted(folder: Path, documents: Sequence[np.ndarray]) -> Dataset:
-    """A dataset whose document i has the vectors `documents[i]`, extracted as any other."""
-    vectors = {f"Document {i} row {k}": vector for i, document in enumerate(documents) for k, vector in enumerate(document)}
-    corpus = folder / "corpus"
-    corpus.mkdir()
-    for i, document in enumerate(documents):
-        (corpus / f"{i:04d}.txt").write_text("\n".join(f"Document {i} row {k}" for k in range(len(document))), encoding="utf-8")
-    extract([str(corpus)], folder / "dataset", TableEncoder(vectors))
-    return open_dataset(folder / "dataset")
-
-
-def grown(step: Callable[[np.ndarray, np.random.Generator], np.ndarray], dim: int = DIM, seed: int = 0) -> list[np.ndarray]:
-    """Documents in which `step` makes each vector from those before it, after eight random ones."""
-    rng = np.random.default_rng(seed)
-    documents = []
-    for _ in range(DOCUMENTS):
-        vectors = rng.normal(size=(8, dim))
-        while len(vectors) < CHUNKS + 8:
-            vectors = np.concatenate([vectors, step(vectors, rng)[None]])
-        documents.append(vectors[8:])
-    return documents
-
+from tests.support.planted import DIM, grown, planted
 
 MEAN = np.linspace(-2, 2, DIM)
 ROTATION = np.linalg.qr(np.random.default_rng(5).normal(size=(DIM, DIM)))[0]

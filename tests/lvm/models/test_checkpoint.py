@@ -22,8 +22,8 @@ from lvm.models import TRUNKS, build_predictor
 from lvm.models.baselines import Baselines
 from lvm.models.checkpoint import FILES, FORMAT, GOLDEN_INPUTS, golden_predictions, load_checkpoint, read_config, save_checkpoint
 from lvm.models.ood import OutOfDistribution
-from lvm.models.recurrent import LSTMTrunk
 from tests.lvm.training.test_trainer import trained
+from tests.support.swapped_model import Backwards
 
 CPU = torch.device("cpu")
 ARCHITECTURES = sorted(TRUNKS)
@@ -214,13 +214,6 @@ def test_difference_within_the_tolerance_is_accepted_and_reported(copy: Path) ->
     assert load_checkpoint(copy, CPU).parity == pytest.approx(5e-5, rel=0.05)
     with pytest.raises(GateRefused, match="golden predictions differ by 5e-05, over 1e-05"):
         load_checkpoint(copy, CPU, tolerance=1e-5)
-
-
-class Backwards(LSTMTrunk):
-    """The same state-dict keys and shapes, another forward pass."""
-
-    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        return super().forward(x_BTD.flip(1))
 
 
 def test_another_forward_pass_under_the_same_names_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,7 @@
 """Figures are readable PNG files that show the numbers of the evaluation."""
 
-import struct
 from pathlib import Path
 
-import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -30,6 +28,7 @@ from lvm.reports.figures import (
     training_figure,
 )
 from tests.lvm.training.test_trainer import events, trained
+from tests.support.pictures import assert_picture
 
 LENGTHS = ("1-16", "17-32")
 SKILL_PANELS = (("cosine", 1.0), ("recall_at_5", 100.0))
@@ -52,16 +51,6 @@ def found(dataset: Dataset, checkpoint: Checkpoint) -> dict[str, Evaluation]:
 def nothing_left_open() -> None:
     """Figures that a test leaves open are its own."""
     plt.close("all")
-
-
-def assert_picture(file: Path) -> None:
-    content = file.read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n" and content[-12:] == b"\x00\x00\x00\x00IEND\xaeB`\x82"
-    width, height = struct.unpack(">II", content[16:24])
-    assert 400 <= width <= 2000 and 200 <= height <= 1500, (width, height)
-    assert 5_000 < len(content) < 1_000_000
-    pixels = matplotlib.image.imread(file)[..., :3]
-    assert 0.5 < (pixels.min(axis=-1) > 0.99).mean() < 0.99, "mostly white, and not only"
 
 
 def test_every_figure_of_an_evaluation_is_a_picture_of_sane_size(found: dict[str, Evaluation], tmp_path: Path) -> None:

@@ -1,0 +1,16 @@
+"""Evaluations of any two outputs."""
+
+import torch
+from torch.nn import functional as F
+
+from lvm.evaluation.evaluate import Evaluation, Reference, score
+from lvm.evaluation.metrics import spread
+
+
+def judged(ref: Reference, y_dec: torch.Tensor, y_cos: torch.Tensor | None = None) -> Evaluation:
+    """The evaluation of any two outputs [N, D] on the windows of `ref`; of one for both heads."""
+    y_cos = F.normalize(y_dec if y_cos is None else y_cos, dim=-1)
+    outputs = {"target": ref.targets, "y_dec": y_dec, "y_cos": y_cos, "ridge": ref.ridge}
+    spreads = {name: spread(vectors) for name, vectors in outputs.items()}
+    scores = score(y_dec, y_cos, ref.targets, ref.pool, ref.windows)
+    return Evaluation("val", ref.windows, scores, ref.scores, scores.cosine, spreads)

@@ -43,12 +43,13 @@ def generate(
     checkpoint.config.recipe.require_same(decoder.recipe, f"the decoder, for the model {checkpoint.path}")
     device, limit = checkpoint.model.mean.device, checkpoint.config.train.sampler.length
     seen, out = list(texts), []
-    for _ in range(steps):
+    for number in range(1, steps + 1):
         context = torch.from_numpy(vectors[None, -limit:]).to(device)
         y_dec = checkpoint.model(context, return_both=True)[0].cpu().numpy()
         (inverted,) = decoder.decode(y_dec)
         nearest = library.nearest(y_dec, library.holding(seen)[None])[0] if library else None
         seen += [nearest.text] if nearest else []
-        vectors = np.concatenate([vectors, decoder.encoder.encode([inverted.text])])
         out.append(Step(nearest, inverted))
+        if number < steps:
+            vectors = np.concatenate([vectors, decoder.encoder.encode([inverted.text])])
     return out

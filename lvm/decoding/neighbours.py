@@ -3,7 +3,9 @@
 A conditional mean decodes blandly; the chunk of the corpus that lies nearest to it reads well.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -67,9 +69,23 @@ class ChunkLibrary:
             for places, cosines in zip(place.tolist(), best.tolist(), strict=True)
         ]
 
+    def embeddings(self, chunks: Sequence[RealChunk]) -> np.ndarray:
+        """The stored embeddings of chunks that were found here: float32 [n, D]."""
+        return self._dataset.vectors[np.array([self._row(chunk) for chunk in chunks], np.int64)]
+
     def holding(self, texts: list[str]) -> np.ndarray:
         """bool [L]: the chunks whose text is one of `texts`."""
         return pc.is_in(self._dataset.table.column("text"), pa.array(texts)).to_numpy()[self.rows]
+
+    @cached_property
+    def _documents(self) -> dict[str, int]:
+        """Number of each document."""
+        return {doc_id: number for number, doc_id in enumerate(self._dataset.doc_ids)}
+
+    def _row(self, chunk: RealChunk) -> int:
+        document = self._documents[chunk.doc_id]
+        start, stop = self._dataset.starts[document : document + 2]
+        return int(start + np.flatnonzero(self._dataset.chunk_index[start:stop] == chunk.chunk_index)[0])
 
     def _chunk(self, row: int, cosine: float) -> RealChunk:
         found = self._dataset.table.slice(row, 1).to_pylist()[0]

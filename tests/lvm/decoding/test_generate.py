@@ -11,7 +11,7 @@ from lvm.decoding.neighbours import ChunkLibrary
 from lvm.errors import InputError
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from tests.lvm.training.test_trainer import trained
-from tests.support.lookup_decoder import LookupDecoder
+from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
 
 CPU = torch.device("cpu")
 STEPS = 4
@@ -73,6 +73,16 @@ def test_the_model_reads_no_more_chunks_than_it_was_trained_on(dataset: Dataset,
     hook.remove()
     assert [context.shape[1] for context in read] == [limit - 1, limit, limit]
     assert np.array_equal(read[2][0, : limit - 2], dataset.vectors[rows[1:]]), "the oldest is left out"
+
+
+def test_the_last_text_is_not_encoded_for_a_step_that_never_comes(
+    dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, vectors, encoded = ConstantDecoder(encoder), np.array(dataset.vectors[:2]), []
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda texts: encoded.append(list(texts)) or encode(texts))
+    generate(checkpoint, decoder, dataset.texts(np.arange(2)), vectors, 3)
+    assert len(encoded) == 3 + 2, "once a step by the decoder, and once for each step that follows another"
 
 
 def test_steps_are_json(rollout: list[Step]) -> None:

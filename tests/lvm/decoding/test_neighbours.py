@@ -36,6 +36,16 @@ def test_chunks_are_found_by_their_text(dataset: Dataset) -> None:
     assert not library.holding(["no such text"]).any()
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_embeddings_of_chunks_are_the_stored_ones(dataset: Dataset, reverse: bool) -> None:
+    directed = dataset.directed(reverse)
+    library = ChunkLibrary(directed, "all", CPU)
+    rows = np.array([0, 7, directed.n_rows - 1])
+    found = library.nearest(np.array(directed.vectors[rows]), np.zeros((3, directed.n_rows), bool))
+    assert np.array_equal(library.embeddings(found), directed.vectors[rows])
+    assert library.embeddings([]).shape == (0, dataset.dim)
+
+
 def test_a_library_that_is_hidden_altogether_is_refused(dataset: Dataset) -> None:
     library = ChunkLibrary(dataset, "val", CPU)
     with pytest.raises(InputError, match="holds no chunk that is not in the context already"):

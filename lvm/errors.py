@@ -13,6 +13,12 @@ class GateRefused(RuntimeError):
     exit_code = 3
 
 
+class TrainingDiverged(RuntimeError):
+    """The loss, a gradient or a weight stopped being a finite number; the message names the step and the remedy. Exit code 1."""
+
+    exit_code = 1
+
+
 OUT_OF_MEMORY = "the accelerator is out of memory: free some of it, or give another device"
 
 

@@ -17,7 +17,7 @@ from lvm.cli.serve import serve
 from lvm.cli.train import train
 from lvm.cli.train_decoder import train_decoder
 from lvm.cli.validate import validate
-from lvm.errors import OUT_OF_MEMORY, GateRefused, InputError, ran_out_of_memory
+from lvm.errors import OUT_OF_MEMORY, GateRefused, InputError, TrainingDiverged, ran_out_of_memory
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate, text out, serve."
@@ -33,7 +33,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
-    except (InputError, GateRefused) as error:
+    except (InputError, GateRefused, TrainingDiverged) as error:
         print(f"lvm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:

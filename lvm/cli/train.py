@@ -1,6 +1,5 @@
 """`lvm train`: one predictor."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +39,6 @@ def train(
     from lvm.reports.tables import Rows
     from lvm.training.distributed import join, own_device
     from lvm.training.metrics_log import Event
-    from lvm.training.trainer import TrainingDiverged
     from lvm.training.trainer import train as run
 
     if until_stdin_closes:
@@ -67,11 +65,7 @@ def train(
             if "train/micro_batch" in event["metrics"]:
                 bar.console.print(memory_line(event, config.sampler.stretches), style="bold")
 
-        try:
-            done = run(config, data, out, place, resume, fresh, show, ranks)
-        except TrainingDiverged as error:
-            print(f"lvm: {error}", file=sys.stderr)
-            raise typer.Exit(1) from error
+        done = run(config, data, out, place, resume, fresh, show, ranks)
     ranks.leave()
     if ranks.rank:
         return

@@ -1,6 +1,5 @@
 """The subcommand `lvm train-decoder`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +41,6 @@ def train_decoder(
     from lvm.reports.tables import Rows
     from lvm.training.distributed import join, own_device
     from lvm.training.metrics_log import Event
-    from lvm.training.trainer import TrainingDiverged
 
     if until_stdin_closes:
         exit_with_stdin()
@@ -65,11 +63,7 @@ def train_decoder(
                 shown = ", ".join(f"{name.partition('/')[2]} {value:,.4g}" for name, value in values.items())
                 bar.console.print(f"round {event['epoch']}: {shown}, {event['timing']['system/eta_seconds']:.0f} s left")
 
-        try:
-            done = run(config, data, others, encoder, out, place, resume, fresh, show, ranks)
-        except TrainingDiverged as error:
-            print(f"lvm: {error}", file=sys.stderr)
-            raise typer.Exit(1) from error
+        done = run(config, data, others, encoder, out, place, resume, fresh, show, ranks)
     ranks.leave()
     if ranks.rank:
         return

@@ -1,38 +1,42 @@
-"""The model card: what a reader must know before trusting a model."""
+"""The card of a model or a decoder: what a reader must know before trusting it."""
+
+from collections.abc import Mapping, Sequence
 
 from lvm.config import TrainConfig
 from lvm.data.dataset import Manifest
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join([f"| {' | '.join(header)} |", "|" + "---|" * len(header), *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def build_card(title: str, purpose: str, facts: Mapping[str, str], results: str, limits: str) -> str:
+    """Markdown for `card.md`: what it is for, a table of facts, results (Markdown), and what it cannot do."""
+    table = markdown_table(["", ""], list(facts.items()))
+    return f"# {title}\n\n{purpose}\n\n{table}\n\n{results}\n\n{limits}\n"
+
+
 def model_card(config: TrainConfig, data: Manifest, best: dict[str, float], history: list[dict[str, float]]) -> str:
-    """Markdown for `card.md`: data, training, validation history. Test results are reported elsewhere."""
+    """The card of a predictor: data, training, validation history. Test results are reported elsewhere."""
     names = ("val/cosine", "val/skill_cosine", "val/recall_at_5", "val/skill_recall_at_5", "val/selection")
-    rows = "\n".join(
-        f"| {int(line['epoch'])}{' (kept)' if line is best else ''} | " + " | ".join(f"{line[n]:.4f}" for n in names) + " |"
-        for line in history
+    rows = [[f"{int(line['epoch'])}{' (kept)' if line is best else ''}", *(f"{line[name]:.4f}" for name in names)] for line in history]
+    facts = {
+        "encoder recipe": f"{data.recipe.name} ({data.recipe.id}), {data.recipe.dim} dimensions",
+        "sources": ", ".join(data.sources),
+        "training data": f"{data.documents['train']} documents, {data.chunks['train']} chunks; dataset {data.digest[:12]}",
+        "reads documents": "from end to beginning: it predicts the previous chunk" if config.reverse else "from beginning to end",
+        "context length compared at": str(config.context_length),
+        "trunk": f"{config.model.layers} x {config.model.width}, dropout {config.model.dropout}",
+        "epochs": f"{len(history)} of at most {config.epochs}; kept epoch {int(best['epoch'])}",
+    }
+    return build_card(
+        f"Latent vector model: {config.model.name}",
+        "Reads the embeddings of a document's last chunks and predicts the next one: `y_dec` in the encoder's raw\n"
+        "distribution, and `y_cos` of unit length for retrieval.",
+        facts,
+        "Validation by epoch (skill is the difference to the best baseline on the same windows):\n\n"
+        + markdown_table(["epoch", *names], rows),
+        "Limits: the next chunk can only be predicted roughly. A cosine of 0.5 is near what the strongest baselines\n"
+        "reach. Vectors of another encoder recipe are refused.",
     )
-    direction = "from their end to their beginning: it predicts the chunk before" if config.reverse else "from beginning to end"
-    return f"""# Latent vector model: {config.model.name}
-
-Reads the embeddings of a document's last chunks and predicts the next one: `y_dec` in the
-encoder's raw distribution, `y_cos` of unit length for retrieval.
-
-| | |
-|---|---|
-| encoder recipe | {data.recipe.name} ({data.recipe.id}), {data.recipe.dim} dimensions |
-| sources | {", ".join(data.sources)} |
-| training data | {data.documents["train"]} documents, {data.chunks["train"]} chunks; dataset {data.digest[:12]} |
-| reads documents | {direction} |
-| context length compared at | {config.context_length} |
-| trunk | {config.model.layers} x {config.model.width}, dropout {config.model.dropout} |
-| epochs | {len(history)} of {config.epochs} at most; kept epoch {int(best["epoch"])} |
-
-Validation, by epoch (skill is the difference to the best baseline on the same windows):
-
-| epoch | {" | ".join(names)} |
-|---|{"---|" * len(names)}
-{rows}
-
-Limits: an honest prediction of the next chunk is far from certain; a cosine of 0.5 is near what
-the strongest baselines reach. Vectors of another encoder recipe are refused.
-"""

@@ -1,4 +1,4 @@
-"""AdamW, its learning rate over the steps, and who is steering."""
+"""AdamW, and how strongly each loss term steers it."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,14 +15,6 @@ def make_optimizer(model: Predictor, config: TrainConfig) -> torch.optim.AdamW:
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
-
-
-def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero; never above `config.learning_rate`."""
-    warm = config.warmup * total
-    if step < warm:
-        return config.learning_rate * min(1.0, (step + 1) / warm)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 
 def gradient_norm(gradients: Iterable[torch.Tensor | None]) -> float:

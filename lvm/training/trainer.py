@@ -7,7 +7,6 @@ random state, position. Batches follow from (seed, epoch, step) alone.
 """
 
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from lvm.config import TERMS, TrainConfig
 from lvm.data.dataset import Dataset
 from lvm.data.statistics import encoder_statistics
 from lvm.data.windows import contexts, make_windows
-from lvm.errors import InputError
+from lvm.errors import InputError, TrainingDiverged
 from lvm.evaluation.evaluate import Evaluation, evaluate, reference
 from lvm.gates.result import require
 from lvm.gates.training import SHARE_STEPS, early_gates
@@ -34,8 +33,10 @@ from lvm.training.batches import BatchReader
 from lvm.training.distributed import Ranks
 from lvm.training.gradcache import BatchGradients
 from lvm.training.metrics_log import Event, append_event, keep_events
-from lvm.training.optimizer import learning_rate, make_optimizer
+from lvm.training.optimizer import make_optimizer
+from lvm.training.run_folder import STATE_FOLDER, prepare_run_folder
 from lvm.training.sampler import Batch, DiverseBatchSampler
+from lvm.training.schedule import warmup_cosine
 from lvm.training.state import Progress, load_state, save_state
 
 STATE, EVENTS = "state.safetensors", "metrics.jsonl"
@@ -52,10 +53,6 @@ QUICK_SAVE = 1.0
 
 
 SHARE_EVERY = 200
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss stopped being a finite number; the message says when it last was."""
 
 
 def run_key(config: TrainConfig, dataset: Dataset) -> str:
@@ -90,7 +87,7 @@ class Trainer:
         self.config, self.dataset, self.out, self.device = config, dataset, out, device
         self.on_event, self.ranks = on_event, ranks
         self.key = run_key(config, dataset)
-        self.folder = out / "training"
+        self.folder = out / STATE_FOLDER
         self.progress = Progress()
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
@@ -150,7 +147,7 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         step = self.progress.step
-        rate = learning_rate(step, self.total_steps, self.config)
+        rate = warmup_cosine(step, self.total_steps, self.config.warmup, self.config.learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if isinstance(self.model, Ensemble):
@@ -291,25 +288,16 @@ def train(
     the run that is there, and no file that is not a run's; with neither, an `out` that holds a
     run is an `InputError`.
     """
-    if resume and fresh:
-        raise InputError("--resume and --fresh exclude each other")
-    if fresh and ranks.rank == 0:
-        for name in ("config.json", *FILES):
-            (out / name).unlink(missing_ok=True)
-        if (out / "training").exists():
-            shutil.rmtree(out / "training")
-    ranks.wait()
-    if not resume and ((out / "training").exists() or (out / "config.json").exists()):
-        raise InputError(f"{out} holds a run already: give --resume to go on, --fresh to start over, or another --out")
-    if resume and (out / "config.json").exists():
-        finished = read_config(out)
-        if (finished.train, finished.dataset_digest) != (config, dataset.manifest.digest):
-            raise InputError(f"{out} holds a model of another configuration or dataset: give --fresh or another --out")
+
+    def same_run(found: CheckpointConfig) -> bool:
+        return (found.train, found.dataset_digest) == (config, dataset.manifest.digest)
+
+    finished = prepare_run_folder(out, FILES, read_config, same_run, resume, fresh, ranks)
+    if finished is not None:
         return finished
-    ranks.wait()  # or a process that is late would take what the first one writes for an earlier run
     trainer = Trainer(config, dataset, out, device, on_event, ranks)
     if resume:
         trainer.resume()
     if ranks.rank == 0:
-        write_json(out / "training" / "config.json", config.model_dump())
+        write_json(out / STATE_FOLDER / "config.json", config.model_dump())
     return trainer.run()

@@ -7,7 +7,6 @@ and the gradients are averaged.
 """
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +32,11 @@ from lvm.decoding.inverter.pool import Pool, Ragged, batches, chances, draw_text
 from lvm.decoding.inverter.state import load_round, save_round
 from lvm.decoding.inverter.tokens import encode_texts, train_tokenizer
 from lvm.decoding.text_metrics import text_scores
-from lvm.errors import InputError
+from lvm.errors import InputError, TrainingDiverged
 from lvm.training.distributed import Ranks
 from lvm.training.metrics_log import Event, append_event, keep_events
-from lvm.training.trainer import TrainingDiverged
+from lvm.training.run_folder import STATE_FOLDER, prepare_run_folder
+from lvm.training.schedule import warmup_cosine
 
 STATE, EVENTS, TOKENIZER = "state.safetensors", "metrics.jsonl", "tokenizer.json"
 
@@ -227,7 +227,7 @@ class InverterTrainer:
             tokens = pool.guesses.take(rows, round_up(int(pool.guesses.lengths[numbers].max())))
             guess = Hypothesis(tokens, pool.guess_vectors[rows])
         labels = pool.labels.take(rows, round_up(int(pool.labels.lengths[numbers].max())))
-        rate = learning_rate(self.step, self.total_steps, self.config)
+        rate = warmup_cosine(self.step, self.total_steps, self.config.warmup, self.config.learning_rate)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -294,14 +294,6 @@ def make_optimizers(model: InverterModel, config: DecoderTrainConfig) -> list[to
     ]
 
 
-def learning_rate(step: int, total: int, config: DecoderTrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero; never above `config.learning_rate`."""
-    warm = config.warmup * total
-    if step < warm:
-        return config.learning_rate * min(1.0, (step + 1) / warm)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
-
-
 def train_decoder(
     config: DecoderTrainConfig,
     dataset: Dataset,
@@ -321,25 +313,17 @@ def train_decoder(
     recipes differ, when `out` holds a run and neither `resume` nor `fresh` is given, or when too
     little text is left; `TrainingDiverged` when the loss is no longer a number.
     """
-    if resume and fresh:
-        raise InputError("--resume and --fresh exclude each other")
     for data in (dataset, *hold_out):
         encoder.recipe.require_same(data.manifest.recipe, f"dataset {data.path}")
     held_out = [data.manifest.digest for data in (dataset, *hold_out)]  # in order: the first that is held out judges
-    folder = out / "training"
-    if fresh and ranks.rank == 0:
-        for name in ("config.json", *FILES):
-            (out / name).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-    ranks.wait()
-    if not (resume or fresh) and (folder.exists() or (out / "config.json").exists()):
-        raise InputError(f"{out} holds a run already: give --resume to go on, --fresh to start over, or another --out")
-    if resume and (out / "config.json").exists():
-        finished = read_decoder_config(out)
-        if (finished.train, finished.dataset_digest, finished.held_out) != (config, dataset.manifest.digest, held_out):
-            raise InputError(f"{out} holds a decoder of another configuration or dataset: give --fresh or another --out")
+    folder = out / STATE_FOLDER
+
+    def same_run(found: DecoderConfig) -> bool:
+        return (found.train, found.dataset_digest, found.held_out) == (config, dataset.manifest.digest, held_out)
+
+    finished = prepare_run_folder(out, FILES, read_decoder_config, same_run, resume, fresh, ranks)
+    if finished is not None:
         return finished
-    ranks.wait()  # or a process that is late would take what the first one writes for an earlier run
     found = training_texts(dataset, hold_out)
     judge = (hold_out or [dataset])[0]
     rows = judge.rows("val")

@@ -55,7 +55,7 @@ def test_it_learns_from_the_end_of_documents_and_keeps_baselines_of_that_directi
     assert torch.equal(turned.baselines.ridge, fit_baselines(dataset.directed(True), 3, 10_000, CPU).ridge)
     assert not torch.equal(turned.baselines.ridge, checkpoints[0].baselines.ridge)
     assert turned.config.dataset_digest == dataset.manifest.digest
-    assert "from their end to their beginning" in (turned.path / "card.md").read_text()
+    assert "from end to beginning" in (turned.path / "card.md").read_text()
 
 
 def test_it_is_judged_on_contexts_read_backwards_whoever_turned_them(dataset: Dataset, checkpoints: tuple[Checkpoint, Checkpoint]) -> None:

@@ -11,15 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -29,7 +27,7 @@ from lvm.atomic_io import sha256_file
 from lvm.config import TERMS, LossConfig, TrainConfig, train_config
 from lvm.data.dataset import Dataset
 from lvm.data.windows import make_windows
-from lvm.errors import GateRefused, InputError
+from lvm.errors import GateRefused, InputError, TrainingDiverged
 from lvm.evaluation.evaluate import evaluate_checkpoint, predict
 from lvm.gates.training import early_gates
 from lvm.models import Prediction
@@ -38,9 +36,9 @@ from lvm.training import trainer as training
 from lvm.training.batches import BatchReader
 from lvm.training.losses import weighted
 from lvm.training.metrics_log import Event, event_order
-from lvm.training.optimizer import gradient_shares, learning_rate
+from lvm.training.optimizer import gradient_shares
 from lvm.training.state import Progress, save_state
-from lvm.training.trainer import Trainer, TrainingDiverged, train
+from lvm.training.trainer import Trainer, train
 
 CPU = torch.device("cpu")
 TINY = (
@@ -653,29 +651,7 @@ def test_bad_setting_is_refused_by_name(setting: str, message: str) -> None:
         train_config("lstm", 384, [setting])
 
 
-# Learning rate and gradient shares
-
-
-@settings(max_examples=100, deadline=None)
-@given(total=st.integers(1, 400), warmup=st.floats(0, 0.9), peak=st.floats(1e-6, 1))
-def test_learning_rate_rises_falls_and_never_exceeds_the_configured_one(total: int, warmup: float, peak: float) -> None:
-    config = train_config("lstm", 8, [f"warmup={warmup!r}", f"learning_rate={peak!r}"])
-    rates = [learning_rate(step, total, config) for step in range(total)]
-    assert min(rates) > 0 and max(rates) <= peak
-    top = rates.index(max(rates))
-    assert top <= math.ceil(warmup * total)
-    assert all(a <= b for a, b in pairwise(rates[: top + 1]))
-    assert all(a >= b for a, b in pairwise(rates[top:]))
-    if total * (1 - warmup) > 20:
-        assert max(rates) > 0.95 * peak and rates[-1] < 0.02 * peak
-
-
-def test_learning_rate_of_a_known_schedule() -> None:
-    config = train_config("lstm", 8, ["warmup=0.1", "learning_rate=2"])
-    rates = [learning_rate(step, 100, config) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
-    assert rates[55] == pytest.approx(1.0)
-    assert rates[99] == pytest.approx(1 + math.cos(math.pi * 89 / 90))
+# Gradient shares
 
 
 def test_gradient_shares_are_norms_over_the_largest() -> None:

@@ -19,8 +19,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors import safe_open
 
 from lvm.atomic_io import sha256_file
@@ -33,12 +31,11 @@ from lvm.decoding.inverter.folder import DecoderConfig, load_decoder_folder, rea
 from lvm.decoding.inverter.holdout import TrainingTexts
 from lvm.decoding.inverter.inverter import Inverter, Search
 from lvm.decoding.inverter.model import InverterModel
-from lvm.decoding.inverter.trainer import InverterTrainer, learning_rate, make_optimizers, train_decoder
+from lvm.decoding.inverter.trainer import InverterTrainer, make_optimizers, train_decoder
 from lvm.decoding.text_metrics import text_scores
-from lvm.errors import InputError
+from lvm.errors import InputError, TrainingDiverged
 from lvm.training.distributed import Ranks
 from lvm.training.metrics_log import Event
-from lvm.training.trainer import TrainingDiverged
 from tests.support.tiny_decoder import CPU, SETTINGS, BagEncoder, Learned, heart_trainer, quickly, tiny
 
 SHORT = ("rounds=3", "passes=1", "correct_from=0.3", "batch=32", "model.dropout=0.1")
@@ -227,9 +224,9 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(whole: Path, datase
         again()
     with pytest.raises(InputError, match="--resume and --fresh exclude each other"):
         again(resume=True, fresh=True)
-    with pytest.raises(InputError, match="decoder of another configuration or dataset: give --fresh or another --out"):
+    with pytest.raises(InputError, match="run with another configuration or dataset: give --fresh or another --out"):
         again("seed=1", resume=True)
-    with pytest.raises(InputError, match="decoder of another configuration or dataset"):
+    with pytest.raises(InputError, match="run with another configuration or dataset"):
         again(hold_out=(dataset,), resume=True)
 
 
@@ -350,18 +347,6 @@ def test_a_round_corrects_the_share_asked_for_and_writes_the_rest_from_nothing(d
 
 
 # The parts of a step
-
-
-@given(st.integers(1, 300), st.floats(0, 0.99), st.floats(1e-6, 1.0))
-def test_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing(total: int, warmup: float, peak: float) -> None:
-    config = tiny().model_copy(update={"warmup": warmup, "learning_rate": peak})
-    rates = [learning_rate(step, total, config) for step in range(total)]
-    top = int(np.argmax(rates))
-    assert all(0 < rate <= peak for rate in rates)
-    assert np.all(np.diff(rates[: top + 1]) >= 0) and np.all(np.diff(rates[top:]) <= 0)
-    assert top <= math.ceil(warmup * total)
-    if total - warmup * total >= 1:
-        assert learning_rate(total, total, config) < 1e-9
 
 
 def test_every_weight_has_one_optimizer_and_lookups_have_adamw() -> None:

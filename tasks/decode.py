@@ -13,10 +13,11 @@ from lvm.decoding.evaluate import CORRECTIONS, DecodedWindows, decode_windows
 from lvm.decoding.gates import encoder_contract
 from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
 from lvm.devices import resolve_device
-from lvm.gates.result import GateResult, require
+from lvm.gates.result import require
 from lvm.models.checkpoint import load_checkpoint
 from lvm.reports.figures import decode_figure, save
 from lvm.reports.tables import arm_rows, gate_rows, length_rows, sample_rows
+from tasks.gate_log import log_gates
 from tasks.promote import Promotion
 from tasks.tracking.runs import log_metrics, set_tags
 from tasks.trainer_process import last_step
@@ -67,8 +68,7 @@ def diagnose_decoder(dataset: Path, asked: str, run_id: str, device: str) -> Dec
         get_run_logger().warning(reason)
         return DecoderChoice(name=None, reason=reason)
     result = encoder_contract(data, load_decoder(name, str(resolve_device(device))))
-    get_run_logger().log(20 if result.passed else 40, "%s %s: %s", result.name, result.severity, result.sentence)
-    log_gates(run_id, [result])
+    log_gates(run_id, [result], "decoder")
     require([result])
     return DecoderChoice(name=name, reason=result.reason)
 
@@ -112,7 +112,7 @@ def log_text(
     figure = save(decode_figure(summary), figures / "text.png")
     gates = [found.contract, found.abc]
     log_metrics(run_id, text_metrics(summary), step=step)
-    log_gates(run_id, gates)
+    log_gates(run_id, gates, "decoder")
     set_tags(run_id, {"lvm.decoder": decoder, "lvm.decoding": "available" if summary["available"] else "unavailable"})
     title = f"Gates on the decoder {decoder}"
     tables = [gate_rows(gates, title), arm_rows(summary), length_rows(summary), sample_rows(summary, SAMPLES)]
@@ -126,9 +126,3 @@ def log_text(
     client.log_artifact(run_id, str(figure), "figures")
     create_markdown_artifact(page, key=key, description=f"{arch} in words")
     return DecodedModel(arch=arch, reason=found.abc.sentence, summary=summary)
-
-
-def log_gates(run_id: str, gates: list[GateResult]) -> None:
-    """The gates on a decoder, to the run that it concerns."""
-    MlflowClient().log_dict(run_id, {"gates": [gate.as_json() for gate in gates]}, "gates/decoder.json")
-    log_metrics(run_id, {f"gate/{gate.name}": gate.value for gate in gates})

@@ -18,7 +18,8 @@ from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import load_checkpoint
 from lvm.reports.figures import data_figures
 from lvm.reports.tables import gate_rows
-from tasks.tracking.runs import log_dataset, log_metrics, set_tags
+from tasks.gate_log import log_gates
+from tasks.tracking.runs import log_dataset, set_tags
 from tasks.workspace import Workspace
 
 
@@ -32,8 +33,7 @@ def diagnose_data(dataset: Path, run_id: str, figures: Path, device: str) -> Non
         MlflowClient().log_artifact(run_id, str(file), "figures")
     table = gate_rows(results, f"Data gates, dataset {data.manifest.digest[:12]}")
     create_markdown_artifact(table.markdown(), key="data-gates", description="Gates on the data")
-    MlflowClient().log_dict(run_id, {"gates": [r.as_json() for r in results]}, "gates/data.json")
-    log_metrics(run_id, {f"gate/{r.name}": r.value for r in results})
+    log_gates(run_id, results, "data")
     passed = all(r.passed for r in results)
     set_tags(
         run_id,
@@ -43,8 +43,6 @@ def diagnose_data(dataset: Path, run_id: str, figures: Path, device: str) -> Non
             "lvm.encoder": data.manifest.recipe.name,
         },
     )
-    for result in results:
-        get_run_logger().log(20 if result.severity == "ok" else 30, "%s %s: %s", result.name, result.severity, result.sentence)
     require(results)
 
 
@@ -66,7 +64,7 @@ def diagnose_champion(workspace: Workspace, dataset: Path, run_id: str, device: 
     results = model_gates(checkpoint, evaluate_checkpoint(open_dataset(dataset), checkpoint, "val"))
     table = gate_rows(results, "Gates on the standing champion, validation documents")
     create_markdown_artifact(table.markdown(), key="champion-gates", description="Gates on the standing champion")
-    MlflowClient().log_dict(run_id, {"gates": [r.as_json() for r in results]}, "gates/champion.json")
+    log_gates(run_id, results, "champion")
     return all(r.passed for r in results)
 
 

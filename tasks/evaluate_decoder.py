@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from prefect import get_run_logger, task
+from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
@@ -17,7 +17,7 @@ from lvm.devices import resolve_device
 from lvm.gates.result import GateResult, require
 from lvm.reports.next_command import next_command
 from lvm.reports.tables import Rows, ceiling_rows, ceiling_sample_rows, gate_rows
-from tasks.decode import log_gates
+from tasks.gate_log import log_gates
 from tasks.tracking.runs import log_metrics, set_tags
 from tasks.train_decoder import TrainedDecoder
 from tasks.trainer_process import last_step
@@ -50,13 +50,11 @@ def evaluate_decoder(trained: TrainedDecoder, dataset: Path, hold_out: list[Path
     data, place = open_dataset(dataset), str(resolve_device(device))
     decoder = load_decoder(trained.path, place)
     contract = encoder_contract(data, decoder)
-    log_gates(trained.run_id, [contract])
+    log_gates(trained.run_id, [contract], "decoder")
     require([contract])
     judge = open_dataset(hold_out[0]) if hold_out else data
     found = evaluate_ceiling(judge, load_decoder(trained.path, place, 0, decoder.encoder), decoder)
     gates = [contract, decoder_ceiling(found.roundtrip, len(found.questions))]
-    for gate in gates:
-        get_run_logger().log(20 if gate.passed else 30, "%s %s: %s", gate.name, gate.severity, gate.sentence)
     judged = EvaluatedDecoder(trained=trained, available=gates[1].passed, gates=[gate.as_json() for gate in gates], summary=found.summary())
     _report(judged, gates, decoder.recipe.name, parent)
     return judged
@@ -79,7 +77,7 @@ def _report(judged: EvaluatedDecoder, gates: list[GateResult], encoder: str, par
     metrics = ceiling_metrics(summary)
     log_metrics(run_id, metrics, step=last_step(path))
     log_metrics(parent, metrics)
-    log_gates(run_id, gates)
+    log_gates(run_id, gates, "decoder")
     set_tags(run_id, {"lvm.gate": "pass" if judged.available else "fail", "lvm.decoder": str(path)})
     client.log_artifact(run_id, str(path / "card.md"))
     client.log_dict(run_id, summary, "decode/summary.json")

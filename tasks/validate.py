@@ -19,6 +19,7 @@ from lvm.gates.result import GateResult
 from lvm.models.checkpoint import load_checkpoint
 from lvm.reports.figures import evaluation_figures, save, share_figure, training_figure
 from lvm.reports.tables import gate_rows, model_rows
+from tasks.gate_log import log_gates
 from tasks.tracking.logged_model import log_checkpoint, log_measured
 from tasks.tracking.runs import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
@@ -115,14 +116,14 @@ def _log(model: ValidatedModel, gates: list[GateResult], data: Manifest) -> None
     """Metrics with their intervals, summaries, gates and card to the model's run, which ends here; what is the model's own to it too."""
     client, run_id, arch, step = MlflowClient(), model.trained.run_id, model.trained.arch, last_step(model.trained.path)
     own: dict[str, float] = {}
-    others: dict[str, float] = {f"gate/{gate.name}": gate.value for gate in gates}
+    others: dict[str, float] = {}
     for split, summary in (("val", model.val), ("test", model.test)):
         own |= own_metrics(split, summary)
         others |= baseline_metrics(split, summary)
         client.log_dict(run_id, summary, f"evaluation/{split}.json")
     log_metrics(run_id, others, step)
     log_measured(run_id, model.model_id, own, step, data)
-    client.log_dict(run_id, {"gates": model.gates}, "gates/model.json")
+    log_gates(run_id, gates, "model", step)
     write_record(model.trained.path, data.digest, model.gates, model.val, model.test)
     client.log_artifact(run_id, str(model.trained.path / "card.md"))
     set_tags(run_id, {"lvm.gate": "pass" if model.passed else "fail"})

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from prefect import get_run_logger, task
+from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from lvm.data.dataset import open_dataset
@@ -14,7 +14,6 @@ from lvm.decoding.gates import encoder_contract
 from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
 from lvm.devices import resolve_device
 from lvm.gates.nightly import evaluate_night
-from lvm.gates.result import GateResult
 from lvm.models.checkpoint import load_checkpoint
 from lvm.reports.figures import evaluation_figures, save
 from lvm.reports.nightly import night_figure
@@ -39,7 +38,6 @@ def evaluate_champion(champion: Champion, documents: NightDocuments, run_id: str
     checkpoint, record = load_checkpoint(champion.path, place), open_dataset(champion.dataset)
     fresh = open_dataset(documents.dataset) if documents.dataset else None
     judged = evaluate_night(checkpoint, record, fresh, champion.recorded, load_encoder(record.manifest.recipe.name, str(place)))
-    _log_gates(judged.gates)
     made = [*evaluation_figures({champion.arch: judged.night}, figures), save(night_figure(judged), figures / "documents.png")]
     for file in made:
         MlflowClient().log_artifact(run_id, str(file), "figures")
@@ -60,14 +58,7 @@ def decode_night(champion: Champion, documents: NightDocuments, decoder: str, ru
         return NightText(text=DecodedModel(arch=None, reason=reason, summary={}), gates=[])
     loaded = load_decoder(name, str(place), CORRECTIONS)
     contract = encoder_contract(data, loaded)
-    _log_gates([contract])
     if not contract.passed:
         return NightText(text=DecodedModel(arch=None, reason=contract.sentence, summary={}), gates=[contract.as_json()])
     found = decode_windows(data, load_checkpoint(champion.path, place), loaded, "all" if documents.dataset else "test")
     return NightText(text=log_text(run_id, champion.arch, name, found, figures, key="nightly-decode"), gates=[contract.as_json()])
-
-
-def _log_gates(gates: list[GateResult]) -> None:
-    for gate in gates:
-        level = {"ok": 20, "warn": 30, "fail": 40}[gate.severity]
-        get_run_logger().log(level, "%s %s: %s", gate.name, gate.severity, gate.sentence)

@@ -12,6 +12,7 @@ from lvm.gates.result import GateResult
 from lvm.reports.figures import save
 from lvm.reports.nightly import Night, night_rows, trend_figure, trend_rows
 from lvm.reports.tables import arm_rows, gate_rows, model_rows, sample_rows
+from tasks.gate_log import log_gates
 from tasks.nightly.champion import Champion
 from tasks.nightly.documents import NightDocuments
 from tasks.nightly.evaluate import NightText
@@ -28,7 +29,7 @@ def write_night(
     """Report the night in MLflow, as a Prefect artifact and in the terminal; enter it; return its gates."""
     gates = [GateResult(**gate) for gate in summary["gates"] + text.gates]
     passed = all(gate.passed for gate in gates)
-    metrics = night_metrics(summary, gates)
+    metrics = night_metrics(summary)
     this = Night(night, passed, champion.version, metrics)
     nights = sorted([*(n for n in all_nights(run_id) if n.date != night), this], key=lambda n: n.date)
 
@@ -46,7 +47,7 @@ def write_night(
     client = MlflowClient()
     log_metrics(run_id, metrics)
     client.log_dict(run_id, summary, "evaluation/night.json")
-    client.log_dict(run_id, {"gates": [gate.as_json() for gate in gates]}, "gates/night.json")
+    log_gates(run_id, gates, "night")
     client.log_text(run_id, page, "report.md")
     client.log_artifact(run_id, str(save(trend_figure(nights), figures / "trend.png")), "figures")
     create_markdown_artifact(page, key="nightly-report", description=verdict)
@@ -58,11 +59,11 @@ def write_night(
     return gates
 
 
-def night_metrics(summary: dict[str, Any], gates: list[GateResult]) -> dict[str, float]:
-    """Names for MLflow: `night/...` and `own/...` as of any evaluation, `drift/...` with ends and p-values, `gate/...`."""
+def night_metrics(summary: dict[str, Any]) -> dict[str, float]:
+    """Names for MLflow: `night/...` and `own/...` as of any evaluation, `drift/...` with interval bounds and p-values."""
     metrics = evaluation_metrics("night", summary["night"]) | evaluation_metrics("own", summary["own"])
     for metric, found in summary["skill_drift"].items():
         metrics |= {**ends(f"drift/skill_{metric}", found["difference"]), f"drift/skill_{metric}_p": found["p"]}
     if found := summary["embedding_drift"]:
         metrics |= {**ends("drift/embedding", found["share"]), "drift/embedding_p": found["p"], "drift/embedding_chance": found["chance"]}
-    return metrics | {f"gate/{gate.name}": gate.value for gate in gates}
+    return metrics

@@ -26,9 +26,9 @@ from tasks.tracking.runs import child_run, parent_run
 from tasks.train import TrainedModel
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
-from tests.lvm.training.test_trainer import trained
 from tests.support.commands import with_vectors
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, loader
+from tests.support.trainings import trained
 
 WINDOWS = 20
 CHOICE = DecoderChoice(name="minilm", reason="it fits")

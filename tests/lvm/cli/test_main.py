@@ -17,9 +17,9 @@ import torch
 from lvm.cli.diagnose import decoder_gates
 from lvm.data.dataset import Dataset, open_dataset, read_manifest
 from lvm.models import TRUNKS
-from tests.lvm.training.test_trainer import without_a_gradient
 from tests.support.commands import SMALL, Finished, copy_of, lvm, refusal, tree, with_vectors
 from tests.support.swapped_model import Backwards
+from tests.support.trainings import without_a_gradient
 
 ABSENT = "cuda:99" if torch.cuda.is_available() else "cuda"
 

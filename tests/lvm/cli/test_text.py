@@ -20,10 +20,10 @@ from lvm.decoding.inverter.config import DecoderTrainConfig, InverterConfig
 from lvm.decoding.inverter.folder import save_decoder
 from lvm.decoding.inverter.model import InverterModel
 from lvm.decoding.inverter.tokens import train_tokenizer
-from tests.lvm.training.test_trainer import trained
 from tests.support.commands import lvm as run
 from tests.support.commands import refusal, with_vectors
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, loader
+from tests.support.trainings import trained
 
 WINDOWS = 20
 

@@ -19,8 +19,8 @@ from lvm.decoding.protocol import Decoded
 from lvm.decoding.text_metrics import text_scores
 from lvm.errors import GateRefused, InputError
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from tests.lvm.training.test_trainer import trained
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
+from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,9 @@ from lvm.decoding.evaluate import DecodedWindows, decode_windows
 from lvm.decoding.gates import decoder_abc, encoder_contract
 from lvm.errors import InputError
 from lvm.models.checkpoint import load_checkpoint
-from tests.lvm.training.test_trainer import trained
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
 from tests.support.poisoned_decoder import Posing, spoilt
+from tests.support.trainings import trained
 
 
 def changed(dataset: Dataset, vectors: np.ndarray) -> Dataset:

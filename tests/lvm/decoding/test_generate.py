@@ -10,8 +10,8 @@ from lvm.decoding.generate import Step, generate
 from lvm.decoding.neighbours import ChunkLibrary
 from lvm.errors import InputError
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from tests.lvm.training.test_trainer import trained
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
+from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 STEPS = 4

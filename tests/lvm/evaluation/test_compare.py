@@ -16,7 +16,7 @@ from lvm.evaluation.compare import choose, paired_difference
 from lvm.evaluation.evaluate import evaluate_checkpoint
 from lvm.evaluation.intervals import Interval
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from tests.lvm.training.test_trainer import trained
+from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from lvm.errors import InputError
 from lvm.evaluation.evaluate import evaluate_checkpoint, make_reference, reference
 from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from tests.lvm.training.test_trainer import trained
+from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 

@@ -17,9 +17,9 @@ from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.serving.loaded_model import Served
 from lvm.training.trainer import train
-from tests.lvm.training.test_trainer import tiny, trained
 from tests.support.commands import lvm as run
 from tests.support.commands import refusal
+from tests.support.trainings import tiny, trained
 
 CPU = torch.device("cpu")
 ABLATIONS = {"shuffle", "reverse", "cross_document", "last_alone", "lag 1", "lag 2", "lag 3"}

@@ -12,7 +12,7 @@ from lvm.gates.model import model_gates
 from lvm.gates.result import GateResult
 from lvm.models.checkpoint import load_checkpoint
 from lvm.training.trainer import train
-from tests.lvm.training.test_trainer import TINY
+from tests.support.trainings import TINY
 
 CPU = torch.device("cpu")
 Judged = tuple[Evaluation, dict[str, GateResult]]

@@ -26,12 +26,12 @@ from lvm.gates.training import loss_balance
 from lvm.models import TRUNKS
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.training.trainer import Trainer
-from tests.lvm.training.test_trainer import tiny, trained, without_a_gradient
 from tests.support.evaluations import judged
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
 from tests.support.poisoned_data import boundaries_lost, changed, column, copied, mixed, stored_twice, within_documents
 from tests.support.poisoned_decoder import Posing, spoilt
 from tests.support.swapped_model import Backwards
+from tests.support.trainings import tiny, trained, without_a_gradient
 
 CPU = torch.device("cpu")
 LIMITS = GateThresholds()

@@ -14,8 +14,8 @@ from lvm.data.windows import contexts, make_windows
 from lvm.evaluation.evaluate import Evaluation, Reference, predict, reference
 from lvm.gates.model import EVALUATION_GATES, collapse, mean_vector_baseline, model_gates, moment_matching, reload_parity
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from tests.lvm.training.test_trainer import trained
 from tests.support.evaluations import judged
+from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 LIMITS = GateThresholds()

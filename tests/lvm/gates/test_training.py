@@ -11,7 +11,7 @@ from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import Evaluation, evaluate_checkpoint
 from lvm.gates.training import loss_balance, outright_collapse
 from lvm.models.checkpoint import CheckpointConfig, load_checkpoint, read_config
-from tests.lvm.training.test_trainer import trained
+from tests.support.trainings import trained
 
 LIMITS = GateThresholds()
 STEERING = [term for term in TERMS if getattr(LossConfig(), term)]

@@ -22,8 +22,8 @@ from lvm.models import TRUNKS, build_predictor
 from lvm.models.baselines import Baselines
 from lvm.models.checkpoint import FILES, FORMAT, GOLDEN_INPUTS, golden_predictions, load_checkpoint, read_config, save_checkpoint
 from lvm.models.ood import OutOfDistribution
-from tests.lvm.training.test_trainer import trained
 from tests.support.swapped_model import Backwards
+from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 ARCHITECTURES = sorted(TRUNKS)

@@ -9,7 +9,7 @@ from lvm.data.dataset import Dataset
 from lvm.models import Ensemble, build_predictor
 from lvm.models.checkpoint import load_checkpoint
 from lvm.training.trainer import Trainer, train
-from tests.lvm.training.test_trainer import tiny, what_repeats
+from tests.support.trainings import tiny, what_repeats
 
 DIM = 12
 CPU = torch.device("cpu")

@@ -27,8 +27,8 @@ from lvm.reports.figures import (
     skill_figure,
     training_figure,
 )
-from tests.lvm.training.test_trainer import events, trained
 from tests.support.pictures import assert_picture
+from tests.support.trainings import events, trained
 
 LENGTHS = ("1-16", "17-32")
 SKILL_PANELS = (("cosine", 1.0), ("recall_at_5", 100.0))

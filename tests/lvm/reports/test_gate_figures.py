@@ -13,9 +13,9 @@ from lvm.evaluation.intervals import Interval
 from lvm.gates.data import lag_profile
 from lvm.models.checkpoint import read_config
 from lvm.reports.figures import BINS, data_figures, lag_profile_figure, neighbour_cosines, neighbour_figure, save, share_figure
-from tests.lvm.training.test_trainer import trained
 from tests.support.pictures import assert_picture
 from tests.support.poisoned_data import changed, copied
+from tests.support.trainings import trained
 
 
 @pytest.fixture(autouse=True)

@@ -35,8 +35,8 @@ from lvm.reports.tables import (
     retrieval_rows,
     sample_rows,
 )
-from tests.lvm.training.test_trainer import trained
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
+from tests.support.trainings import trained
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from lvm.serving.loaded_model import Served
 from lvm.serving.model_store import Models
 from lvm.serving.server import Limits, Server
 from lvm.serving.text import TextOut
-from tests.lvm.training.test_trainer import trained
 from tests.support.lookup_decoder import LookupDecoder
+from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 Starts = Callable[..., TestClient]

@@ -21,10 +21,10 @@ from lvm.models.checkpoint import read_config
 from lvm.training import distributed as ranks
 from lvm.training.distributed import Ranks, join, own_device
 from lvm.training.trainer import Trainer, train
-from tests.lvm.training.test_trainer import CPU, TINY, events, tiny, what_repeats
 from tests.support.commands import lvm
 from tests.support.processes import until
 from tests.support.together import torchrun
+from tests.support.trainings import CPU, TINY, events, tiny, what_repeats
 
 # One process
 

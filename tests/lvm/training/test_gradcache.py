@@ -20,7 +20,7 @@ from lvm.training.batches import BatchVectors
 from lvm.training.distributed import Ranks
 from lvm.training.gradcache import BatchGradients, Losses
 from lvm.training.trainer import Trainer, train
-from tests.lvm.training.test_trainer import Killed, events, tiny, what_repeats
+from tests.support.trainings import Killed, events, tiny, what_repeats
 
 CPU = torch.device("cpu")
 STRETCHES, LENGTH, DIM = 7, 6, 16

@@ -1,0 +1,83 @@
+"""A tiny training, the model that it gives, and what to look for in its folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lvm.atomic_io import sha256_file
+from lvm.config import LossConfig, TrainConfig, train_config
+from lvm.data.dataset import Dataset
+from lvm.models.checkpoint import read_config
+from lvm.training.losses import weighted
+from lvm.training.metrics_log import Event
+from lvm.training.trainer import train
+
+CPU = torch.device("cpu")
+TINY = (
+    "model.width=64",
+    "epochs=3",
+    "learning_rate=0.003",
+    "context_length=3",
+    "sampler.stretches=8",
+    "sampler.length=32",
+)
+
+
+def tiny(dataset: Dataset, *extra: str, arch: str = "lstm") -> TrainConfig:
+    return train_config(arch, dataset.dim, [*TINY, *extra])
+
+
+def trained(dataset: Dataset) -> Path:
+    """The tiny model that tests of later stages share; read-only, made once a session."""
+    out = dataset.path.with_name(f"{dataset.path.name}-model")
+    train(tiny(dataset), dataset, out, CPU, resume=True)
+    return out
+
+
+def events(out: Path) -> list[Event]:
+    return [json.loads(line) for line in (out / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def what_repeats(out: Path) -> dict[str, Any]:
+    """All that a run promises to give again: metrics, weights, golden predictions, configuration, card.
+
+    The bytes of baselines.safetensors and familiarity.safetensors may differ: their headers list the metadata in any order.
+    """
+    config = read_config(out).model_dump()
+    del config["files"]["baselines.safetensors"], config["files"]["familiarity.safetensors"]
+    lines = [(event["step"], event["total_steps"], event["epoch"], event["metrics"]) for event in events(out)]
+    files = {name: sha256_file(out / name) for name in ("model.safetensors", "golden.safetensors", "card.md")}
+    fitted = {name: tensor.tolist() for name, tensor in load_file(out / "baselines.safetensors").items() if name == "mean"}
+    return {"metrics": lines, "config": config, **files, **fitted}
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(dataset: Dataset, out: Path, lines: int, config: TrainConfig | None = None) -> None:
+    """Leave in `out` a run that died when it had written so many lines of metrics."""
+    left = lines
+
+    def die(event: Event) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config or tiny(dataset), dataset, out, CPU, on_event=die)
+
+
+def without_a_gradient(name: str) -> Callable[..., dict[str, torch.Tensor]]:
+    """The weighted terms, of which one has a weight that does not arrive."""
+
+    def make(terms: dict[str, torch.Tensor], config: LossConfig) -> dict[str, torch.Tensor]:
+        return {n: part * (n != name) for n, part in weighted(terms, config).items()}
+
+    return make

@@ -15,8 +15,10 @@ from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
 from lvm.devices import resolve_device
 from lvm.gates.result import require
 from lvm.models.checkpoint import load_checkpoint
-from lvm.reports.figures import decode_figure, save
-from lvm.reports.tables import arm_rows, gate_rows, length_rows, sample_rows
+from lvm.reports.figures.style import save
+from lvm.reports.figures.text import decode_figure
+from lvm.reports.tables.gates import gate_table
+from lvm.reports.tables.text import arm_table, length_table, sample_table
 from tasks.gate_log import log_gates
 from tasks.promote import Promotion
 from tasks.tracking.runs import log_metrics, set_tags
@@ -115,7 +117,7 @@ def log_text(
     log_gates(run_id, gates, "decoder")
     set_tags(run_id, {"lvm.decoder": decoder, "lvm.decoding": "available" if summary["available"] else "unavailable"})
     title = f"Gates on the decoder {decoder}"
-    tables = [gate_rows(gates, title), arm_rows(summary), length_rows(summary), sample_rows(summary, SAMPLES)]
+    tables = [gate_table(gates, title), arm_table(summary), length_table(summary), sample_table(summary, SAMPLES)]
     page = "\n\n".join(table.markdown() for table in tables)
     client.log_text(run_id, page, "decode/text.md")
     client.log_dict(run_id, summary, "decode/summary.json")

@@ -16,8 +16,8 @@ from lvm.gates.model import model_gates
 from lvm.gates.result import require
 from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import load_checkpoint
-from lvm.reports.figures import data_figures
-from lvm.reports.tables import gate_rows
+from lvm.reports.figures.data import data_figures
+from lvm.reports.tables.gates import gate_table
 from tasks.gate_log import log_gates
 from tasks.tracking.runs import log_dataset, set_tags
 from tasks.workspace import Workspace
@@ -31,7 +31,7 @@ def diagnose_data(dataset: Path, run_id: str, figures: Path, device: str) -> Non
     results = data_gates(data, device=place)
     for file in data_figures(data, figures, place):
         MlflowClient().log_artifact(run_id, str(file), "figures")
-    table = gate_rows(results, f"Data gates, dataset {data.manifest.digest[:12]}")
+    table = gate_table(results, f"Data gates, dataset {data.manifest.digest[:12]}")
     create_markdown_artifact(table.markdown(), key="data-gates", description="Gates on the data")
     log_gates(run_id, results, "data")
     passed = all(r.passed for r in results)
@@ -62,7 +62,7 @@ def diagnose_champion(workspace: Workspace, dataset: Path, run_id: str, device: 
         get_run_logger().warning("the champion does not load and will be replaced: %s", error)
         return False
     results = model_gates(checkpoint, evaluate_checkpoint(open_dataset(dataset), checkpoint, "val"))
-    table = gate_rows(results, "Gates on the standing champion, validation documents")
+    table = gate_table(results, "Gates on the standing champion, validation documents")
     create_markdown_artifact(table.markdown(), key="champion-gates", description="Gates on the standing champion")
     log_gates(run_id, results, "champion")
     return all(r.passed for r in results)

@@ -16,7 +16,9 @@ from lvm.decoding.load import load_decoder
 from lvm.devices import resolve_device
 from lvm.gates.result import GateResult, require
 from lvm.reports.next_command import next_command
-from lvm.reports.tables import Rows, ceiling_rows, ceiling_sample_rows, gate_rows
+from lvm.reports.tables.gates import gate_table
+from lvm.reports.tables.table import Table
+from lvm.reports.tables.text import ceiling_sample_table, ceiling_table
 from tasks.gate_log import log_gates
 from tasks.tracking.runs import log_metrics, set_tags
 from tasks.train_decoder import TrainedDecoder
@@ -85,16 +87,16 @@ def _report(judged: EvaluatedDecoder, gates: list[GateResult], encoder: str, par
     client.log_table(run_id, {column: [sample[column] for sample in summary["samples"]] for column in columns}, "decode/samples.json")
 
     name = f"Decoder of {encoder}"
-    scores = ceiling_rows(summary, name)
+    scores = ceiling_table(summary, name)
     verdict = f"{name}: {path} ({gates[1].sentence})."
     if not judged.available:
         verdict = f"DECODING UNAVAILABLE. {verdict}"
-    tables: list[Rows] = [gate_rows(gates, f"Gates on the decoder {path.name}"), scores, ceiling_sample_rows(summary, SAMPLES)]
+    tables: list[Table] = [gate_table(gates, f"Gates on the decoder {path.name}"), scores, ceiling_sample_table(summary, SAMPLES)]
     page = "\n\n".join(["# train-decoder", verdict, *(table.markdown() for table in tables)])
     client.log_text(run_id, page, "decode/text.md")
     client.log_text(parent, page, "report.md")
     client.set_terminated(run_id, "FINISHED")
     create_markdown_artifact(page, key="decoder", description=f"{name}: gates and what comes back of real texts")
     console = Console()
-    console.print(scores.rich(), ceiling_sample_rows(summary, SHOWN).rich())
+    console.print(scores.rich(), ceiling_sample_table(summary, SHOWN).rich())
     console.print(verdict, next_command("decode", "--decoder", path, "--text-file", "FILE"), sep="\n", markup=False, soft_wrap=True)

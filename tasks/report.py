@@ -9,7 +9,8 @@ from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 
 from lvm.gates.result import GateResult
-from lvm.reports.tables import arm_rows, comparison_rows, sample_rows
+from lvm.reports.tables.evaluation import comparison_table
+from lvm.reports.tables.text import arm_table, sample_table
 from tasks.decode import DecodedModel
 from tasks.promote import Promotion
 from tasks.tracking.runs import log_metrics, set_tags
@@ -28,16 +29,16 @@ def write_report(
     """Compare the models on test documents, say who is champion and why, and what to type next."""
     summaries = {m.trained.arch: m.test for m in models}
     winner = promotion.challenger if promotion.promoted else None
-    table = comparison_rows(summaries, {m.trained.arch: m.passed for m in models}, winner)
+    table = comparison_table(summaries, {m.trained.arch: m.passed for m in models}, winner)
     failures = [f"- {m.trained.arch} failed `{g['name']}`: {GateResult(**g).sentence}" for m in models for g in m.gates if not g["passed"]]
     verdict = "The champion is unchanged" if workspace.champion.exists() else "There is no champion"
     if winner:
         verdict = f"Champion: {winner} (version {promotion.version})"
     if promotion.challenger and not winner:
         verdict += f"; challenger {promotion.challenger}"
-    samples = [sample_rows(text.summary, SAMPLES)] if text.summary else []
+    samples = [sample_table(text.summary, SAMPLES)] if text.summary else []
     words = [f"Text of {text.arch}: {text.reason}." if text.arch else f"{text.reason}."]
-    tables = [arm_rows(text.summary).markdown(), samples[0].markdown()] if text.summary else []
+    tables = [arm_table(text.summary).markdown(), samples[0].markdown()] if text.summary else []
     client, ui = MlflowClient(), ui_address()
     experiment = client.get_run(run_id).info.experiment_id
     charts, numbers = charts_address(experiment, run_id), table_address(experiment, [m.trained.run_id for m in models])

@@ -17,8 +17,11 @@ from lvm.evaluation.record import write_record
 from lvm.gates.model import model_gates
 from lvm.gates.result import GateResult
 from lvm.models.checkpoint import load_checkpoint
-from lvm.reports.figures import evaluation_figures, save, share_figure, training_figure
-from lvm.reports.tables import gate_rows, model_rows
+from lvm.reports.figures.evaluation import evaluation_figures
+from lvm.reports.figures.style import save
+from lvm.reports.figures.training import share_figure, training_figure
+from lvm.reports.tables.evaluation import model_table
+from lvm.reports.tables.gates import gate_table
 from tasks.gate_log import log_gates
 from tasks.tracking.logged_model import log_checkpoint, log_measured
 from tasks.tracking.runs import fail, log_metrics, set_tags
@@ -128,5 +131,5 @@ def _log(model: ValidatedModel, gates: list[GateResult], data: Manifest) -> None
     client.log_artifact(run_id, str(model.trained.path / "card.md"))
     set_tags(run_id, {"lvm.gate": "pass" if model.passed else "fail"})
     client.set_terminated(run_id, "FINISHED")
-    tables = [gate_rows(gates, f"Gates on {arch}, validation documents"), model_rows(model.test, arch)]
+    tables = [gate_table(gates, f"Gates on {arch}, validation documents"), model_table(model.test, arch)]
     create_markdown_artifact("\n\n".join(t.markdown() for t in tables), key=f"model-{arch}", description=f"{arch}: gates and baselines")

@@ -21,7 +21,7 @@ from lvm.atomic_io import sha256_file
 from lvm.data.dataset import open_dataset
 from lvm.decoding.inverter.inverter import Inverter, Search
 from lvm.decoding.text_metrics import text_scores
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 
 LENGTHS = ((0, 16), (17, 32), (33, 64))
 
@@ -79,7 +79,7 @@ def main() -> None:
         if isinstance(result[part], dict) and "n" in result[part]
     ]
     title = f"Arm A, {a.split} texts of {a.dataset.name} of at most {a.longest} tokens"
-    table = Rows(title, ["corrections,beam,candidates", "tokens", "texts", *names, "seconds"], lines).markdown()
+    table = Table(title, ["corrections,beam,candidates", "tokens", "texts", *names, "seconds"], lines).markdown()
     print(table)
     if a.split == "test":
         value = {

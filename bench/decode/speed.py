@@ -23,7 +23,7 @@ from lvm.decoding.inverter.candidates import TextWriter
 from lvm.decoding.inverter.config import InverterConfig
 from lvm.decoding.inverter.model import InverterModel
 from lvm.decoding.inverter.tokens import train_tokenizer
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 
 DIM = 384
 TOKENS = 31
@@ -82,7 +82,7 @@ def main() -> None:
     known = json.loads(a.out.read_text()) if a.out.exists() else []
     a.out.write_text(json.dumps([*known, *results], indent=2) + "\n")
     print(
-        Rows(f"Zero-step decoding on {results[0]['peer']['device']}, texts/s", ["batch", "inverter", "vec2text", "ratio"], rows).markdown()
+        Table(f"Zero-step decoding on {results[0]['peer']['device']}, texts/s", ["batch", "inverter", "vec2text", "ratio"], rows).markdown()
     )
 
 

@@ -19,7 +19,8 @@ from lvm.devices import resolve_device
 from lvm.evaluation.evaluate import evaluate_checkpoint
 from lvm.gates.model import model_gates
 from lvm.models.checkpoint import load_checkpoint
-from lvm.reports.tables import MARKS, Rows, interval_text
+from lvm.reports.tables.gates import MARKS
+from lvm.reports.tables.table import Table, interval_text
 from lvm.training.trainer import train
 
 RECIPES = {"legacy": "broken", "residual": "repaired"}
@@ -75,7 +76,7 @@ def markdown(results: dict[str, Any]) -> str:
     columns = ["", *RECIPES.values()]
 
     def beside(title: str, rows: dict[str, list[str]]) -> str:
-        return Rows(title, columns, [[name, *values] for name, values in rows.items()]).markdown()
+        return Table(title, columns, [[name, *values] for name, values in rows.items()]).markdown()
 
     tests = [found[recipe]["test"] for recipe in RECIPES]
     texts = [found[recipe]["text"] for recipe in RECIPES]
@@ -107,9 +108,9 @@ def markdown(results: dict[str, Any]) -> str:
         "length, squared error (`--recipe legacy`). Made by `bench/quality/broken.py`; the numbers behind this page are in broken.json.",
         beside("Gates, validation documents", gates),
         beside(f"Test documents, context {tests[0]['context_length']}; intervals are 95 % over documents", skill),
-        Rows("Moments and diversity, test documents", [*columns, "ridge", "the encoder's"], spread).markdown(),
+        Table("Moments and diversity, test documents", [*columns, "ridge", "the encoder's"], spread).markdown(),
         beside(f"Text of {texts[0]['windows']} windows of test documents, by {results['decoder']}", arms),
-        Rows("Samples", ["true next chunk", *RECIPES.values()], rows).markdown(),
+        Table("Samples", ["true next chunk", *RECIPES.values()], rows).markdown(),
     ]) + "\n"  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from lvm.data.dataset import open_dataset
 from lvm.devices import resolve_device
 from lvm.evaluation.explain import explain, require_mirror, skill
 from lvm.models.checkpoint import load_checkpoint
-from lvm.reports.tables import ablation_rows, contrast_rows, direction_rows, information_rows
+from lvm.reports.tables.explain import ablation_table, contrast_table, direction_table, information_table
 
 
 def main() -> None:
@@ -59,8 +59,8 @@ def markdown(results: dict[str, Any]) -> str:
         "`bench/quality/explained.py`; the numbers behind this page are in explained.json.",
     ]
     for arch, found in results["models"].items():
-        ablated = [ablation_rows(found, metric) for metric in found["rivals"]]
-        tables = [*ablated, contrast_rows(found), information_rows(found), direction_rows(found, found["backward"])]
+        ablated = [ablation_table(found, metric) for metric in found["rivals"]]
+        tables = [*ablated, contrast_table(found), information_table(found), direction_table(found, found["backward"])]
         parts += [f"## {arch}", *(table.markdown() for table in tables)]
     return "\n\n".join(parts) + "\n"
 

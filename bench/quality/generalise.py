@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench.quality.several import side_by_side
-from lvm.reports.tables import Rows, interval_text
+from lvm.reports.tables.table import Table, interval_text
 
 SOURCES = ("sotu", "treasury-of-david", "libreoffice", "rust")
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -60,8 +60,8 @@ def markdown(results: dict[str, Any]) -> str:
         return [first, f"{documents['train'][0]:,}", f"{documents['train'][1]:,}", str(summary["pool"]["documents"]), *skills]
 
     columns = ["", "training documents", "training chunks", "test documents", *METRICS]
-    alone = Rows("Learned from every source but one, tested on that one", columns, [row(f"without-{s}", s) for s in results["sources"]])
-    curve = Rows("Learned from a share of the documents", columns, [row(f"share-{s:.4f}", f"1/{1 / s:.0f}") for s in SHARES])
+    alone = Table("Learned from every source but one, tested on that one", columns, [row(f"without-{s}", s) for s in results["sources"]])
+    curve = Table("Learned from a share of the documents", columns, [row(f"share-{s:.4f}", f"1/{1 / s:.0f}") for s in SHARES])
     lines = [f"- {metric}: {slope(found, metric)}" for metric in METRICS]
     return "\n\n".join([
         "# Does it generalise?",

@@ -18,7 +18,7 @@ from bench.quality.several import side_by_side, split_of
 from lvm.data.dataset import open_dataset, read_manifest
 from lvm.devices import resolve_device
 from lvm.models.baselines import fit_baselines
-from lvm.reports.tables import Rows, interval_text
+from lvm.reports.tables.table import Table, interval_text
 
 LENGTHS = (5, 16, 64)
 COMMON = ["context_length=16", "sampler.stretches=128", "model.lags=32", "model.members=3", "epochs=36", "patience=9", "average=0.998"]
@@ -112,11 +112,11 @@ def markdown(results: dict[str, Any]) -> str:
         "95 % over documents. Made by `bench/quality/run.py`; the numbers behind this page are in results.json.",
         f"Corpus: {', '.join(corpus['files'])} ({', '.join(corpus['collections'])}; source digest {corpus['source_digest'][:12]}), "
         f"documents {corpus['documents']}, chunks {corpus['chunks']}, encoder {corpus['encoder']}.",
-        Rows(f"Skill on {split} documents over the best baseline: mean of the seeds, and the lowest end of any of their intervals",
+        Table(f"Skill on {split} documents over the best baseline: mean of the seeds, and the lowest end of any of their intervals",
              ["context", "model", *METRICS, "lowest end, cosine", "lowest end, recall"], means).markdown(),
-        Rows(f"Each training, {split} documents", ["context", "model", "seed", "cosine", METRICS[0], "recall_at_5", METRICS[1], "gates",
+        Table(f"Each training, {split} documents", ["context", "model", "seed", "cosine", METRICS[0], "recall_at_5", METRICS[1], "gates",
              "parameters", "training"], rows).markdown(),
-        Rows("Predict-then-retrieve minus the centred exponentially weighted mean", ["context", "model", "seed", *PRODUCT],
+        Table("Predict-then-retrieve minus the centred exponentially weighted mean", ["context", "model", "seed", *PRODUCT],
              product).markdown(),
     ]  # fmt: skip
     names = ("cosine", "recall_at_1", "recall_at_5", "mrr")
@@ -125,7 +125,7 @@ def markdown(results: dict[str, Any]) -> str:
         ordered = sorted(summary["baselines"].items(), key=lambda x: -x[1]["cosine"])
         title = f"Baselines at context {length}: {pool['queries']:,} windows of {pool['documents']} documents, pool {pool['size']:,} "
         title += f"({pool['sha256'][:8]}), chance R@5 {pool['chance_recall_at_5']:.5f}"
-        parts.append(Rows(title, ["", *names], [[b, *(f"{values[n]:.4f}" for n in names)] for b, values in ordered]).markdown())
+        parts.append(Table(title, ["", *names], [[b, *(f"{values[n]:.4f}" for n in names)] for b, values in ordered]).markdown())
     parts += ["Commands:", "\n".join(f"- `{model['command']}`" for model in models.values())]
     return "\n\n".join(parts) + "\n"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.reliability.corpus import small_corpus
 from lvm.atomic_io import sha256_file
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 
 SETTINGS = ["--set=model.width=128", "--set=epochs=8", "--set=threads=1"]
 
@@ -145,7 +145,7 @@ def main() -> None:
         for case in cases:
             rows.append(case())
             print(rows[-1], flush=True)
-    print(Rows("A full disk", ["during", "exit", "said", "earlier files", "run again with space"], rows).markdown())
+    print(Table("A full disk", ["during", "exit", "said", "earlier files", "run again with space"], rows).markdown())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from mlflow import MlflowClient
 
 from bench.reliability.corpus import small_corpus
 from lvm.atomic_io import sha256_file
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 
 # Large and long enough for the models to pass their gates on so few documents.
 SETTINGS = ["model.width=128", "epochs=8", "threads=1"]
@@ -126,7 +126,7 @@ def main() -> None:
             print(
                 f"{number + 1}: killed after {moment:.0f} s, then exit {ended}, {'same' if same else 'OTHER'} champion; {found}", flush=True
             )
-    print(Rows(f"The flow killed {kills} times", ["what was found", "number"], [[n, str(c)] for n, c in counts.items()]).markdown())
+    print(Table(f"The flow killed {kills} times", ["what was found", "number"], [[n, str(c)] for n, c in counts.items()]).markdown())
     good = ("kills", "flows that", "the same")
     if any(c for n, c in counts.items() if not n.startswith(good)) or counts["the same champion"] < kills:
         raise SystemExit(1)

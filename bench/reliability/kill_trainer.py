@@ -32,7 +32,7 @@ from lvm.data.dataset import read_manifest
 from lvm.data.encoders import load_encoder
 from lvm.data.extract import extract
 from lvm.devices import slots
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 from tasks.diagnose import prepare_baselines
 from tasks.tracking.runs import parent_run
 from tasks.train import TrainedModel, train_model
@@ -112,7 +112,7 @@ def main() -> None:
             print(f"{number + 1}: {arch} killed at step {done or 'never'} of {last}", flush=True)
             outcomes["kills" if done else "kills that came too late"] += 1
     rows = [[name, str(count)] for name, count in outcomes.items()]
-    print(Rows(f"One of three trainers killed, {kills} times", ["what was found", "times"], rows).markdown())
+    print(Table(f"One of three trainers killed, {kills} times", ["what was found", "times"], rows).markdown())
     if any("OTHER" in name for name in outcomes):
         raise SystemExit(1)
 

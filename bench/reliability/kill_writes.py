@@ -33,7 +33,7 @@ from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import extract
 from lvm.errors import GateRefused, InputError
 from lvm.models.checkpoint import load_checkpoint, save_checkpoint
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 from lvm.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -150,7 +150,7 @@ def main() -> None:
         few = small_corpus(folder / "few.jsonl", 6, 3)
         outcomes += datasets(few, encoder, folder, kills - kills // 2)
     rows = [[name, str(count)] for name, count in outcomes.items()]
-    print(Rows(f"{kills} kills during writes", ["what was found", "times"], rows).markdown())
+    print(Table(f"{kills} kills during writes", ["what was found", "times"], rows).markdown())
     if any("unreadable" in name or "half accepted" in name for name in outcomes):
         raise SystemExit(1)
 

@@ -38,8 +38,12 @@ from lvm.gates.model import model_gates
 from lvm.gates.result import require
 from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import load_checkpoint
-from lvm.reports.figures import data_figures, evaluation_figures, save, share_figure, training_figure
-from lvm.reports.tables import Rows, comparison_rows
+from lvm.reports.figures.data import data_figures
+from lvm.reports.figures.evaluation import evaluation_figures
+from lvm.reports.figures.style import save
+from lvm.reports.figures.training import share_figure, training_figure
+from lvm.reports.tables.evaluation import comparison_table
+from lvm.reports.tables.table import Table
 
 
 def bare(root: Path, max_docs: int, settings: list[str]) -> None:
@@ -84,7 +88,7 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
     best = choose({arch: evaluations["val"].summary() for arch, evaluations in found.items()})
     publish_folder(runs[best], root / "champion", f"{best}-v1", leave_out="training")
     passed = dict.fromkeys(ARCHITECTURES, True)
-    Console().print(comparison_rows({arch: evaluation.summary() for arch, evaluation in tests.items()}, passed, best).rich())
+    Console().print(comparison_table({arch: evaluation.summary() for arch, evaluation in tests.items()}, passed, best).rich())
 
 
 def timed(words: list[str], environment: dict[str, str]) -> tuple[float, float]:
@@ -126,7 +130,7 @@ def main() -> None:
         wall, work = ([f"{seconds[arm][-1][part]:.1f}" for arm in ("bare", "flow")] for part in (0, 1))
         rows.append([str(pair + 1), *wall, *work])
         print(rows[-1], flush=True)
-    table = Rows(
+    table = Table(
         f"retrain-all {' '.join(common)}", ["pair", "bare, s", "flow, s", "bare, processor s", "flow, processor s"], rows
     )  # fmt: skip
     print(table.markdown())

@@ -26,7 +26,7 @@ import torch
 
 from bench.reliability.made_dataset import make_dataset
 from lvm.devices import lease, resolve_devices
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 
 SHOWN = 12
 # `lvm train` with a share of the device's memory, telling how much it took.
@@ -66,7 +66,7 @@ def curve(run: dict[str, Any], name: str) -> dict[int, float]:
     return {event["step"]: event["metrics"][name] for event in run["events"] if name in event["metrics"]}
 
 
-def compare(runs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], Rows]:
+def compare(runs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], Table]:
     """The curves side by side, and how far two devices and another seed lie from one device."""
     curves = {name: curve(run, "train/loss") for name, run in runs.items()}
     steps = sorted(curves["one"])
@@ -88,7 +88,7 @@ def compare(runs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], Rows]:
         last = {metric: list(curve(run, metric).values())[-1] for metric in ("best/cosine", "best/recall_at_5")}
         speed = [event["timing"]["system/chunks_per_second"] for event in run["events"]][-1]
         found[name] = {"device": run["device"], "seconds": run["ended"] - run["started"], "chunks_per_second": speed, **last}
-    return {"curves": curves, **found}, Rows("Training loss", columns, rows)
+    return {"curves": curves, **found}, Table("Training loss", columns, rows)
 
 
 def three_at_once(dataset: Path, work: Path, places: list[str], settings: list[str]) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ def main() -> None:
 
     print(table.markdown())
     rows = [[run["arch"], run["device"], f"{run['from']:.1f}", f"{run['to']:.1f}"] for run in three]
-    print("\n" + Rows("Three models over two devices, seconds", ["model", "device", "from", "to"], rows).markdown() + "\n")
+    print("\n" + Table("Three models over two devices, seconds", ["model", "device", "from", "to"], rows).markdown() + "\n")
     shown = {key: value for key, value in together.items() if key != "curves"} | shared_well(three)
     if on_cuda:
         shown["memory"] = {name: {k: v for k, v in run.items() if k != "loss"} for name, run in results["memory"].items()}

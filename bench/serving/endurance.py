@@ -18,7 +18,7 @@ import torch
 from bench.serving.load import Outcome, closed, request
 from bench.serving.processes import memory, serving
 from lvm.atomic_io import publish_folder
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 from lvm.serving.loaded_model import Served
 
 CHANGE_SECONDS = 15.0
@@ -80,7 +80,7 @@ def main() -> None:
     rows += [[f"answered by {name}", str(count)] for name, count in seen.items()]
     steady = sizes[len(sizes) // 10 + 1 :] or sizes
     rows.append(["memory after a tenth of the time, greatest, last, MiB", f"{steady[0]:.0f}, {max(sizes):.0f}, {sizes[-1]:.0f}"])
-    print(Rows(f"{(time.monotonic() - started) / 60:.1f} minutes, {asked.connections} connections", ["what", "found"], rows).markdown())
+    print(Table(f"{(time.monotonic() - started) / 60:.1f} minutes, {asked.connections} connections", ["what", "found"], rows).markdown())
     if lost or outcome.wrong or min(seen.values()) == 0:
         raise SystemExit(1)
 

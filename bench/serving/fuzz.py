@@ -25,7 +25,7 @@ from rich.progress import track
 
 from bench.serving.load import Connection, Outcome, request
 from bench.serving.processes import serving
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 from lvm.serving.loaded_model import Served
 
 SECONDS = 10.0
@@ -126,7 +126,7 @@ def main() -> None:
     cases += [request("/predict", npy_case(context, draw), "application/x-npy") for _ in range(asked.cases - len(cases))]
     with serving("ours", asked.model) as (port, _, _):
         counts = uvloop.run(throw(port, cases))
-        print(Rows(f"{len(cases)} cases", ["answer", "cases"], [[k, str(v)] for k, v in sorted(counts.items())]).markdown(), flush=True)
+        print(Table(f"{len(cases)} cases", ["answer", "cases"], [[k, str(v)] for k, v in sorted(counts.items())]).markdown(), flush=True)
         words = ["run", f"http://127.0.0.1:{port}/openapi.json", "--max-examples", str(asked.examples)]
         checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
         found = subprocess.run([str(Path(sys.executable).with_name("schemathesis")), *words, "--checks", checks])

@@ -19,7 +19,7 @@ import torch
 
 from bench.serving.load import Outcome, closed, opened, request
 from bench.serving.processes import memory, serving
-from lvm.reports.tables import Rows
+from lvm.reports.tables.table import Table
 from lvm.serving.loaded_model import Served
 
 CONNECTIONS = (1, 2, 3, 4, 5, 6, 8, 16, 32)
@@ -80,7 +80,7 @@ def main() -> None:
             rows.append([kind, str(n), *shown, str(refused), f"{ready:.1f}"])
             print(rows[-1], flush=True)
     columns = ["server", "connections", "answers/s", "p50, ms", "p99, ms", "refused", "ready after, s"]
-    print(Rows(title, columns, rows).markdown())
+    print(Table(title, columns, rows).markdown())
     best = max(found["plain"].values(), key=lambda outcome: outcome.rate)
     for kind in ("litserve", "ours", "ours, .npy"):
         within = [outcome.rate for outcome in found[kind].values() if outcome.percentile(99) <= best.percentile(99)]
@@ -105,7 +105,7 @@ def overload(model: Path, served: Served, length: int, capacity: float, seconds:
         counts = [outcome.statuses[200], outcome.statuses[429], failed, outcome.broken]
         rows.append([name, f"{offered:.0f}", *map(str, counts), *(f"{outcome.percentile(p):.2f}" for p in (50, 99))])
     columns = ["load", "requests/s", "200", "429", "5xx", "broken", "p50, ms", "p99 of the accepted, ms"]
-    print(Rows(f"Capacity {capacity:.0f} a second; memory {before:.0f} MiB before, {after:.0f} after", columns, rows).markdown())
+    print(Table(f"Capacity {capacity:.0f} a second; memory {before:.0f} MiB before, {after:.0f} after", columns, rows).markdown())
     print(f"p99 of the accepted: {flood.percentile(99) / calm.percentile(99):.2f} times unloaded")
 
 

@@ -24,7 +24,7 @@ def decode(
     from lvm.decoding.inputs import encode_texts, read_texts, read_vectors
     from lvm.decoding.load import load_decoder
     from lvm.devices import resolve_device
-    from lvm.reports.tables import decoded_rows
+    from lvm.reports.tables.text import decoded_table
 
     if (text_file is None) == (vectors is None):
         raise InputError("give either --text-file or --vectors")
@@ -39,4 +39,4 @@ def decode(
     results: list[dict[str, Any]] = [vars(found) for found in loaded.decode(given)]
     if texts is not None:
         results = [{"input": text, **found} for text, found in zip(texts, results, strict=True)]
-    output({"decoder": decoder, "results": results}, as_json, decoded_rows(results, decoder).rich())
+    output({"decoder": decoder, "results": results}, as_json, decoded_table(results, decoder).rich())

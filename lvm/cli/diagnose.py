@@ -31,13 +31,13 @@ def diagnose(
     from lvm.gates.data import data_gates
     from lvm.gates.model import model_gates
     from lvm.models.checkpoint import load_checkpoint
-    from lvm.reports.tables import gate_rows
+    from lvm.reports.tables.gates import gate_table
 
     data, place = open_dataset(dataset), resolve_device(device)
     gates = data_gates(data, device=place)
     sound = all(gate.passed for gate in gates)
     if figures is not None:
-        from lvm.reports.figures import data_figures
+        from lvm.reports.figures.data import data_figures
 
         data_figures(data, figures, place)
     if model is not None and sound:
@@ -46,7 +46,9 @@ def diagnose(
         found = evaluate(data, checkpoint, "val")
         gates += model_gates(checkpoint, found)
         if figures is not None:
-            from lvm.reports.figures import evaluation_figures, save, share_figure
+            from lvm.reports.figures.evaluation import evaluation_figures
+            from lvm.reports.figures.style import save
+            from lvm.reports.figures.training import share_figure
 
             arch = checkpoint.config.arch
             evaluation_figures({arch: found}, figures)
@@ -60,7 +62,7 @@ def diagnose(
         advice = next_command("train", dataset, "--arch", "lstm", "--out", "runs/lstm")
     elif passed:
         advice = next_command("validate", dataset, "--model", model)
-    output(value, as_json, gate_rows(gates).rich(), advice)
+    output(value, as_json, gate_table(gates).rich(), advice)
     if not passed:
         raise typer.Exit(3)
 

@@ -23,7 +23,7 @@ def explain(
     from lvm.evaluation.explain import explain as run
     from lvm.evaluation.explain import require_mirror, skill
     from lvm.models.checkpoint import load_checkpoint
-    from lvm.reports.tables import ablation_rows, contrast_rows, direction_rows, information_rows
+    from lvm.reports.tables.explain import ablation_table, contrast_table, direction_table, information_table
 
     data = open_dataset(dataset)
     checkpoint = load_checkpoint(model, resolve_device(device))
@@ -34,10 +34,11 @@ def explain(
         mirrored = skill(data, other, split)
     found = run(data, checkpoint, split) | {"backward": mirrored}
     if figures is not None:
-        from lvm.reports.figures import lag_figure, save
+        from lvm.reports.figures.explain import lag_figure
+        from lvm.reports.figures.style import save
 
         save(lag_figure(found), figures / "lags.png")
-    ablated = [ablation_rows(found, metric) for metric in found["rivals"]]
-    tables = [*ablated, contrast_rows(found), information_rows(found), direction_rows(found, mirrored)]
+    ablated = [ablation_table(found, metric) for metric in found["rivals"]]
+    tables = [*ablated, contrast_table(found), information_table(found), direction_table(found, mirrored)]
     advice = [] if backward else ["Give --backward, the same model trained with --set reverse=true, for the skill of the other direction"]
     output(found, as_json, *(table.rich() for table in tables), *advice)

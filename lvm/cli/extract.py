@@ -24,7 +24,7 @@ def extract(
     from lvm.data.encoders import load_encoder
     from lvm.data.extract import extract as run
     from lvm.devices import resolve_device
-    from lvm.reports.tables import Rows
+    from lvm.reports.tables.table import Table
 
     loaded = load_encoder(encoder, str(resolve_device(device)), dtype)
     with progress_bar("chunks") as bar:
@@ -41,9 +41,9 @@ def extract(
     skips = [[s["doc_id"], s["reason"]] for s in m.skipped[:20]]
     value = {"path": str(out), "digest": m.digest, "reused": done.reused, "encoded_chunks": done.encoded_chunks}
     value |= {"documents": m.documents, "chunks": m.chunks, "skipped": m.skipped, "ignored_fields": m.ignored_fields}
-    tables: list[Any] = [Rows(title, ["split", "documents", "chunks"], rows).rich()]
+    tables: list[Any] = [Table(title, ["split", "documents", "chunks"], rows).rich()]
     if m.skipped:
-        tables.append(Rows(f"Skipped: {len(m.skipped)} documents", ["doc_id", "reason"], skips).rich())
+        tables.append(Table(f"Skipped: {len(m.skipped)} documents", ["doc_id", "reason"], skips).rich())
     if m.ignored_fields:
         tables.append(f"Fields of the input that nothing reads: {', '.join(m.ignored_fields)}")
     output(value, as_json, *tables, next_command("diagnose", out))

@@ -29,7 +29,7 @@ def generate(
     from lvm.decoding.neighbours import ChunkLibrary
     from lvm.devices import resolve_device
     from lvm.models.checkpoint import load_checkpoint
-    from lvm.reports.tables import generated_rows
+    from lvm.reports.tables.text import generated_table
 
     read_texts(text_file)  # refuses what cannot be read before anything is loaded
     place = resolve_device(device)
@@ -50,4 +50,4 @@ def generate(
     context, vectors = encode_texts(text_file, loaded.encoder)
     found = [step.as_json() for step in run(checkpoint, loaded, context, vectors, steps, library)]
     advice = [] if library else ["Give --dataset for the nearest real chunk at every step"]
-    output({"decoder": name, "context": context, "steps": found}, as_json, generated_rows(found, len(context)).rich(), *advice)
+    output({"decoder": name, "context": context, "steps": found}, as_json, generated_table(found, len(context)).rich(), *advice)

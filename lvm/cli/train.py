@@ -36,7 +36,7 @@ def train(
     from lvm.data.dataset import open_dataset
     from lvm.devices import resolve_device
     from lvm.models.mamba2 import scan_name
-    from lvm.reports.tables import Rows
+    from lvm.reports.tables.table import Table
     from lvm.training.distributed import join, own_device
     from lvm.training.metrics_log import Event
     from lvm.training.trainer import train as run
@@ -74,7 +74,7 @@ def train(
     rows = [[name, f"{best[name]:+.4f}"] for name in names]
     title = f"{config.model.name}: {done.parameters:,} parameters, {len(done.history)} epochs, kept epoch {int(best['epoch'])}"
     value = {"path": str(out), "arch": done.arch, "parameters": done.parameters, "best": best}
-    output(value, as_json, Rows(title, ["validation", "value"], rows).rich(), next_command("validate", dataset, "--model", out))
+    output(value, as_json, Table(title, ["validation", "value"], rows).rich(), next_command("validate", dataset, "--model", out))
 
 
 def validation_line(event: dict[str, Any]) -> str:

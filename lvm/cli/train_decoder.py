@@ -38,7 +38,7 @@ def train_decoder(
     from lvm.decoding.inverter.config import DecoderTrainConfig
     from lvm.decoding.inverter.trainer import train_decoder as run
     from lvm.devices import resolve_device
-    from lvm.reports.tables import Rows
+    from lvm.reports.tables.table import Table
     from lvm.training.distributed import join, own_device
     from lvm.training.metrics_log import Event
 
@@ -71,5 +71,5 @@ def train_decoder(
     rows = [[name, f"{found:.4f}"] for name, found in done.measured.items()]
     title = f"Decoder of {done.recipe.name}: {done.parameters:,} parameters"
     output(
-        value, as_json, Rows(title, ["validation", "value"], rows).rich(), next_command("decode", "--decoder", out, "--text-file", "FILE")
+        value, as_json, Table(title, ["validation", "value"], rows).rich(), next_command("decode", "--decoder", out, "--text-file", "FILE")
     )

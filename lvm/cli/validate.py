@@ -28,19 +28,19 @@ def validate(
     from lvm.devices import resolve_device
     from lvm.evaluation.evaluate import evaluate_checkpoint as evaluate
     from lvm.models.checkpoint import load_checkpoint
-    from lvm.reports.tables import model_rows, retrieval_rows
+    from lvm.reports.tables.evaluation import model_table, retrieval_table
 
     data = open_dataset(dataset)
     checkpoint = load_checkpoint(model, resolve_device(device))
     found = evaluate(data, checkpoint, split, context_length)
     if figures is not None:
-        from lvm.reports.figures import evaluation_figures
+        from lvm.reports.figures.evaluation import evaluation_figures
 
         evaluation_figures({checkpoint.config.arch: found}, figures)
     summary = found.summary()
     summary["decode"], texts = decoded_windows(data, checkpoint, split, context_length, decoder)
     name = checkpoint.config.train.model.name
-    tables = [model_rows(summary, name).rich(), retrieval_rows(summary, name).rich(), *texts]
+    tables = [model_table(summary, name).rich(), retrieval_table(summary, name).rich(), *texts]
     output(summary, as_json, *tables, next_command("diagnose", dataset, "--model", model))
 
 
@@ -54,7 +54,8 @@ def decoded_windows(
     """The 'decode' object of `lvm validate`, and its tables for people."""
     from lvm.decoding.evaluate import CORRECTIONS, decode_windows
     from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
-    from lvm.reports.tables import arm_rows, gate_rows, length_rows, sample_rows
+    from lvm.reports.tables.gates import gate_table
+    from lvm.reports.tables.text import arm_table, length_table, sample_table
 
     recipe = data.manifest.recipe
     name = choose_decoder(decoder, recipe)
@@ -64,6 +65,6 @@ def decoded_windows(
     loaded = load_decoder(name, str(checkpoint.model.mean.device), CORRECTIONS)
     found = decode_windows(data, checkpoint, loaded, split, context_length)
     summary = found.summary()
-    gates = gate_rows([found.contract, found.abc], f"Gates on the decoder {name}")
-    tables = [gates, arm_rows(summary), length_rows(summary), sample_rows(summary, SHOWN)]
+    gates = gate_table([found.contract, found.abc], f"Gates on the decoder {name}")
+    tables = [gates, arm_table(summary), length_table(summary), sample_table(summary, SHOWN)]
     return {"decoder": name, **summary}, [table.rich() for table in tables]

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from lvm.config import GateThresholds
 from lvm.evaluation.intervals import document_sums
 from lvm.gates.nightly import METRICS, NightEvaluation
-from lvm.reports.figures import BASELINE, ENCODER, colour
-from lvm.reports.tables import Rows, interval_text
+from lvm.reports.figures.style import BASELINE, ENCODER, colour
+from lvm.reports.tables.table import Table, interval_text
 
 COMPARED = ("cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5", "shuffle_drop")
 
@@ -23,7 +23,7 @@ SHOWN = 14
 
 
 @dataclass(frozen=True)
-class Night:
+class NightEntry:
     """One entry of the record of all nights."""
 
     date: str
@@ -41,7 +41,7 @@ class Night:
         return {"value": self.metrics[metric], "low": self.metrics.get(f"{metric}_low"), "high": self.metrics.get(f"{metric}_high")}
 
 
-def night_rows(summary: Mapping[str, Any], recorded: Mapping[str, float]) -> Rows:
+def night_table(summary: Mapping[str, Any], recorded: Mapping[str, float]) -> Table:
     """The night beside the champion's own test documents, at one pool size, and what was recorded when it was trained.
 
     `summary` is a `JudgedNight.summary()`.
@@ -61,10 +61,10 @@ def night_rows(summary: Mapping[str, Any], recorded: Mapping[str, float]) -> Row
         f"{pool['documents']} documents of the night beside {own['pool']['documents']} test documents of the champion's own; "
         f"pool {pool['size']}, {pool['dropped_leaked']} chunks that stand in its training data left out"
     )
-    return Rows(title, ["", "night", "own test documents", "difference", "recorded"], rows)
+    return Table(title, ["", "night", "own test documents", "difference", "recorded"], rows)
 
 
-def trend_rows(nights: Sequence[Night]) -> Rows:
+def trend_table(nights: Sequence[NightEntry]) -> Table:
     """The last nights, the latest first."""
     rows = []
     for night in list(nights)[::-1][:SHOWN]:
@@ -72,7 +72,7 @@ def trend_rows(nights: Sequence[Night]) -> Rows:
         shown = [interval_text(cell, True) if cell else "" for cell in cells]
         rows.append([night.date, "pass" if night.passed else "BREACH", night.champion, *shown])
     columns = ["night", "verdict", "champion", "skill_cosine", "skill_recall_at_5", "drift of embeddings"]
-    return Rows(f"The last {len(rows)} of {len(nights)} nights", columns, rows)
+    return Table(f"The last {len(rows)} of {len(nights)} nights", columns, rows)
 
 
 BREACH = "#d62728"
@@ -98,7 +98,7 @@ def night_figure(judged: NightEvaluation) -> Figure:
     return figure
 
 
-def trend_figure(nights: Sequence[Night], limits: GateThresholds = GateThresholds()) -> Figure:
+def trend_figure(nights: Sequence[NightEntry], limits: GateThresholds = GateThresholds()) -> Figure:
     """All nights: both skills beside the champion's own, and the drift of the embeddings; a breach is red."""
     figure, axes = plt.subplots(3, 1, figsize=(10, 8), sharex=True)
     _panel(axes[0], nights, "night/skill_cosine", "own/skill_cosine", "skill, cosine")
@@ -115,7 +115,7 @@ def trend_figure(nights: Sequence[Night], limits: GateThresholds = GateThreshold
     return figure
 
 
-def _panel(axis: Axes, nights: Sequence[Night], metric: str, own: str | None, title: str) -> None:
+def _panel(axis: Axes, nights: Sequence[NightEntry], metric: str, own: str | None, title: str) -> None:
     measured = [(night, found) for night in nights if (found := night.interval(metric))]
     for night, found in measured:
         c = colour("") if night.passed else BREACH

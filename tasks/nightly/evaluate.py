@@ -15,7 +15,8 @@ from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
 from lvm.devices import resolve_device
 from lvm.gates.nightly import evaluate_night
 from lvm.models.checkpoint import load_checkpoint
-from lvm.reports.figures import evaluation_figures, save
+from lvm.reports.figures.evaluation import evaluation_figures
+from lvm.reports.figures.style import save
 from lvm.reports.nightly import night_figure
 from tasks.decode import DecodedModel, log_text
 from tasks.nightly.champion import Champion

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lvm.reports.nightly import Night
+from lvm.reports.nightly import NightEntry
 from tasks.tracking.runs import set_tags
 
 NIGHT = "lvm.night"
@@ -20,16 +20,16 @@ MOST = 50_000
 """Entries that MLflow gives at once: more than a century of nights."""
 
 
-def all_nights(run_id: str) -> list[Night]:
+def all_nights(run_id: str) -> list[NightEntry]:
     """Every night in the experiment of this run, by date; of two entries of one date the later."""
     found = {run.data.tags[NIGHT]: night_of(run) for run in _entries(run_id)}
     return [found[date] for date in sorted(found)]
 
 
-def night_of(run: Run) -> Night:
+def night_of(run: Run) -> NightEntry:
     """The entry that a run is."""
     tags = run.data.tags
-    return Night(tags[NIGHT], tags["lvm.gate"] == "pass", tags["lvm.version"], run.data.metrics)
+    return NightEntry(tags[NIGHT], tags["lvm.gate"] == "pass", tags["lvm.version"], run.data.metrics)
 
 
 def enter_night(run_id: str, date: str, tags: Mapping[str, str]) -> None:

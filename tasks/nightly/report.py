@@ -9,9 +9,11 @@ from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 
 from lvm.gates.result import GateResult
-from lvm.reports.figures import save
-from lvm.reports.nightly import Night, night_rows, trend_figure, trend_rows
-from lvm.reports.tables import arm_rows, gate_rows, model_rows, sample_rows
+from lvm.reports.figures.style import save
+from lvm.reports.nightly import NightEntry, night_table, trend_figure, trend_table
+from lvm.reports.tables.evaluation import model_table
+from lvm.reports.tables.gates import gate_table
+from lvm.reports.tables.text import arm_table, sample_table
 from tasks.gate_log import log_gates
 from tasks.nightly.champion import Champion
 from tasks.nightly.documents import NightDocuments
@@ -30,17 +32,17 @@ def write_night(
     gates = [GateResult(**gate) for gate in summary["gates"] + text.gates]
     passed = all(gate.passed for gate in gates)
     metrics = night_metrics(summary)
-    this = Night(night, passed, champion.version, metrics)
+    this = NightEntry(night, passed, champion.version, metrics)
     nights = sorted([*(n for n in all_nights(run_id) if n.date != night), this], key=lambda n: n.date)
 
     failed = [gate.name for gate in gates if not gate.passed]
     verdict = f"{night}: {'every gate passes' if passed else 'BREACH of ' + ', '.join(failed)}"
     who = f"Champion: {champion.arch}, version {champion.version} ({champion.path.name})"
-    rows = gate_rows(gates, f"Gates, {night}")
-    compared = night_rows(summary, champion.recorded)
+    rows = gate_table(gates, f"Gates, {night}")
+    compared = night_table(summary, champion.recorded)
     words = f"Text of {text.text.arch}: {text.text.reason}." if text.text.arch else f"{text.text.reason}."
-    tables = [rows, compared, model_rows(summary["night"], champion.arch), trend_rows(nights)]
-    tables += [arm_rows(text.text.summary), sample_rows(text.text.summary, SAMPLES)] if text.text.summary else []
+    tables = [rows, compared, model_table(summary["night"], champion.arch), trend_table(nights)]
+    tables += [arm_table(text.text.summary), sample_table(text.text.summary, SAMPLES)] if text.text.summary else []
     lines = [f"{verdict}.", f"{who}.", f"{documents.origin}."]
     page = "\n\n".join(["# validate-nightly", *lines, *(table.markdown() for table in tables), words])
 

@@ -14,7 +14,7 @@ from lvm.errors import InputError
 from lvm.evaluation.evaluate import evaluate_checkpoint
 from lvm.gates.nightly import METRICS, NightEvaluation, evaluate_night
 from lvm.models.checkpoint import Checkpoint
-from lvm.reports.nightly import Night, night_figure, night_rows, trend_figure, trend_rows
+from lvm.reports.nightly import NightEntry, night_figure, night_table, trend_figure, trend_table
 from tests.support.nights import addresses, champion, extracted, rot13
 
 DOCUMENTS = 12
@@ -123,7 +123,7 @@ def test_too_few_new_documents_are_refused(checkpoint, dataset, recorded, encode
 
 
 def test_table_sets_the_night_beside_the_own_test_documents_and_the_record(oracle: NightEvaluation, recorded: dict[str, float]) -> None:
-    rows = {row[0]: row[1:] for row in night_rows(oracle.summary(), recorded).rows}
+    rows = {row[0]: row[1:] for row in night_table(oracle.summary(), recorded).rows}
     night, own, difference, then = rows["skill_cosine"]
     assert night.startswith(f"{oracle.night.skill('cosine').value:+.4f}") and own.startswith(f"{oracle.own.skill('cosine').value:+.4f}")
     assert difference.startswith(f"{oracle.skills['cosine'].difference.value:+.4f}") and then == f"{recorded['skill_cosine']:.4f}"
@@ -140,12 +140,16 @@ def test_trend_shows_every_night_and_breaches_in_red_and_what_was_not_measured_n
     names = ("night/skill_cosine", "own/skill_cosine", "night/skill_recall_at_5", "own/skill_recall_at_5", "drift/embedding")
     metrics = {name + end: value for name in names for end, value in (("", 0.01), ("_low", 0.0), ("_high", 0.02))}
     without = {name: value for name, value in metrics.items() if "drift" not in name}
-    nights = [Night("2026-01-01", True, "1", metrics), Night("2026-01-02", False, "1", metrics), Night("2026-01-05", True, "2", without)]
+    nights = [
+        NightEntry("2026-01-01", True, "1", metrics),
+        NightEntry("2026-01-02", False, "1", metrics),
+        NightEntry("2026-01-05", True, "2", without),
+    ]
     figure = trend_figure(nights)
     points = [[line for line in axis.lines if line.get_marker() == "o"] for axis in figure.axes]
     assert [len(found) for found in points] == [3, 3, 2]
     assert len({line.get_color() for line in points[0]}) == 2 and points[0][0].get_color() == points[0][2].get_color()
-    rows = trend_rows(nights).rows
+    rows = trend_table(nights).rows
     assert [(row[0], row[1], row[2]) for row in rows] == [
         ("2026-01-05", "pass", "2"),
         ("2026-01-02", "BREACH", "1"),

@@ -13,20 +13,11 @@ from lvm.evaluation.evaluate import Evaluation, evaluate_checkpoint
 from lvm.evaluation.explain import explain
 from lvm.models import TRUNKS
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from lvm.reports.figures import (
-    BASELINE,
-    COLOURS,
-    ENCODER,
-    colour,
-    decode_figure,
-    evaluation_figures,
-    lag_figure,
-    rank_figure,
-    save,
-    sigma_figure,
-    skill_figure,
-    training_figure,
-)
+from lvm.reports.figures.evaluation import evaluation_figures, rank_figure, sigma_figure, skill_figure
+from lvm.reports.figures.explain import lag_figure
+from lvm.reports.figures.style import BASELINE, COLOURS, ENCODER, colour, save
+from lvm.reports.figures.text import decode_figure
+from lvm.reports.figures.training import training_figure
 from tests.support.pictures import assert_picture
 from tests.support.trainings import events, trained
 

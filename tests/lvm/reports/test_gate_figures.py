@@ -12,7 +12,9 @@ from lvm.data.windows import LEAKED_COSINE
 from lvm.evaluation.intervals import Interval
 from lvm.gates.data import lag_profile
 from lvm.models.checkpoint import read_config
-from lvm.reports.figures import BINS, data_figures, lag_profile_figure, neighbour_cosines, neighbour_figure, save, share_figure
+from lvm.reports.figures.data import BINS, data_figures, lag_profile_figure, neighbour_cosines, neighbour_figure
+from lvm.reports.figures.style import save
+from lvm.reports.figures.training import share_figure
 from tests.support.pictures import assert_picture
 from tests.support.poisoned_data import changed, copied
 from tests.support.trainings import trained

@@ -16,25 +16,11 @@ from lvm.evaluation.explain import explain
 from lvm.gates.data import data_gates
 from lvm.gates.result import GateResult, gate_result
 from lvm.models.checkpoint import load_checkpoint
-from lvm.reports.tables import (
-    ARM_LABELS,
-    BASELINE_METRICS,
-    Rows,
-    ablation_rows,
-    arm_rows,
-    comparison_rows,
-    contrast_rows,
-    decoded_rows,
-    direction_rows,
-    gate_rows,
-    generated_rows,
-    information_rows,
-    interval_text,
-    length_rows,
-    model_rows,
-    retrieval_rows,
-    sample_rows,
-)
+from lvm.reports.tables.evaluation import BASELINE_METRICS, comparison_table, model_table, retrieval_table
+from lvm.reports.tables.explain import ablation_table, contrast_table, direction_table, information_table
+from lvm.reports.tables.gates import gate_table
+from lvm.reports.tables.table import Table, interval_text
+from lvm.reports.tables.text import ARM_LABELS, arm_table, decoded_table, generated_table, length_table, sample_table
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
 from tests.support.trainings import trained
 
@@ -46,14 +32,14 @@ def summaries(dataset: Dataset) -> dict[str, dict[str, Any]]:
     return {split: evaluate_checkpoint(dataset, checkpoint, split).summary() for split in ("val", "test")}
 
 
-def printed(rows: Rows, width: int = 400) -> list[str]:
+def printed(rows: Table, width: int = 400) -> list[str]:
     """Lines in a terminal of that width."""
     console = Console(file=io.StringIO(), width=width, no_color=True)
     console.print(rows.rich())
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
-def terminal_cells(rows: Rows) -> list[list[str]]:
+def terminal_cells(rows: Table) -> list[list[str]]:
     """Header and rows as a terminal shows them."""
     return [[cell.strip() for cell in line.replace("┃", "│").split("│")[1:-1]] for line in printed(rows) if line.startswith(("┃", "│"))]
 
@@ -63,7 +49,7 @@ def words(cells: list[list[str]]) -> list[str]:
     return sorted(word for row in cells for cell in row for word in cell.split())
 
 
-def markdown_cells(rows: Rows) -> list[list[str]]:
+def markdown_cells(rows: Table) -> list[list[str]]:
     """Header and rows as a Markdown reader finds them."""
     found: list[list[str]] = []
     for token in MarkdownIt().enable("table").parse(rows.markdown()):
@@ -74,15 +60,15 @@ def markdown_cells(rows: Rows) -> list[list[str]]:
     return found
 
 
-def every_table(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> list[Rows]:
+def every_table(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> list[Table]:
     models = {"lstm": summaries["val"], "gru": summaries["val"]}
     return [
-        gate_rows(data_gates(dataset)),
-        model_rows(summaries["val"], "lstm"),
-        model_rows(summaries["test"], "lstm"),
-        comparison_rows(models, {"lstm": True, "gru": False}, "lstm"),
-        retrieval_rows(summaries["val"], "lstm"),
-        retrieval_rows(summaries["test"], "lstm"),
+        gate_table(data_gates(dataset)),
+        model_table(summaries["val"], "lstm"),
+        model_table(summaries["test"], "lstm"),
+        comparison_table(models, {"lstm": True, "gru": False}, "lstm"),
+        retrieval_table(summaries["val"], "lstm"),
+        retrieval_table(summaries["test"], "lstm"),
     ]
 
 
@@ -102,7 +88,7 @@ def test_terminal_and_markdown_hold_the_same_cells(summaries: dict[str, dict[str
 
 
 def test_too_few_documents_is_shown_in_brackets(summaries: dict[str, dict[str, Any]]) -> None:
-    rows = model_rows(summaries["test"], "lstm")
+    rows = model_table(summaries["test"], "lstm")
     value = summaries["test"]["metrics"]["cosine"]["value"]
     for cells in (terminal_cells(rows), markdown_cells(rows)):
         assert cells[1][1] == f"{value:.4f} [too few documents]"
@@ -110,7 +96,7 @@ def test_too_few_documents_is_shown_in_brackets(summaries: dict[str, dict[str, A
 
 @pytest.mark.parametrize("text", ["[bold]x[/bold]", "[/]", "[red", "a | b", "[link=http://x]y", "back\\slash", "two\nlines"])
 def test_no_text_is_taken_for_markup(text: str) -> None:
-    rows = Rows(f"at {text}", ["name", "value [b]"], [[text, "1"]])
+    rows = Table(f"at {text}", ["name", "value [b]"], [[text, "1"]])
     terminal, markdown = terminal_cells(rows), markdown_cells(rows)
     assert terminal[0] == markdown[0] == ["name", "value [b]"]
     shown = text.split("\n")
@@ -122,7 +108,7 @@ def test_no_text_is_taken_for_markup(text: str) -> None:
 
 
 def test_a_narrow_terminal_folds_and_loses_nothing(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> None:
-    rows = gate_rows(data_gates(dataset))
+    rows = gate_table(data_gates(dataset))
     lines = printed(rows, width=80)
     assert max(map(len, lines)) <= 80
     folded = "".join(line.split("│")[-2].strip() for line in lines if line.startswith("│"))
@@ -132,7 +118,7 @@ def test_a_narrow_terminal_folds_and_loses_nothing(summaries: dict[str, dict[str
 
 def test_a_comparison_fits_a_terminal_of_80_characters_with_every_model_s_name_whole(summaries: dict[str, dict[str, Any]]) -> None:
     names = ("lstm", "mamba2", "transformer")
-    lines = printed(comparison_rows(dict.fromkeys(names, summaries["val"]), dict.fromkeys(names, True), "transformer"), width=80)
+    lines = printed(comparison_table(dict.fromkeys(names, summaries["val"]), dict.fromkeys(names, True), "transformer"), width=80)
     assert all(line[-1] in "┓┃┩│┘" for line in lines if line[0] in "┏┃┡│└"), "nothing is cut off at the edge"
     assert {line.split("│")[1].strip() for line in lines if line.startswith("│")} >= {*names, "(champion)"}
 
@@ -149,7 +135,7 @@ def test_gates_show_verdict_value_threshold_reason_and_remedy() -> None:
         gate_result("second", 3e-5, 1e-4, False, "look here", "turn it", warned=True),
         gate_result("third", 12345.678, 0.5, True, "no", "throw it away"),
     ]
-    assert gate_rows(gates).rows == [
+    assert gate_table(gates).rows == [
         ["first", "pass", "0.1235", "0.5", "all well"],
         ["second", "WARN", "3e-05", "0.0001", "look here"],
         ["", "remedy", "", "", "turn it"],
@@ -160,7 +146,7 @@ def test_gates_show_verdict_value_threshold_reason_and_remedy() -> None:
 
 def test_a_model_stands_above_every_baseline_with_chance_and_pool_in_the_title(summaries: dict[str, dict[str, Any]]) -> None:
     summary = summaries["val"]
-    rows = model_rows(summary, "lstm")
+    rows = model_table(summary, "lstm")
     assert rows.rows[0] == ["lstm", *(interval_text(summary["metrics"][name]) for name in BASELINE_METRICS)]
     baselines = rows.rows[1:-1]
     assert {row[0] for row in baselines} == set(summary["baselines"])
@@ -181,7 +167,7 @@ def test_a_model_stands_above_every_baseline_with_chance_and_pool_in_the_title(s
 
 def test_retrieval_stands_over_the_centred_mean_with_its_lead_under_both(summaries: dict[str, dict[str, Any]]) -> None:
     summary = summaries["val"]
-    rows = retrieval_rows(summary, "lstm")
+    rows = retrieval_table(summary, "lstm")
     assert rows.columns == ["", "recall_at_1", "recall_at_5", "mrr"]
     assert [row[0] for row in rows.rows] == ["lstm", "centred_ewma_recall", "lead, window by window"]
     for column, metric in enumerate(rows.columns[1:], 1):
@@ -200,7 +186,7 @@ def explained(dataset: Dataset) -> dict[str, Any]:
 
 def test_every_ablation_is_a_row_of_the_models_loss_the_baselines_and_the_difference(explained: dict[str, Any]) -> None:
     for metric, rival in (("cosine", "ridge"), ("recall_at_5", "centred_ewma_recall")):
-        rows = ablation_rows(explained, metric)
+        rows = ablation_table(explained, metric)
         assert list(rows.columns) == ["context", "lstm", rival, "excess"]
         assert [row[0] for row in rows.rows] == list(explained["ablations"])
         drop = explained["ablations"]["reverse"][metric]
@@ -209,16 +195,16 @@ def test_every_ablation_is_a_row_of_the_models_loss_the_baselines_and_the_differ
 
 
 def test_an_accuracy_stands_beside_its_chance_and_one_that_cannot_be_had_says_so(explained: dict[str, Any]) -> None:
-    rows = contrast_rows(explained)
+    rows = contrast_table(explained)
     model = explained["contrast"]["1"]["accuracy"]["model"]
     assert rows.rows[0][:4] == ["1", "model", interval_text(model), "0.50"] and rows.rows[0][4] == ""
     assert all(row[4].startswith("+") or row[4].startswith("-") for row in rows.rows if row[1] != "model")
-    short = contrast_rows({"contrast": {"9": None}})
+    short = contrast_table({"contrast": {"9": None}})
     assert short.rows == [["9", "", "no document has so many", "", "", ""]]
 
 
 def test_a_bound_stands_under_its_ceiling_and_a_gain_is_called_an_estimate(explained: dict[str, Any]) -> None:
-    rows, info = information_rows(explained), explained["information"]
+    rows, info = information_table(explained), explained["information"]
     assert f"ceiling log {info['candidates']} = {info['ceiling']:.2f}" in rows.title and "an estimate, no bound" in rows.title
     gains = {row[0]: row[2] for row in rows.rows}
     assert [name for name, gain in gains.items() if gain == "(compared with)"] == [info["last_chunk"]]
@@ -229,17 +215,17 @@ def test_a_bound_stands_under_its_ceiling_and_a_gain_is_called_an_estimate(expla
 
 
 def test_each_direction_names_the_baseline_that_it_is_held_against(explained: dict[str, Any]) -> None:
-    alone, both = direction_rows(explained, None), direction_rows(explained, explained | {"reverse": True})
+    alone, both = direction_table(explained, None), direction_table(explained, explained | {"reverse": True})
     assert [row[0] for row in alone.rows] == ["from beginning to end"]
     assert [row[0] for row in both.rows] == ["from beginning to end", "from end to beginning"]
-    assert [row[0] for row in direction_rows(explained | {"reverse": True}, None).rows] == ["from end to beginning"]
+    assert [row[0] for row in direction_table(explained | {"reverse": True}, None).rows] == ["from end to beginning"]
     skill, best = explained["skill"]["cosine"], explained["best_baseline"]["cosine"]
     assert alone.rows[0][1] == f"{interval_text(skill, True)} over {best}"
 
 
 def test_a_comparison_marks_the_champion_and_shows_each_metrics_best_baseline(summaries: dict[str, dict[str, Any]]) -> None:
     summary = summaries["val"]
-    rows = comparison_rows({"lstm": summary, "gru": summary}, {"lstm": True, "gru": False}, "gru")
+    rows = comparison_table({"lstm": summary, "gru": summary}, {"lstm": True, "gru": False}, "gru")
     assert [row[0] for row in rows.rows[:2]] == ["lstm", "gru (champion)"]
     assert [row[-1] for row in rows.rows[:2]] == ["pass", "FAIL"]
     for row, metric, column in zip(rows.rows[2:], ("cosine", "recall_at_5"), (1, 3), strict=True):
@@ -247,7 +233,7 @@ def test_a_comparison_marks_the_champion_and_shows_each_metrics_best_baseline(su
         assert (row[0], row[-1]) == (best, "baseline")
         assert [cell for cell in row[1:-1] if cell] == [row[column]] == [f"{summary['baselines'][best][metric]:.4f}"]
         assert list(rows.columns)[column] == metric
-    assert not [row for row in comparison_rows({"lstm": summary}, {"lstm": True}, None).rows if "champion" in row[0]]
+    assert not [row for row in comparison_table({"lstm": summary}, {"lstm": True}, None).rows if "champion" in row[0]]
 
 
 # Text
@@ -275,7 +261,7 @@ STEPS = [
 def test_text_tables_hold_the_same_cells_in_terminal_and_markdown(texts: dict[str, dict[str, Any]]) -> None:
     good = texts["good"]
     results = [step["inverted"] for step in STEPS]
-    tables = [arm_rows(good), length_rows(good), sample_rows(good, 3), generated_rows(STEPS, 5), decoded_rows(results, "minilm")]
+    tables = [arm_table(good), length_table(good), sample_table(good, 3), generated_table(STEPS, 5), decoded_table(results, "minilm")]
     for rows in tables:
         expected = [list(rows.columns), *map(list, rows.rows)]
         assert all(len(row) == len(rows.columns) for row in rows.rows)
@@ -285,7 +271,7 @@ def test_text_tables_hold_the_same_cells_in_terminal_and_markdown(texts: dict[st
 
 def test_the_real_chunk_leads_and_the_inverted_text_stands_beside_it(texts: dict[str, dict[str, Any]]) -> None:
     summary = texts["good"]
-    rows = arm_rows(summary)
+    rows = arm_table(summary)
     assert [row[0] for row in rows.rows[:2]] == ["nearest real chunk", "C: the prediction, in words"]
     for row, name in zip(rows.rows, ARM_LABELS, strict=False):
         scores = summary["arms"][name]
@@ -293,32 +279,32 @@ def test_the_real_chunk_leads_and_the_inverted_text_stands_beside_it(texts: dict
         assert row[5] == interval_text(summary["about"]["A" if name == "B" else name])
     assert rows.rows[6][0] == "B: A at unit length (is A)"
     assert rows.rows[-1][5] == interval_text(summary["about"]["C_over_nearest"], True)
-    labels = [row[1] for row in sample_rows(summary, 1).rows]
+    labels = [row[1] for row in sample_table(summary, 1).rows]
     assert labels == ["last of the context", "true next", "nearest real chunk", "C: in words", "A: ceiling"]
 
 
 def test_a_decoder_that_fails_its_gate_is_said_to_be_unavailable_over_every_text(texts: dict[str, dict[str, Any]]) -> None:
-    for table in (arm_rows, lambda summary: sample_rows(summary, 3)):
+    for table in (arm_table, lambda summary: sample_table(summary, 3)):
         assert "DECODING UNAVAILABLE" in table(texts["useless"]).title
         assert "UNAVAILABLE" not in table(texts["good"]).title
 
 
 def test_samples_are_spread_over_the_windows(texts: dict[str, dict[str, Any]]) -> None:
     samples = texts["good"]["samples"]
-    shown = [row[0] for row in sample_rows(texts["good"], 4).rows if row[0]]
+    shown = [row[0] for row in sample_table(texts["good"], 4).rows if row[0]]
     assert shown == [f"{s['doc_id']}:{s['chunk_index']}" for s in samples[::5]]
-    assert len([row for row in sample_rows(texts["good"], 100).rows if row[0]]) == len(samples)
+    assert len([row for row in sample_table(texts["good"], 100).rows if row[0]]) == len(samples)
 
 
 def test_the_ceiling_stands_beside_the_prediction_by_length(texts: dict[str, dict[str, Any]]) -> None:
     summary = texts["good"]
-    for row in length_rows(summary).rows:
+    for row in length_table(summary).rows:
         a, c = (summary["arms"][arm]["by_length"][row[0]] for arm in ("A", "C"))
         assert row[1:4] == [str(a["n"]), f"{a['bleu']:.1f}", f"{c['bleu']:.1f}"]
 
 
 def test_every_step_shows_the_real_chunk_with_its_source_before_the_words() -> None:
-    assert generated_rows(STEPS, 5).rows == [
+    assert generated_table(STEPS, 5).rows == [
         ["1", "nearest real chunk", "A real one | here. (s, d:7, cosine 0.612)"],
         ["", "in words", "A [bold] one. (round trip 0.700)"],
         ["2", "in words", "Another. (round trip 0.500)"],
@@ -327,7 +313,7 @@ def test_every_step_shows_the_real_chunk_with_its_source_before_the_words() -> N
 
 def test_a_decoded_text_stands_under_the_text_that_was_given() -> None:
     results = [{"input": "Given.", "text": "Back.", "roundtrip_cosine": 0.9, "steps": 3}]
-    assert decoded_rows(results, "x").rows == [["1", "given", "Given."], ["", "decoded", "Back. (round trip 0.900, step 3)"]]
-    assert decoded_rows([{k: v for k, v in results[0].items() if k != "input"}], "x").rows == [
+    assert decoded_table(results, "x").rows == [["1", "given", "Given."], ["", "decoded", "Back. (round trip 0.900, step 3)"]]
+    assert decoded_table([{k: v for k, v in results[0].items() if k != "input"}], "x").rows == [
         ["1", "decoded", "Back. (round trip 0.900, step 3)"]
     ]

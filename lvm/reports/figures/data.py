@@ -1,0 +1,73 @@
+"""Figures of a dataset, as the gates see it: order within documents, and nearest neighbours across splits."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from lvm.data.dataset import Dataset
+from lvm.data.windows import LEAKED_COSINE, nearest_train_cosines
+from lvm.evaluation.intervals import Interval
+from lvm.gates.data import CPU, lag_profile
+from lvm.reports.figures.style import BASELINE, ENCODER, save
+
+NEIGHBOUR_ROWS = 2_000
+"""Rows of a split whose nearest training row is looked for: enough for a histogram, and a bound on time in a corpus of millions."""
+
+
+BINS = np.linspace(0, 1, 51)
+
+
+def data_figures(dataset: Dataset, folder: Path, device: torch.device = CPU) -> list[Path]:
+    """Both figures of the data: `lags.png` and `neighbours.png`."""
+    neighbours = {split: neighbour_cosines(dataset, split, device) for split in ("val", "test")}
+    return [
+        save(lag_profile_figure(*lag_profile(dataset)), folder / "lags.png"),
+        save(neighbour_figure(neighbours), folder / "neighbours.png"),
+    ]
+
+
+def lag_profile_figure(profile: Sequence[float], lead: Interval) -> Figure:
+    """Mean cosine of two chunks by their distance in the document, beside that of a shuffle; from `lag_profile`."""
+    figure, axis = plt.subplots(figsize=(6, 4))
+    lags = range(1, len(profile) + 1)
+    axis.plot(lags, profile, "o-", color=ENCODER, label="in reading order")
+    if profile:
+        shuffled = profile[0] - lead.value
+        axis.axhline(shuffled, color=BASELINE, linestyle="--", label="shuffled within documents")
+        if lead.low is not None and lead.high is not None:
+            axis.axhspan(profile[0] - lead.high, profile[0] - lead.low, color=BASELINE, alpha=0.3, label="95 % of its distance to lag 1")
+        axis.legend()
+    axis.set_xticks(lags)
+    axis.set_xlabel("lag, chunks")
+    axis.set_ylabel("mean cosine")
+    axis.set_title(f"Lag 1 leads a shuffle by {lead}" if profile else "No document is long enough for a lag profile")
+    return figure
+
+
+def neighbour_cosines(dataset: Dataset, split: str, device: torch.device = CPU) -> np.ndarray:
+    """Cosine of at most 2,000 random rows of `split` to the nearest training row of each, float32 [N]; empty where there is none."""
+    rows = np.sort(np.random.default_rng(0).permutation(dataset.rows(split))[:NEIGHBOUR_ROWS])
+    if not len(rows) or not len(dataset.rows("train")):
+        return np.zeros(0, np.float32)
+    found = nearest_train_cosines(dataset.vectors[rows], dataset, device)
+    return found[np.isfinite(found)]
+
+
+def neighbour_figure(cosines: Mapping[str, np.ndarray]) -> Figure:
+    """Histogram, a line a split, of the cosine to the nearest training row: copies stand right of the dotted line."""
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for (split, found), style in zip(cosines.items(), ("-", "--"), strict=True):
+        counts, _ = np.histogram(np.clip(found, 0, 1), BINS)
+        share = float((found >= LEAKED_COSINE).mean()) if len(found) else 0.0
+        label = f"{split}, {len(found)} rows, {share:.2%} copies" if len(found) else f"{split}, no row"
+        axis.stairs(counts / max(len(found), 1), BINS, color=ENCODER, linestyle=style, label=label)
+    axis.axvline(LEAKED_COSINE, color=BASELINE, linestyle=":", label=f"copy: {LEAKED_COSINE} and more")
+    axis.set_xlabel("cosine to the nearest training chunk")
+    axis.set_ylabel("share of rows")
+    axis.set_title("Nearest neighbours across splits")
+    axis.legend(loc="upper left")
+    return figure

@@ -1,54 +1,80 @@
-# Every target sets itself up: the first run makes .venv from constraints.txt.
+# Every target sets itself up: the first call makes .venv with the versions of constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
-# Nothing is looked up on a hub, nothing is reported to anyone.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# Nothing is fetched from a model hub, and nothing is reported to anyone.
 export HF_HUB_OFFLINE = 1
 export DO_NOT_TRACK = true
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS = 120
 
-# Prefect's database of this checkout, which 'make up' shows in its UI; the user's own is left alone.
-HOME_HERE = mkdir -p .prefect/home && PREFECT_HOME="$(CURDIR)/.prefect/home"
+# The Prefect database of this checkout, which 'make up' shows in its UI. The user's own Prefect is left alone.
+PREFECT_HERE = mkdir -p .prefect/home && PREFECT_HOME="$(CURDIR)/.prefect/home"
 
-.PHONY: setup demo serve test test-all lint ui up down clean
+.PHONY: setup setup-test setup-docs setup-bench demo serve test test-all lint docs bench ui up down clean
 
-setup: .venv/ready
+setup: .venv/ready  ## what the demo, the flows and the server need
+
+setup-test: .venv/ready-test  ## and what tests, style and types need, vec2text included
+
+setup-docs: .venv/ready-docs
+
+setup-bench: .venv/ready-bench
 
 .venv/ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; give PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,vec2text]"
-	@# Prefect takes nine seconds to make its database; so no run waits for it.
-	$(HOME_HERE) $(BIN)/prefect server database upgrade -y >/dev/null
+	$(PIP) -e ".[pipeline,serve]"
+	@# Prefect takes nine seconds to create its database; done here, no run has to wait for it.
+	$(PREFECT_HERE) $(BIN)/prefect server database upgrade -y >/dev/null
 	@touch $@
 
-demo: setup  ## documents to a champion, on the embedded text and encoder
-	$(HOME_HERE) $(BIN)/python -m flows.retrain_all --max-docs 120 --set epochs=8
+# Each of these adds to the same .venv, so that nothing is installed twice.
+.venv/ready-test: .venv/ready
+	$(PIP) -e ".[dev,vec2text]"
+	@touch $@
 
-serve: setup  ## the champion over HTTP, with a page to try it on, at 127.0.0.1:8766
+.venv/ready-docs: .venv/ready
+	$(PIP) -e ".[docs]"
+	@touch $@
+
+.venv/ready-bench: .venv/ready
+	$(PIP) -e ".[bench]"
+	@touch $@
+
+demo: setup  ## documents to a champion, with the built-in corpus and encoder
+	$(PREFECT_HERE) $(BIN)/python -m flows.retrain_all --max-docs 120 --set epochs=8
+
+serve: setup  ## the champion over HTTP at 127.0.0.1:8766, with a page to try it on
 	$(BIN)/lvm serve --model models/champion --data data
 
-test: setup  ## the tests, offline, in minutes
+test: setup-test  ## the fast tests, offline, in minutes
 	$(BIN)/pytest -n 2 --dist loadfile --disable-socket --allow-unix-socket
 
-test-all: setup  ## those that start servers, browsers or kill processes; says what was skipped
+test-all: setup-test  ## the slow tests: they start servers and browsers and kill processes; skipped ones are listed
 	$(BIN)/pytest -m slow -rs -n 2 --dist loadfile
 
-lint: setup  ## style and types
+lint: setup-test  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What these three start or stop, and where it listens, is in .prefect/: logs, and the addresses as exports in .prefect/env.
+docs: setup-docs  ## the documentation as a site in site/
+	$(BIN)/mkdocs build --strict
+
+bench: setup-bench  ## lists the benchmarks; each runs on its own and says what it needs
+	@grep -rlE '^if __name__ == .__main__.' bench --include='*.py' | sort | sed -e 's|/|.|g' -e 's|\.py$$||' -e 's|^|$(BIN)/python -m |'
+
+# 'ui', 'up' and 'down' keep logs in .prefect/, and the addresses of what runs as shell exports in .prefect/env.
 ui: setup  ## MLflow's UI, at MLFLOW_PORT=5000 or a free port
 	@$(BIN)/python -m flows.services ui
 
 up: setup  ## Prefect server, worker and MLflow's UI, at PREFECT_PORT=4200 and MLFLOW_PORT=5000 or free ports; deploys the flows
 	@$(BIN)/python -m flows.services up
 
-down: setup  ## what runs is cancelled, then all of it stopped
+down: setup  ## cancels running flows, then stops all services
 	@$(BIN)/python -m flows.services down
 
-clean:  ## what the pipeline made; the environment stays
+clean:  ## removes what the pipeline made; the environment stays
 	@test ! -d .prefect || $(BIN)/python -m flows.services down
-	rm -rf .prefect data runs models decoders mlruns/mlflow.db mlruns/artifacts
+	rm -rf .prefect data runs models decoders site mlruns/mlflow.db mlruns/artifacts

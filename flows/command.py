@@ -1,4 +1,4 @@
-"""A flow as a command: its errors as one sentence and an exit code."""
+"""A flow as a command: an error that the user can act on becomes one sentence and an exit code."""
 
 import sys
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from lvm.errors import OUT_OF_MEMORY, GateRefused, InputError, ran_out_of_memory
 
 
 @contextmanager
-def one_sentence(name: str) -> Iterator[None]:
-    """End the process with the exit code and the sentence of what the flow `name` refuses, or of a full disk or accelerator."""
+def exit_on_refusal(name: str) -> Iterator[None]:
+    """Exit with one sentence and the right code when the flow `name` refuses its input, a gate fails, or disk or accelerator is full."""
     try:
         yield
     except (InputError, GateRefused) as error:
@@ -18,7 +18,7 @@ def one_sentence(name: str) -> Iterator[None]:
         sys.exit(error.exit_code)
     except Exception as error:
         if is_full(error):
-            remedy = "no space left on the disk: free some and run the same command again"
+            remedy = "no space left on the disk: free some, then run the same command again"
         elif ran_out_of_memory(error):
             remedy = OUT_OF_MEMORY
         else:

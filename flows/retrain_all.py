@@ -10,16 +10,16 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.command import one_sentence
+from flows.command import exit_on_refusal
 from lvm.config import Arch, ChunkerConfig, train_config
 from lvm.data.dataset import read_manifest
 from lvm.decoding.load import AUTO
 from lvm.devices import slots
 from lvm.errors import GateRefused, InputError
+from tasks.active_flows import registered_flow
 from tasks.decode import decode_challenger, diagnose_decoder
 from tasks.diagnose import diagnose_champion, diagnose_data, prepare_baselines
 from tasks.extract import extract_documents
-from tasks.liveness import living
 from tasks.promote import Promotion, promote_best
 from tasks.report import write_report
 from tasks.tracking.runs import PREFECT_RUN, parent_run
@@ -75,7 +75,7 @@ def retrain_all(
     asked |= {"device": device, "devices_per_model": devices_per_model}
     asked |= {"architectures": architectures, "settings": settings, "decoder": decoder}
     with (
-        living(workspace, flow_run.id),
+        registered_flow(workspace, flow_run.id),
         parent_run(workspace, flow_run.name or "retrain-all", asked, {PREFECT_RUN: str(flow_run.id)}) as run,
     ):
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
@@ -114,7 +114,7 @@ def main(
     root: Annotated[Path, typer.Option(help="Folder for data/, runs/, models/ and mlruns/.")] = Path(),
 ) -> None:
     """Run the flow here and now, without a server to start."""
-    with one_sentence("retrain-all"):
+    with exit_on_refusal("retrain-all"):
         retrain_all(source, encoder, max_docs, max_tokens, arch, setting, decoder, device, devices_per_model, fresh, root)
 
 

@@ -8,14 +8,14 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.command import one_sentence
+from flows.command import exit_on_refusal
 from lvm.config import ChunkerConfig
 from lvm.data.dataset import read_manifest
 from lvm.devices import slots
+from tasks.active_flows import registered_flow
 from tasks.diagnose import diagnose_data
 from tasks.evaluate_decoder import EvaluatedDecoder, evaluate_decoder
 from tasks.extract import extract_documents
-from tasks.liveness import living
 from tasks.tracking.runs import PREFECT_RUN, parent_run
 from tasks.train_decoder import decoder_config, fit_decoder
 from tasks.workspace import Workspace
@@ -56,7 +56,7 @@ def train_decoder(
     asked = {"sources": sources, "encoder": encoder, "max_docs": max_docs, "max_tokens": max_tokens}
     asked |= {"hold_out": [str(folder) for folder in hold_out], "settings": settings, "device": device}
     with (
-        living(workspace, flow_run.id),
+        registered_flow(workspace, flow_run.id),
         parent_run(workspace, flow_run.name or "train-decoder", asked, {PREFECT_RUN: str(flow_run.id)}) as run,
     ):
         dataset = extract_documents(workspace, sources, encoder, max_docs, max_tokens, device)
@@ -79,7 +79,7 @@ def main(
     root: Annotated[Path, typer.Option(help="Folder for data/, decoders/ and mlruns/.")] = Path(),
 ) -> None:
     """Run the flow here and now, without a server to start."""
-    with one_sentence("train-decoder"):
+    with exit_on_refusal("train-decoder"):
         train_decoder(source, encoder, max_docs, max_tokens, hold_out, setting, device, fresh, root)
 
 

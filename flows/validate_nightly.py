@@ -8,12 +8,12 @@ import typer
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.command import one_sentence
+from flows.command import exit_on_refusal
 from lvm.decoding.load import AUTO
 from lvm.devices import resolve_device
 from lvm.errors import InputError
 from lvm.gates.result import require
-from tasks.liveness import living
+from tasks.active_flows import registered_flow
 from tasks.nightly.alert import announcing_breach
 from tasks.nightly.champion import champion_folder, find_champion
 from tasks.nightly.documents import gather_documents
@@ -52,7 +52,7 @@ def validate_nightly(
     champion_folder(workspace)  # before a folder is made for a champion that does not exist
     asked = {"source": source, "max_docs": max_docs, "date": night, "decoder": decoder, "device": device}
     tags = {PREFECT_RUN: str(flow_run.id)}
-    with announcing_breach(night), living(workspace, flow_run.id), parent_run(workspace, f"nightly-{night}", asked, tags) as run:
+    with announcing_breach(night), registered_flow(workspace, flow_run.id), parent_run(workspace, f"nightly-{night}", asked, tags) as run:
         champion = find_champion(workspace)
         documents = gather_documents(workspace, champion, source, max_docs, night, run, device)
 
@@ -83,7 +83,7 @@ def main(
     root: Annotated[Path, typer.Option(help="Folder for data/, runs/, models/ and mlruns/.")] = Path(),
 ) -> None:
     """Run the flow here and now, without a server to start."""
-    with one_sentence("validate-nightly"):
+    with exit_on_refusal("validate-nightly"):
         validate_nightly(source, max_docs, date, decoder, device, root)
 
 

@@ -1,4 +1,6 @@
-"""The two ways in which the pipeline says no, the exit code of each, and an accelerator that is full."""
+"""The two refusals of the pipeline with their exit codes, and the sentences for what is missing or full."""
+
+from importlib.util import find_spec
 
 
 class InputError(ValueError):
@@ -8,7 +10,7 @@ class InputError(ValueError):
 
 
 class GateRefused(RuntimeError):
-    """A gate refuses to go on: the data or the model would make every later number false. Exit code 3."""
+    """A gate stopped the pipeline: data or model would make every later number false. Exit code 3."""
 
     exit_code = 3
 
@@ -23,5 +25,21 @@ OUT_OF_MEMORY = "the accelerator is out of memory: free some of it, or give anot
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an accelerator had no memory left. By name: commands that need no torch do not import it; MPS has no kind of its own."""
+    """Whether an accelerator had no memory left. Compared by name, since commands without torch do not import it; MPS has no such class."""
     return type(error).__name__ == "OutOfMemoryError" or "MPS backend out of memory" in str(error)
+
+
+EXTRAS = {
+    "pipeline": ("mlflow", "prefect", "psutil"),
+    "serve": (
+        "fastapi", "fastapi_offline", "httptools", "httpx", "orjson", "prometheus_client", "pythonjsonlogger", "uvicorn", "uvloop",
+    ),
+}  # fmt: skip
+"""The extras of pyproject.toml whose packages are imported here, by the names under which they are imported."""
+
+
+def require_extra(extra: str, what: str) -> None:
+    """Raise `InputError` with the command that installs `extra` when `what` is asked for and one of its packages is missing."""
+    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{what} needs {', '.join(missing)}: pip install 'lvm-pipeline[{extra}]'")

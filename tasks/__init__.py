@@ -1,1 +1,1 @@
-"""Stages of the flows: each resolves its inputs, calls lvm, logs to MLflow, returns paths and ids."""
+"""The stages of the flows, a file each: a stage resolves its inputs, calls lvm, logs to MLflow, and returns paths and ids."""

@@ -23,7 +23,7 @@ from lvm.reports.figures.training import share_figure, training_figure
 from lvm.reports.tables.evaluation import model_table
 from lvm.reports.tables.gates import gate_table
 from tasks.gate_log import log_gates
-from tasks.tracking.logged_model import log_checkpoint, log_measured
+from tasks.tracking.logged_model import log_checkpoint, log_model_metrics
 from tasks.tracking.runs import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
 from tasks.trainer_process import last_step, metrics_file
@@ -125,7 +125,7 @@ def _log(model: ValidatedModel, gates: list[GateResult], data: Manifest) -> None
         others |= baseline_metrics(split, summary)
         client.log_dict(run_id, summary, f"evaluation/{split}.json")
     log_metrics(run_id, others, step)
-    log_measured(run_id, model.model_id, own, step, data)
+    log_model_metrics(run_id, model.model_id, own, step, data)
     log_gates(run_id, gates, "model", step)
     write_record(model.trained.path, data.digest, model.gates, model.val, model.test)
     client.log_artifact(run_id, str(model.trained.path / "card.md"))

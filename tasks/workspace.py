@@ -9,12 +9,12 @@ from lvm.errors import InputError
 
 
 class Workspace(BaseModel):
-    """Folders of one checkout; every path that a flow writes is below `root`."""
+    """The folders of one checkout. Every path that a flow writes is below `root`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     root: Path = Path()
-    """The checkout, or any folder."""
+    """The checkout, or any other folder."""
 
     @property
     def datasets(self) -> Path:
@@ -32,16 +32,26 @@ class Workspace(BaseModel):
         return self.root / "decoders"
 
     @property
-    def living(self) -> Path:
-        """Records of the flows that run now."""
-        return self.runs / "living"
+    def champion(self) -> Path:
+        """The champion: a link to one of the folders in `models/versions/`."""
+        return self.root / "models" / "champion"
+
+    @property
+    def mlruns(self) -> Path:
+        """MLflow's database and artifacts."""
+        return self.root / "mlruns"
+
+    @property
+    def active_flows(self) -> Path:
+        """Records of the flows that are running; see tasks/active_flows.py."""
+        return self.runs / "active-flows"
 
     def figures(self, run_id: str) -> Path:
         """Figures of one MLflow run."""
-        return self.root / "runs" / "figures" / run_id
+        return self.runs / "figures" / run_id
 
     def require_writable(self) -> None:
-        """Raise `InputError` when a folder that a flow writes to cannot be written."""
+        """Create the folders that every flow writes to; `InputError` when one of them cannot be written."""
         for folder in (self.datasets, self.runs, self.mlruns):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -51,13 +61,3 @@ class Workspace(BaseModel):
                 raise InputError(
                     f"folder {folder} cannot be written ({error.strerror}): make it writable, or give another --root"
                 ) from error
-
-    @property
-    def champion(self) -> Path:
-        """The champion: a link to one of `models/versions/`."""
-        return self.root / "models" / "champion"
-
-    @property
-    def mlruns(self) -> Path:
-        """MLflow's database and artifacts."""
-        return self.root / "mlruns"

@@ -114,7 +114,7 @@ def flow(folder: Path, corpus: Path, moment: str, ready: Callable[[Path], bool],
         (place / "filler").unlink()
         code = process.wait()
         log.seek(0)
-        said = [line for line in log.read().splitlines() if "MLflow does not take" in line or line.startswith("retrain-all:")]
+        said = [line for line in log.read().splitlines() if "MLflow does not accept" in line or line.startswith("retrain-all:")]
         again = run(*words)[0]
         champion = (root / "models" / "champion" / "config.json").exists()
         return [f"MLflow, {moment}", str(code), (said or [""])[-1], "intact" if champion else "BROKEN", f"exit {again}"]

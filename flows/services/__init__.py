@@ -1,1 +1,1 @@
-"""What a deployment needs around it: a Prefect server, a work pool with a worker, MLflow's UI. `make up`, `make ui`, `make down`."""
+"""What deployments need: a Prefect server, a work pool with a worker, and MLflow's UI. See `make up`, `make ui` and `make down`."""

@@ -1,4 +1,4 @@
-"""`python -m flows.services up|ui|down`, in the checkout."""
+"""`python -m flows.services up|ui|down`, run in the checkout."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ from lvm.errors import InputError
 if TYPE_CHECKING:
     from flows.services.stack import Stack
 
-app = typer.Typer(add_completion=False, help="The services around the deployments; their logs are in .prefect/.")
+app = typer.Typer(add_completion=False, help="Services for the deployments. Their logs are in .prefect/.")
 PrefectPort = Annotated[int | None, typer.Option(envvar="PREFECT_PORT", min=1, max=65535, help="4200 by default, or a free one.")]
 MlflowPort = Annotated[int | None, typer.Option(envvar="MLFLOW_PORT", min=1, max=65535, help="5000 by default, or a free one.")]
 
 
 @app.command()
 def up(prefect_port: PrefectPort = None, mlflow_port: MlflowPort = None) -> None:
-    """Start a Prefect server, MLflow and a worker, wait until they answer, and deploy; what runs already stays."""
+    """Start a Prefect server, MLflow and a worker where they are not running, wait until they answer, and deploy the flows."""
     with stack(prefect_port, mlflow_port) as services:
         addresses = services.up()
         print(f"Prefect   {addresses['PREFECT_API_URL'].removesuffix('/api')}")
@@ -33,30 +33,30 @@ def up(prefect_port: PrefectPort = None, mlflow_port: MlflowPort = None) -> None
 
 @app.command()
 def ui(mlflow_port: MlflowPort = None) -> None:
-    """Start MLflow alone, where it does not run already."""
+    """Start MLflow alone, unless it is running."""
     with stack(None, mlflow_port) as services:
         print(f"MLflow    {services.ui()['MLFLOW_TRACKING_URI']}")
 
 
 @app.command()
 def down() -> None:
-    """Cancel what runs, then stop worker, MLflow and Prefect server."""
+    """Cancel running flows, then stop worker, MLflow and Prefect server."""
     with stack(None, None) as services:
         stopped = services.down()
-        print(f"Stopped {', '.join(stopped)}" if stopped else "Nothing runs")
+        print(f"Stopped {', '.join(stopped)}" if stopped else "Nothing is running")
 
 
 @contextmanager
 def stack(prefect_port: int | None, mlflow_port: int | None) -> "Iterator[Stack]":
-    """The services of this folder; what cannot be done is said in one sentence."""
+    """The services of this checkout. Errors end the process with one sentence."""
     checkout = Path().resolve()
     try:
         if not (checkout / "prefect.yaml").is_file():
-            raise InputError(f"there is no prefect.yaml in {checkout}; run this in the checkout")
-        # Prefect reads it when it is imported: the user's own profile is neither read nor written.
+            raise InputError(f"there is no prefect.yaml in {checkout}: run this in the checkout")
+        # Set before Prefect is imported, so that the user's own profile is neither read nor written.
         home = checkout / ".prefect" / "home"
         home.mkdir(parents=True, exist_ok=True)
-        if os.environ.get("PREFECT_HOME") == str(home):  # this shell has read .prefect/env, so it names our own MLflow, up or not
+        if os.environ.get("PREFECT_HOME") == str(home):  # the shell has read .prefect/env: this is our own MLflow
             os.environ.pop("MLFLOW_TRACKING_URI", None)
         os.environ["PREFECT_HOME"] = str(home)
         from flows.services.stack import Stack

@@ -1,4 +1,4 @@
-"""What is asked of the Prefect server: a work pool, whether its worker is there, what is deployed, an end of what runs."""
+"""Calls to the Prefect server: the work pool and its worker, the deployments, and the end of running flows."""
 
 import time
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from flows.services.process import POLL_SECONDS, Service
 
 POOL = "lvm"
 WORKER = "local"
-AT_ONCE = 2
-"""Flow runs of the pool: the nightly validation need not wait for a long training. Their trainers share the devices by leases."""
+CONCURRENT_RUNS = 2
+"""Concurrent flow runs, so that a nightly validation need not wait for a long training. Trainers share the devices by leases."""
 
 
 def api(server: Service) -> str:
@@ -26,10 +26,7 @@ def api(server: Service) -> str:
 
 
 def prepare_pool(server: Service) -> bool:
-    """Create the work pool; one that is there stays as it is, but goes on where `cancel_runs` paused it.
-
-    Returns whether it had to be created.
-    """
+    """Create the work pool, or resume it where `cancel_runs` has paused it; returns whether it was created."""
     with SyncPrefectClient(api(server)) as client:
         try:
             client.read_work_pool(POOL)
@@ -37,44 +34,46 @@ def prepare_pool(server: Service) -> bool:
             return False
         except ObjectNotFound:
             template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=AT_ONCE))
+            client.create_work_pool(
+                WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=CONCURRENT_RUNS)
+            )
             return True
 
 
 def worker_polls(server: Service, worker: Service) -> bool:
-    """Whether the server has heard from this very worker, not from one of the same name before it."""
+    """Whether the server has heard from this worker since it started, and not only from an earlier one of the same name."""
     with SyncPrefectClient(api(server)) as client:
         found = [seen.last_heartbeat_time for seen in client.read_workers_for_work_pool(POOL) if seen.name == WORKER]
-    return any(heard is not None and heard.timestamp() > worker.born for heard in found)
+    return any(heard is not None and heard.timestamp() > worker.started for heard in found)
 
 
 def deployed(server: Service) -> list[str]:
-    """What can be run, as `retrain-all/local`."""
+    """Names of all deployments, such as `retrain-all/local`."""
     with SyncPrefectClient(api(server)) as client:
         return sorted(f"{client.read_flow(found.flow_id).name}/{found.name}" for found in client.read_deployments())
 
 
 def cancel_runs(server: Service, seconds: float) -> None:
-    """Cancel what the worker runs and wait, at most so many seconds, until it has ended; what is only scheduled stays so."""
+    """Cancel the flow runs that the worker has begun and wait up to `seconds` for them to end. Scheduled runs stay scheduled."""
     with SyncPrefectClient(api(server)) as client:
         with suppress(ObjectNotFound):
-            client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))  # or the worker would begin the next one
+            client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))  # so that the worker does not begin another one
         for run in _begun(client):
-            client.set_flow_run_state(run.id, Cancelling(message="The services are being shut down"))
+            client.set_flow_run_state(run.id, Cancelling(message="the services are being shut down"))
         end = time.monotonic() + seconds
         while _begun(client) and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
 
 
 def close_lost_runs(server: Service) -> None:
-    """Close the flow runs that a machine which went down has left open: each would hold one of the pool's places for ever."""
+    """Mark flow runs without a worker CRASHED. A machine that went down leaves them open, and each takes a slot of the pool for ever."""
     with SyncPrefectClient(api(server)) as client:
         for run in _begun(client):
-            client.set_flow_run_state(run.id, Crashed(message="Its worker ended without it"), force=True)
+            client.set_flow_run_state(run.id, Crashed(message="its worker is gone"), force=True)
 
 
 def _begun(client: SyncPrefectClient) -> Sequence[FlowRun]:
-    """The pool's flow runs that are in a worker's hands."""
+    """The pool's flow runs that a worker has begun and that have not ended."""
     types = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=types)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lvm.cli.common import DecoderOption, DeviceOption, people
-from lvm.errors import InputError
+from lvm.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from lvm.serving.metrics import Measures
@@ -31,6 +31,7 @@ def serve(
     """Serve predictions, their text and their neighbours over HTTP."""
     # Until all is loaded: a tenth to a fifth of the imports' time would go into looking at objects that stay.
     gc.disable()
+    require_extra("serve", "'lvm serve'")
     from lvm.serving.run import bound, required_key, run
     from lvm.serving.server import Limits, Server
 

@@ -1,14 +1,14 @@
-"""A notification block that writes to a log: what an automation calls where no webhook is set up.
+"""A notification block that writes to a log: what the breach automation calls when no webhook is set up.
 
-The Prefect server runs an automation's action and must know the block, so it is an entry point of the
-package (`prefect.collections` in pyproject.toml), and this file imports nothing else.
+The Prefect server runs an automation's action and must have imported the block, so `make up` starts it through
+flows/services/prefect_server.py. That imports this file at every start: keep its imports few.
 """
 
 from prefect.blocks.abstract import NotificationBlock
 
 
 class LogNotification(NotificationBlock):
-    """Writes a notification to the log of the process that runs it: the server's, for an automation."""
+    """Writes a notification to the log of the process that runs it: the Prefect server, for an automation."""
 
     _block_type_name = "LVM log notification"
     _block_type_slug = "lvm-log-notification"

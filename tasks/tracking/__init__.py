@@ -1,1 +1,1 @@
-"""MLflow, as the stages use it."""
+"""All that the stages log to MLflow."""

@@ -1,4 +1,4 @@
-"""What the host does while a model trains: MLflow's own collectors and names, without MLflow's thread."""
+"""Load of the host during a training, by MLflow's own collectors and under its names, but without its thread."""
 
 import time
 from contextlib import suppress
@@ -11,14 +11,14 @@ from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 SECONDS = 10.0
-"""Between two points; what was sampled in between is averaged."""
+"""Interval between two points; the samples within it are averaged."""
 
 
 class HostMetrics:
     """CPU, memory, disk and network of this host, and its NVIDIA GPUs where the package nvidia-ml-py is installed.
 
-    MLflow would sample in a thread, which ends for good with the first write that fails. Here whoever watches
-    the trainer asks for `points` now and then.
+    MLflow samples in a thread, which ends for good when a single write fails. Here, whoever watches the trainer
+    calls `points` regularly.
     """
 
     def __init__(self) -> None:
@@ -26,11 +26,11 @@ class HostMetrics:
         with suppress(ImportError, RuntimeError):  # no nvidia-ml-py, or no such GPU
             self._collectors.append(GPUMonitor())
         self._step, self._due = 0, 0.0
-        self._collectors[0].collect_metrics()  # a CPU's use is counted from one sample to the next: the first has nothing to tell
+        self._collectors[0].collect_metrics()  # CPU use is counted between two samples, so the first one is meaningless
         self._collectors[0].clear_metrics()
 
     def points(self) -> list[Metric]:
-        """Sample; returns `system/...` points when they are due, at once the first time, else none."""
+        """Take a sample; returns `system/...` points if they are due (the first time they are), else an empty list."""
         found: dict[str, float] = {}
         for collector in self._collectors:
             collector.collect_metrics()

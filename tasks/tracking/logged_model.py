@@ -1,6 +1,6 @@
-"""A finished checkpoint as MLflow's LoggedModel: its settings, the run and the step that it comes from, what was measured on it.
+"""A finished checkpoint as MLflow's LoggedModel: its settings, its run and step, and the metrics measured on it.
 
-Its files stay where the trainer left them, which the tag `lvm.checkpoint` says; only a model that is registered gets a copy of them.
+The files stay where the trainer left them; the tag `lvm.checkpoint` gives the path. Only registration copies them.
 """
 
 import time
@@ -18,12 +18,12 @@ from tasks.tracking.runs import dataset_name, flatten, log_points
 
 
 def log_checkpoint(run_id: str, folder: Path, config: CheckpointConfig) -> str:
-    """Log the checkpoint in `folder` as an output of its run, at the step of its best epoch; returns the LoggedModel's id.
+    """Log the checkpoint in `folder` as an output of its run at the step of its best epoch; returns the LoggedModel's id.
 
-    Raises `InputError` when an earlier version trained it, which did not keep that step.
+    Raises `InputError` for a checkpoint of an earlier version, which did not record that step.
     """
     if "step" not in config.best:
-        raise InputError(f"{folder} was trained by an earlier version, which did not keep the step of its best epoch: give --fresh")
+        raise InputError(f"{folder} was trained by an earlier version, which did not record the step of its best epoch: give --fresh")
     client = MlflowClient()
     model = client.create_logged_model(
         client.get_run(run_id).info.experiment_id,
@@ -44,8 +44,8 @@ def log_checkpoint(run_id: str, folder: Path, config: CheckpointConfig) -> str:
     return str(model.model_id)
 
 
-def log_measured(run_id: str, model_id: str, metrics: Mapping[str, float], step: int, data: Manifest) -> None:
-    """Log what was measured on a checkpoint, both to its run, at `step`, and to its LoggedModel, beside the dataset."""
+def log_model_metrics(run_id: str, model_id: str, metrics: Mapping[str, float], step: int, data: Manifest) -> None:
+    """Log metrics of a checkpoint at `step`, linked to its run, its LoggedModel and the dataset."""
     (name, digest), at = dataset_name(data), int(time.time() * 1000)
     linked = {"model_id": model_id, "dataset_name": name, "dataset_digest": digest, "run_id": run_id}
     log_points(run_id, [Metric(metric, value, at, step, **linked) for metric, value in metrics.items()])

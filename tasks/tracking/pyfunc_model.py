@@ -1,4 +1,4 @@
-"""The model as MLflow loads it: code and safetensors, nothing pickled.
+"""The model as MLflow loads it, from code and safetensors, without pickle.
 
 MLflow runs this file when it loads the model; `set_model` at the end names the class to build.
 """
@@ -15,14 +15,14 @@ from lvm.models.checkpoint import load_checkpoint
 
 
 class NextChunk(PythonModel):
-    """Contexts [N, T, D] in; `y_dec` by default, or `y_cos`, [N, D] out."""
+    """Predicts `y_dec` (the default) or `y_cos` [N, D] from contexts [N, T, D]."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the checkpoint among the artifacts; its golden predictions are reproduced first."""
+        """Load the checkpoint from the artifacts. The loader first reproduces its golden predictions."""
         self.model = load_checkpoint(Path(context.artifacts["config.json"]).parent, torch.device("cpu")).model
 
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Predict the next chunk. `params["output_type"]`: 'decoder' or 'cosine'."""
+        """Predict the next chunk's embedding. `params["output_type"]` is 'decoder' or 'cosine'; `ValueError` for anything else."""
         output = (params or {}).get("output_type", "decoder")
         if output not in ("decoder", "cosine"):
             raise ValueError(f"output_type {output!r}: expected 'decoder' or 'cosine'")

@@ -1,4 +1,4 @@
-"""A trainer's metrics.jsonl, copied to its MLflow run."""
+"""Copies a trainer's metrics.jsonl to its MLflow run."""
 
 import json
 import logging
@@ -13,36 +13,36 @@ from tasks.tracking.runs import log_points
 
 
 class MetricsRelay:
-    """Carries lines of a trainer's metrics.jsonl to a run, whenever asked, and beside them what its `host` does.
+    """Sends new lines of a trainer's metrics.jsonl to a run each time it is asked, together with the load of the `host`.
 
-    The file is the record; MLflow is a copy. `relay` sends what is new since the last call, so a
-    trainer that resumes and rewrites the end of its file is followed by step, not by offset.
+    The file is the record and MLflow a copy. What has been sent is remembered by step, not by offset, since a trainer
+    that resumes rewrites the end of its file.
     """
 
     def __init__(self, file: Path, run_id: str, host: HostMetrics | None = None) -> None:
         self._file, self._run_id, self._host, self._sent, self._waiting = file, run_id, host, -1, False
 
     def relay_or_wait(self) -> bool:
-        """`relay`, or False where the store does not take it now: the lines stay in the file and are sent another time."""
+        """Call `relay`; returns False when the store does not accept it. The lines stay in the file and are sent by a later call."""
         try:
             self.relay()
         except MlflowException as error:
             if not self._waiting:
-                logging.getLogger(__name__).warning("MLflow does not take metrics now, they wait in %s: %s", self._file, error)
+                logging.getLogger(__name__).warning("MLflow does not accept metrics now; they wait in %s: %s", self._file, error)
             self._waiting = True
             return False
         self._waiting = False
         return True
 
     def relay(self) -> None:
-        """Send the events of steps that have not been sent; `MlflowException` where the store does not take them."""
+        """Send the events of steps that have not been sent; `MlflowException` when the store does not accept them."""
         if not self._file.exists():
             return
         points, last = [], self._sent
         for line in self._file.read_text(encoding="utf-8").splitlines():
             try:
                 event = json.loads(line)
-            except ValueError:  # the line that is being written
+            except ValueError:  # the trainer is still writing this line
                 break
             place = event_order(event)
             if place <= self._sent:

@@ -1,7 +1,7 @@
-"""MLflow, as the stages use it: explicit run ids, batched metrics, no active run in a thread.
+"""MLflow runs with explicit ids and batched metrics.
 
-The fluent API keeps one active run per thread in hidden state; stages run in several threads, so
-they pass ids to the client instead.
+MLflow's fluent API keeps the active run of a thread in hidden state. Stages run in several threads, so they pass run
+ids to the client instead.
 """
 
 import json
@@ -23,23 +23,21 @@ from tasks.workspace import Workspace
 
 EXPERIMENT = "lvm"
 
-
 MODEL = "lvm"
-
+"""Name of the registered model."""
 
 PREFECT_RUN = "lvm.prefect_flow_run_id"
 """Tag of a run: the Prefect flow run that it belongs to."""
 
-
 BATCH = 900
-"""Values in one `log_batch`; MLflow takes at most 1,000."""
+"""Values in one `log_batch`; MLflow accepts at most 1,000."""
 
 
 def connect(workspace: Workspace) -> str:
-    """Point MLflow at its store, creating database and experiment; returns the experiment's id.
+    """Point MLflow at its store and create database and experiment where needed; returns the experiment's id.
 
-    The store is `MLFLOW_TRACKING_URI`, or the workspace's own `mlruns/mlflow.db`. Artifacts are
-    in the workspace's `mlruns/artifacts`, unless a server decides.
+    The store is `MLFLOW_TRACKING_URI`, or the workspace's own `mlruns/mlflow.db`. Artifacts go to the workspace's
+    `mlruns/artifacts`, unless a server decides.
     """
     folder = workspace.mlruns.resolve()
     asked = os.environ.get("MLFLOW_TRACKING_URI")
@@ -47,7 +45,7 @@ def connect(workspace: Workspace) -> str:
         create_database(folder / "mlflow.db", folder / "artifacts")
     mlflow.set_tracking_uri(asked or f"sqlite:///{folder / 'mlflow.db'}")
     if not asked:
-        # MLflow exports what it is set to; left there, it would send the next workspace to this one's store.
+        # MLflow sets this variable itself; left in place, it would send the next workspace to this one's store.
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     location = None if (asked or "").startswith(("http", "databricks")) else (folder / "artifacts").as_uri()
     client = MlflowClient()
@@ -57,9 +55,9 @@ def connect(workspace: Workspace) -> str:
 
 @contextmanager
 def parent_run(workspace: Workspace, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
-    """The run of a whole flow; ends FINISHED, or FAILED with the reason when the block raises.
+    """The run of a whole flow. It ends FINISHED, or FAILED with the reason when the block raises.
 
-    A flow that fails leaves no child RUNNING: whatever its children still wanted will not come.
+    When the flow fails, its unfinished child runs end FAILED too: nobody would continue them.
     """
     experiment = connect(workspace)
     client = MlflowClient()
@@ -78,22 +76,22 @@ def parent_run(workspace: Workspace, name: str, params: Mapping[str, Any], tags:
 
 @contextmanager
 def failing(run_id: str) -> Iterator[None]:
-    """End the run FAILED, with the reason, when the block raises."""
+    """End the run FAILED with the reason when the block raises."""
     try:
         yield
     except BaseException as error:
-        with suppress(MlflowException):  # where the store itself is what failed, the reason must not be lost with it
+        with suppress(MlflowException):  # if the store itself failed, keep the original error
             fail(run_id, f"{type(error).__name__}: {error}")
         raise
 
 
 def fail(run_id: str, reason: str) -> None:
-    """End a run FAILED, its reason as the note that the UI shows."""
+    """End a run FAILED, with the reason as the note that the UI shows."""
     _end(run_id, "FAILED", reason)
 
 
 def kill(run_id: str, reason: str) -> None:
-    """Mark a run whose process died KILLED, with the reason as its note."""
+    """Mark a run KILLED because its process is gone, with the reason as its note."""
     _end(run_id, "KILLED", reason)
 
 
@@ -104,7 +102,7 @@ def _end(run_id: str, status: str, reason: str) -> None:
 
 
 def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], data: Manifest) -> str:
-    """A run of one model below a flow's run, with its parameters and its dataset."""
+    """Create the run of one model below a flow's run, with its parameters and its dataset; returns its id."""
     client = MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
     run_id = str(client.create_run(experiment, run_name=name, tags={**tags, MLFLOW_PARENT_RUN_ID: parent}).info.run_id)
@@ -115,7 +113,7 @@ def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[s
 
 
 def log_dataset(run_id: str, data: Manifest, context: str = "training") -> None:
-    """Name the dataset as the run's input, by our digest; `context` says what for."""
+    """Log the dataset as an input of the run, by our digest; `context` is what it is used for."""
     name, digest = dataset_name(data)
     dataset = Dataset(
         name=name,
@@ -128,17 +126,17 @@ def log_dataset(run_id: str, data: Manifest, context: str = "training") -> None:
     try:
         MlflowClient().log_inputs(run_id, inputs)
     except MlflowException:
-        # Runs that name a new dataset in one moment each try to insert it; the second time it is there.
+        # Runs that log a new dataset at the same moment all try to insert it; at the second try it exists.
         MlflowClient().log_inputs(run_id, inputs)
 
 
 def dataset_name(data: Manifest) -> tuple[str, str]:
-    """Name and digest by which MLflow knows a dataset of record."""
+    """Name and digest of a dataset in MLflow."""
     return "-".join(data.sources)[:100], data.digest[:12]
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-    """Log a set of values in as few calls as MLflow allows."""
+    """Log metrics at one step, in as few calls as MLflow allows."""
     at = int(time.time() * 1000)
     log_points(run_id, [Metric(name, value, at, step) for name, value in metrics.items()])
 
@@ -155,7 +153,7 @@ def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names: {"model": {"width": 1}} to {"model.width": 1}."""
+    """Flatten nested settings to dotted names: {"model": {"width": 1}} becomes {"model.width": 1}."""
     out: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

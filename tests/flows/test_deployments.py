@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, StateType
 
 from flows.retrain_all import ARCHITECTURES
-from flows.services.prefect_api import AT_ONCE, POOL
+from flows.services.prefect_api import CONCURRENT_RUNS, POOL
 from flows.services.process import Service, running
 from flows.services.waiting import answers
 from tests.support.processes import alive, until
@@ -151,7 +151,7 @@ def test_missing_work_pool_is_named_by_deploy_and_made_again_by_up_with_a_worker
     after = checkout.running()
     assert after.pop("worker") != before.pop("worker", None) and after == before
     with checkout.client() as client:
-        assert client.read_work_pool(POOL).concurrency_limit == AT_ONCE
+        assert client.read_work_pool(POOL).concurrency_limit == CONCURRENT_RUNS
         assert {client.read_deployment_by_name(name).work_pool_name for name in DEPLOYED} == {POOL}
 
 
@@ -212,7 +212,7 @@ def test_port_in_use_is_one_sentence_and_nothing_stays_started(name, checkout, a
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.strip() == (
-        f"flows.services: {variable}: port {port} of 127.0.0.1 is in use; give another one, or leave {variable} out for a free one"
+        f"flows.services: {variable}: port {port} of 127.0.0.1 is in use: give another one, or unset {variable} for a free one"
     )
     assert another.running() == {}
 
@@ -221,7 +221,9 @@ def test_running_services_do_not_move_to_another_port(checkout):
     before = checkout.running()
     done = checkout.services("up", MLFLOW_PORT="1")
     assert done.returncode == 2
-    assert re.fullmatch(r"flows\.services: MLFLOW_PORT: mlflow runs on port \d+ already; 'make down' before it can have 1\n", done.stderr)
+    assert re.fullmatch(
+        r"flows\.services: MLFLOW_PORT: mlflow is running on port \d+: run 'make down' before you change it to 1\n", done.stderr
+    )
     assert checkout.running() == before
 
 
@@ -240,7 +242,7 @@ def test_service_that_dies_is_one_sentence_with_its_log_and_takes_the_others_wit
 def test_mlflow_server_that_is_named_and_does_not_answer_is_one_sentence(another):
     done = another.services("up", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
     assert done.returncode == 2
-    assert done.stderr.startswith("flows.services: MLFLOW_TRACKING_URI: nothing answers at http://127.0.0.1:1; ")
+    assert done.stderr.startswith("flows.services: MLFLOW_TRACKING_URI: nothing answers at http://127.0.0.1:1: ")
     assert len(done.stderr.splitlines()) == 1 and another.running() == {}
 
 
@@ -248,7 +250,7 @@ def test_services_start_in_a_checkout_only(checkout, tmp_path):
     environment = checkout.environment | {"PYTHONPATH": str(HERE)}
     done = subprocess.run([sys.executable, "-m", "flows.services", "up"], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2
-    assert done.stderr == f"flows.services: there is no prefect.yaml in {tmp_path}; run this in the checkout\n"
+    assert done.stderr == f"flows.services: there is no prefect.yaml in {tmp_path}: run this in the checkout\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -312,7 +314,7 @@ def test_down_cancels_what_runs_and_leaves_no_process(checkout, few_documents):
 def test_down_again_has_nothing_to_do(checkout):
     checkout.services("down")
     again = checkout.services("down")
-    assert (again.returncode, again.stdout) == (0, "Nothing runs\n"), again.stderr
+    assert (again.returncode, again.stdout) == (0, "Nothing is running\n"), again.stderr
 
 
 def test_ui_starts_mlflow_alone_also_in_a_shell_that_still_has_the_old_addresses(checkout):

@@ -15,7 +15,7 @@ def test_services_know_their_own_prefect_and_store_whatever_the_shell_says(monke
     monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:////elsewhere.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://elsewhere.example")
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
-    server = Service(name="prefect", pid=1, born=0, port=4200, log=Path("log"))
+    server = Service(name="prefect", pid=1, started=0, port=4200, log=Path("log"))
     _, environment = prefect_client(Path("/home"), server, "sqlite:////store.db", "http://127.0.0.1:5000", ["deploy"])
     ours = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "PREFECT_HOME": "/home", "MLFLOW_TRACKING_URI": "sqlite:////store.db"}
     ours |= {"LVM_MLFLOW_UI": "http://127.0.0.1:5000"}

@@ -32,7 +32,7 @@ def test_service_runs_detached_with_its_output_in_its_log_until_it_is_stopped(tm
 def test_another_process_of_the_same_pid_is_neither_taken_for_the_service_nor_stopped(tmp_path):
     stranger = start(tmp_path, "stranger", None, SLEEP, os.environ, tmp_path)
     try:
-        write_text(record(tmp_path, "one"), stranger.model_copy(update={"name": "one", "born": stranger.born - 60}).model_dump_json())
+        write_text(record(tmp_path, "one"), stranger.model_copy(update={"name": "one", "started": stranger.started - 60}).model_dump_json())
         assert stop(tmp_path, "one", 10) is False
         assert alive(stranger.pid)
         assert not record(tmp_path, "one").exists()
@@ -62,9 +62,7 @@ def test_taken_port_is_refused_when_asked_for_and_avoided_otherwise(socket_enabl
         listener.bind((HOST, 0))
         listener.listen()
         taken = listener.getsockname()[1]
-        with pytest.raises(
-            InputError, match=rf"^MLFLOW_PORT: port {taken} of {HOST} is in use; give another one, or leave MLFLOW_PORT out"
-        ):
+        with pytest.raises(InputError, match=rf"^MLFLOW_PORT: port {taken} of {HOST} is in use: give another one, or unset MLFLOW_PORT"):
             free_port(taken, 5000, "MLFLOW_PORT")
         assert free_port(None, taken, "MLFLOW_PORT") not in (taken, 0)
     assert free_port(taken, 5000, "MLFLOW_PORT") == taken

@@ -8,7 +8,7 @@ from lvm.config import train_config
 from lvm.errors import InputError
 from lvm.models.checkpoint import read_config
 from lvm.training.trainer import train
-from tasks.tracking.logged_model import log_checkpoint, log_measured
+from tasks.tracking.logged_model import log_checkpoint, log_model_metrics
 from tasks.tracking.runs import child_run, parent_run
 
 
@@ -30,7 +30,7 @@ def logged(workspace, dataset, folder):
     with parent_run(workspace, "parent", {}, {}) as parent:
         run = child_run(parent, "lstm", {}, {}, dataset.manifest)
         model = log_checkpoint(run, folder, config)
-        log_measured(run, model, {"val/cosine": 0.5, "test/cosine": 0.25}, 9, dataset.manifest)
+        log_model_metrics(run, model, {"val/cosine": 0.5, "test/cosine": 0.25}, 9, dataset.manifest)
         MlflowClient().set_terminated(run, "FINISHED")
     return run, MlflowClient().get_logged_model(model)
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tasks.liveness import SERVER
+from tasks.active_flows import SERVER
 from tests.support.processes import alive, until
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from prefect import flow, task
 from prefect.runtime import flow_run
-from tasks.liveness import living
+from tasks.active_flows import registered_flow
 from tasks.tracking.runs import PREFECT_RUN, connect, parent_run
 from tasks.workspace import Workspace
 
@@ -36,7 +36,7 @@ def wait(seconds):
 def waits(root: str, seconds: float):
     workspace, ready = Workspace(root=Path(root)), Path(root) / "ready"
     FIRST
-    with living(workspace, flow_run.id), parent_run(workspace, "waits", {}, {PREFECT_RUN: str(flow_run.id)}):
+    with registered_flow(workspace, flow_run.id), parent_run(workspace, "waits", {}, {PREFECT_RUN: str(flow_run.id)}):
         child = MlflowClient().create_run(connect(workspace), tags={PREFECT_RUN: str(flow_run.id)})
         (Path(root) / "ready").touch()
         wait(seconds)
@@ -87,7 +87,7 @@ def test_what_a_killed_flow_left_is_cleared_by_the_next_and_a_living_one_left_al
     root = tmp_path / "root"
     root.mkdir()
     with started(root, 600) as dying:
-        (record,) = (root / "runs" / "living").glob("*.json")
+        (record,) = (root / "runs" / "active-flows").glob("*.json")
         server = own_server(dying)
         until(lambda: prefect_states(root, "task_run") == ["RUNNING"])
         assert mlflow_states(root) == ["RUNNING", "RUNNING"] and prefect_states(root, "flow_run") == ["RUNNING"]
@@ -102,9 +102,9 @@ def test_what_a_killed_flow_left_is_cleared_by_the_next_and_a_living_one_left_al
         until(lambda: prefect_states(root, "task_run") == ["CRASHED", "RUNNING"])
         with started(root, 0) as third:
             assert third.wait(timeout=60) == 0
-            assert "had died" not in (tmp_path / "words-0").read_text()
+            assert "was killed" not in (tmp_path / "words-0").read_text()
         assert living.poll() is None and prefect_states(root, "flow_run") == ["COMPLETED", "CRASHED", "RUNNING"]
-        assert mlflow_states(root).count("RUNNING") == 2 and not list(root.glob(f"runs/living/{record.stem}.*"))
+        assert mlflow_states(root).count("RUNNING") == 2 and not list(root.glob(f"runs/active-flows/{record.stem}.*"))
 
 
 def test_server_of_a_flow_that_died_before_it_had_a_record_ends_with_the_next(tmp_path):

@@ -23,7 +23,7 @@ from tasks.gate_log import log_gates
 from tasks.promote import Promotion
 from tasks.tracking.runs import log_metrics, set_tags
 from tasks.trainer_process import last_step
-from tasks.validate import ValidatedModel, ends
+from tasks.validate import ValidatedModel, interval_metrics
 
 SAMPLES = 10
 """Windows whose texts the artifact shows; MLflow's table has all."""
@@ -102,7 +102,7 @@ def text_metrics(summary: dict[str, Any]) -> dict[str, float]:
         prefix = "decode/" if arm == "C" else f"decode/{arm}_"
         out |= {prefix + name: value for name, value in scores.items() if name not in ("by_length", "same_as", "n")}
     for name, interval in summary["about"].items():
-        out |= ends(f"decode/about_{name}", interval)
+        out |= interval_metrics(f"decode/about_{name}", interval)
     return out
 
 

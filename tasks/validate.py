@@ -100,7 +100,9 @@ def evaluation_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
 
 def own_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
     """`split/cosine` with its ends and the like, and the collapse metrics."""
-    metrics = {name: value for metric, found in summary["metrics"].items() for name, value in ends(f"{split}/{metric}", found).items()}
+    metrics = {
+        name: value for metric, found in summary["metrics"].items() for name, value in interval_metrics(f"{split}/{metric}", found).items()
+    }
     return metrics | {f"{split}/{name}": value for name, value in summary["collapse"].items()}
 
 
@@ -109,7 +111,7 @@ def baseline_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
     return {f"{split}/baseline_{b}_{q}": v for b, values in summary["baselines"].items() for q, v in values.items()}
 
 
-def ends(name: str, interval: Mapping[str, float | None]) -> dict[str, float]:
+def interval_metrics(name: str, interval: Mapping[str, float | None]) -> dict[str, float]:
     """An interval as up to three metrics: the value, `_low` and `_high`."""
     found = {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
     return {key: value for key, value in found.items() if value is not None}

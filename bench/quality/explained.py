@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.quality.parallel import side_by_side
 from bench.quality.run import SETTINGS, words
-from bench.quality.several import side_by_side
 from lvm.data.dataset import open_dataset
 from lvm.devices import resolve_device
 from lvm.evaluation.explain import explain, require_mirror, skill

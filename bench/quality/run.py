@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from bench.quality.several import side_by_side, split_of
+from bench.quality.parallel import side_by_side, split_of
 from lvm.data.dataset import open_dataset, read_manifest
 from lvm.devices import resolve_device
 from lvm.models.baselines import fit_baselines
@@ -32,7 +32,7 @@ PRODUCT = ("recall_at_1", "recall_at_5", "mrr")
 
 
 def words(arch: str, seed: int, split: str) -> list[str]:
-    """The job of one training, for `bench.quality.one`."""
+    """The job of one training, for `bench.quality.train_and_evaluate`."""
     settings = [*COMMON, *SETTINGS[arch], f"seed={seed}"]
     return ["--arch", arch, "--split", split, *(f"--length={n}" for n in LENGTHS), *(f"--set={setting}" for setting in settings)]
 

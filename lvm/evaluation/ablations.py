@@ -13,12 +13,12 @@ import torch
 from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, chosen
 from lvm.errors import InputError
-from lvm.evaluation.evaluate import Scores, predict_contexts, reference, score
+from lvm.evaluation.evaluate import Scores, predict_contexts, score, score_baselines
 from lvm.evaluation.intervals import Interval, document_bootstrap
 from lvm.models import Predictor
 from lvm.models.baselines import CENTRED_EWMA, Baselines
 
-RIVALS = {"cosine": "ridge", "recall_at_5": CENTRED_EWMA}
+STRONGEST_BASELINES = {"cosine": "ridge", "recall_at_5": CENTRED_EWMA}
 """The metrics that are looked at, and the strongest baseline of each."""
 
 
@@ -31,7 +31,7 @@ NEAR = 8
 
 
 @dataclass(frozen=True)
-class Drop:
+class MetricDrop:
     """What one metric loses against the intact context, window by window; positive is a loss."""
 
     model: Interval
@@ -80,29 +80,29 @@ def _others(docs_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def ablations(
     model: Predictor, baselines: Baselines, dataset: Dataset, windows: Windows, device: torch.device
-) -> dict[str, dict[str, Drop]]:
+) -> dict[str, dict[str, MetricDrop]]:
     """By ablation and metric, what `model` and the rival baseline lose. `dataset` is in the direction that the model reads.
 
     At most 2,000 of `windows` are used. Raises what `ablated_rows` raises.
     """
     windows = windows.at_most(WINDOWS)
-    ref = reference(dataset, windows, baselines, device)
+    ref = score_baselines(dataset, windows, baselines, device)
     rows = ablated_rows(windows)
 
     def scores(rows_NT: np.ndarray) -> Scores:
         return score(*predict_contexts(model, chosen(dataset.vectors, rows_NT, device)), ref.targets, ref.pool, windows)
 
     intact = scores(windows.targets[:, None] + np.arange(-windows.context_length, 0))
-    out: dict[str, dict[str, Drop]] = {}
+    out: dict[str, dict[str, MetricDrop]] = {}
     for name, changed in rows.items():
         own = scores(changed)
         rivals = predict_baselines(baselines, chosen(dataset.vectors, changed, device))
         out[name] = {}
-        for metric, rival in RIVALS.items():
+        for metric, rival in STRONGEST_BASELINES.items():
             other = score(rivals[rival], rivals[rival], ref.targets, ref.pool, windows)
             losses = intact.quantity(metric) - own.quantity(metric), ref.scores[rival].quantity(metric) - other.quantity(metric)
             each = (document_bootstrap(loss, windows.docs) for loss in (*losses, np.subtract(*losses)))
-            out[name][metric] = Drop(*each)
+            out[name][metric] = MetricDrop(*each)
     return out
 
 
@@ -112,7 +112,7 @@ def predict_baselines(baselines: Baselines, parts: Iterable[torch.Tensor]) -> di
     What is missing in front counts as the training mean, which is zero to weights on centred chunks: as for
     the model's own lag weights.
     """
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in RIVALS.values()}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in STRONGEST_BASELINES.values()}
     for part in parts:
         missing = max(0, baselines.context_length - part.shape[1])
         mean = baselines.mean.to(part.device).expand(len(part), missing, -1)

@@ -152,7 +152,7 @@ class Reference:
 
 
 @torch.inference_mode()
-def reference(dataset: Dataset, windows: Windows, baselines: Baselines, device: torch.device) -> Reference:
+def score_baselines(dataset: Dataset, windows: Windows, baselines: Baselines, device: torch.device) -> Reference:
     """Score the baselines on `windows`."""
     targets = torch.from_numpy(dataset.vectors[windows.targets]).to(device)
     pool = unit(dataset.vectors[windows.pool], device)
@@ -254,7 +254,7 @@ def make_reference(
     device = checkpoint.model.mean.device
     length = context_length or config.train.context_length
     windows = make_windows(dataset, split, length, pool_size or config.train.eval_windows, device, leave_out)
-    return reference(dataset, windows, _baselines(dataset, checkpoint, length, trained_here), device)
+    return score_baselines(dataset, windows, _baselines(dataset, checkpoint, length, trained_here), device)
 
 
 def _baselines(dataset: Dataset, checkpoint: Checkpoint, length: int, trained_here: bool) -> Baselines:

@@ -8,7 +8,7 @@ import torch
 from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, contexts, make_windows, unit
 from lvm.errors import InputError
-from lvm.evaluation.ablations import RIVALS, WINDOWS, ablations
+from lvm.evaluation.ablations import STRONGEST_BASELINES, WINDOWS, ablations
 from lvm.evaluation.evaluate import Reference, evaluate_checkpoint, make_reference
 from lvm.evaluation.information import Information, candidate_count, contrast, information, negatives, similarities
 from lvm.models import Predictor
@@ -51,7 +51,7 @@ def explain(dataset: Dataset, checkpoint: Checkpoint, split: str = "test") -> di
         "documents": len(set(windows.docs)),
         **skill(dataset, checkpoint, split, ref),
         "ablations": {name: {metric: asdict(drop) for metric, drop in each.items()} for name, each in drops.items()},
-        "rivals": RIVALS,
+        "rivals": STRONGEST_BASELINES,
         "contrast": {count: asdict(each) if each else None for count, each in contrasts.items()},
         "information": asdict(_information(checkpoint, one, data, windows, predicted)),
     }
@@ -62,8 +62,8 @@ def skill(dataset: Dataset, checkpoint: Checkpoint, split: str, ref: Reference |
     found = evaluate_checkpoint(dataset, checkpoint, split, ref=ref)
     return {
         "reverse": checkpoint.config.train.reverse,
-        "skill": {metric: asdict(found.skill(metric)) for metric in RIVALS},
-        "best_baseline": {metric: found.best_baseline(metric) for metric in RIVALS},
+        "skill": {metric: asdict(found.skill(metric)) for metric in STRONGEST_BASELINES},
+        "best_baseline": {metric: found.best_baseline(metric) for metric in STRONGEST_BASELINES},
     }
 
 

@@ -21,7 +21,7 @@ from lvm.data.dataset import Dataset
 from lvm.data.statistics import encoder_statistics
 from lvm.data.windows import contexts, make_windows
 from lvm.errors import InputError, TrainingDiverged
-from lvm.evaluation.evaluate import Evaluation, evaluate, reference
+from lvm.evaluation.evaluate import Evaluation, evaluate, score_baselines
 from lvm.gates.result import require
 from lvm.gates.training import SHARE_STEPS, early_gates
 from lvm.models import Ensemble, build_predictor
@@ -104,7 +104,7 @@ class Trainer:
         self.total_steps = sum(self.sampler.steps(epoch) for epoch in range(config.epochs))
         self.baselines = fit_baselines(dataset, config.context_length, config.eval_windows, device)
         windows = make_windows(dataset, "val", config.context_length, config.eval_windows, device)
-        self.reference = reference(dataset, windows, self.baselines, device)
+        self.reference = score_baselines(dataset, windows, self.baselines, device)
         self.read = BatchReader(dataset, device)
         self.gradients = BatchGradients(self.model, config, self.statistics, device, ranks)
         self._started = self._saved = time.monotonic()

@@ -21,7 +21,7 @@ from tasks.nightly.evaluate import NightText
 from tasks.nightly.record import all_nights, enter_night
 from tasks.report import SAMPLES
 from tasks.tracking.runs import log_metrics
-from tasks.validate import ends, evaluation_metrics
+from tasks.validate import evaluation_metrics, interval_metrics
 
 
 @task
@@ -65,7 +65,11 @@ def night_metrics(summary: dict[str, Any]) -> dict[str, float]:
     """Names for MLflow: `night/...` and `own/...` as of any evaluation, `drift/...` with interval bounds and p-values."""
     metrics = evaluation_metrics("night", summary["night"]) | evaluation_metrics("own", summary["own"])
     for metric, found in summary["skill_drift"].items():
-        metrics |= {**ends(f"drift/skill_{metric}", found["difference"]), f"drift/skill_{metric}_p": found["p"]}
+        metrics |= {**interval_metrics(f"drift/skill_{metric}", found["difference"]), f"drift/skill_{metric}_p": found["p"]}
     if found := summary["embedding_drift"]:
-        metrics |= {**ends("drift/embedding", found["share"]), "drift/embedding_p": found["p"], "drift/embedding_chance": found["chance"]}
+        metrics |= {
+            **interval_metrics("drift/embedding", found["share"]),
+            "drift/embedding_p": found["p"],
+            "drift/embedding_chance": found["chance"],
+        }
     return metrics

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, make_windows
 from lvm.errors import InputError
-from lvm.evaluation.ablations import RIVALS, Drop, ablated_rows, ablations, lags, predict_baselines
+from lvm.evaluation.ablations import STRONGEST_BASELINES, MetricDrop, ablated_rows, ablations, lags, predict_baselines
 from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines, weighted_mean
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def fitted(dataset: Dataset) -> Baselines:
 
 def judge(
     rule: Callable[[torch.Tensor], torch.Tensor], fitted: Baselines, dataset: Dataset, windows: Windows
-) -> dict[str, dict[str, Drop]]:
+) -> dict[str, dict[str, MetricDrop]]:
     return ablations(Rule(rule, rule), fitted, dataset, windows, CPU)  # type: ignore[arg-type]
 
 
@@ -104,7 +104,7 @@ def test_a_baseline_under_a_models_name_has_no_loss_of_its_own(dataset: Dataset,
 
 def test_the_excess_is_the_difference_of_the_two_losses(dataset: Dataset, windows: Windows, fitted: Baselines) -> None:
     for drops in judge(lambda context: context.mean(1), fitted, dataset, windows).values():
-        assert set(drops) == set(RIVALS)
+        assert set(drops) == set(STRONGEST_BASELINES)
         for drop in drops.values():
             assert drop.excess.value == pytest.approx(drop.model.value - drop.baseline.value, abs=1e-6)
 

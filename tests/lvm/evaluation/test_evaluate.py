@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lvm.config import ModelConfig
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows
-from lvm.evaluation.evaluate import Evaluation, Reference, Scores, evaluate, predict, reference, score
+from lvm.evaluation.evaluate import Evaluation, Reference, Scores, evaluate, predict, score, score_baselines
 from lvm.evaluation.intervals import document_bootstrap
 from lvm.models import build_predictor
 from lvm.models.baselines import Baselines, fit_baselines
@@ -39,7 +39,7 @@ def fitted(turning: Dataset) -> Baselines:
 
 @pytest.fixture(scope="module")
 def ref(turning: Dataset, fitted: Baselines) -> Reference:
-    return reference(turning, make_windows(turning, "val", LENGTH, 1000, CPU), fitted, CPU)
+    return score_baselines(turning, make_windows(turning, "val", LENGTH, 1000, CPU), fitted, CPU)
 
 
 class Rule(nn.Module):
@@ -232,7 +232,7 @@ def test_the_summary_is_json_and_holds_every_number_of_a_report(turning: Dataset
     if few:
         keep = np.isin(windows.docs, np.unique(windows.docs)[:2])
         windows = replace(windows, answer=windows.answer[keep], docs=windows.docs[keep], excluded=windows.excluded[keep])
-    found = judge(oracle(turning), turning, reference(turning, windows, fitted, CPU))
+    found = judge(oracle(turning), turning, score_baselines(turning, windows, fitted, CPU))
     summary = found.summary()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     plain = {"cosine", "recall_at_1", "recall_at_5", "recall_at_10", "mrr"}
@@ -257,7 +257,7 @@ def test_on_real_text_every_baseline_gives_finite_scores_in_their_known_order(da
     rows = dataset.vectors[dataset.rows("train")]
     mean = torch.from_numpy(rows.mean(0))
     plain = Baselines(LENGTH, mean, torch.eye(384).repeat(LENGTH, 1) / LENGTH, {"ewma_cosine": 0.7, "centred_ewma_recall": 0.6}, 1.0)
-    scores = reference(dataset, make_windows(dataset, "val", LENGTH, 1000, CPU), plain, CPU).scores
+    scores = score_baselines(dataset, make_windows(dataset, "val", LENGTH, 1000, CPU), plain, CPU).scores
     cosine = {name: float(found.cosine.mean()) for name, found in scores.items()}
     assert all(np.isfinite(found.cosine).all() and found.ranks.min() >= 1 for found in scores.values())
     assert cosine["ewma_cosine"] > cosine["copy_last"] + 0.03

@@ -10,7 +10,7 @@ import torch
 from lvm.data.dataset import Dataset
 from lvm.data.windows import make_windows
 from lvm.errors import InputError
-from lvm.evaluation.evaluate import evaluate_checkpoint, make_reference, reference
+from lvm.evaluation.evaluate import evaluate_checkpoint, make_reference, score_baselines
 from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from tests.support.trainings import trained
@@ -84,7 +84,7 @@ def test_any_dataset_is_judged_against_the_baselines_that_the_model_brings(forei
         evaluate_checkpoint(foreign, checkpoint, "val"),
         evaluate_checkpoint(foreign, replace(checkpoint, baselines=other), "val"),
     )
-    expected = reference(foreign, make_windows(foreign, "val", 3, 10_000, CPU), checkpoint.baselines, CPU)
+    expected = score_baselines(foreign, make_windows(foreign, "val", 3, 10_000, CPU), checkpoint.baselines, CPU)
     assert set(found.baselines) == set(expected.scores)
     for name, scores in expected.scores.items():
         assert np.array_equal(found.baselines[name].cosine, scores.cosine) and np.array_equal(found.baselines[name].ranks, scores.ranks)
@@ -99,7 +99,7 @@ def test_another_context_length_is_judged_against_baselines_fitted_for_it(datase
     assert found.windows.context_length == 2
     fitted = fit_baselines(small, 2, 10_000, CPU)
     assert fitted.context_length == 2
-    expected = reference(small, found.windows, fitted, CPU).scores
+    expected = score_baselines(small, found.windows, fitted, CPU).scores
     assert set(found.baselines) == set(expected)
     assert all(np.array_equal(found.baselines[name].cosine, expected[name].cosine) for name in expected)
     own = evaluate_checkpoint(small, checkpoint, "val")

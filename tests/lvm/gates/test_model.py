@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows
-from lvm.evaluation.evaluate import Evaluation, Reference, predict, reference
+from lvm.evaluation.evaluate import Evaluation, Reference, predict, score_baselines
 from lvm.gates.model import EVALUATION_GATES, collapse, mean_vector_baseline, model_gates, moment_matching, reload_parity
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from tests.support.evaluations import judged
@@ -33,7 +33,7 @@ def checkpoint(dataset: Dataset) -> Checkpoint:
 def ref(dataset: Dataset, checkpoint: Checkpoint) -> Reference:
     """The validation windows with the baselines' scores."""
     windows = make_windows(dataset, "val", 3, 10_000, CPU)
-    return reference(dataset, windows, checkpoint.baselines, CPU)
+    return score_baselines(dataset, windows, checkpoint.baselines, CPU)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows, retrieval_ranks, unit
 from lvm.errors import InputError
-from lvm.evaluation.evaluate import reference
+from lvm.evaluation.evaluate import score_baselines
 from lvm.models.baselines import DECAYS, FIT_WINDOWS, PENALTIES, Baselines, features, fit_baselines, weighted_mean
 from tests.support.planted import DIM, grown, planted
 
@@ -131,7 +131,7 @@ def test_ridge_finds_the_law_the_data_were_made_by(fitted: Baselines) -> None:
 
 
 def test_ridge_beats_every_other_baseline_on_a_linear_law(linear: Dataset, fitted: Baselines, cpu: torch.device) -> None:
-    scores = reference(linear, make_windows(linear, "test", 4, 1000, cpu), fitted, cpu).scores
+    scores = score_baselines(linear, make_windows(linear, "test", 4, 1000, cpu), fitted, cpu).scores
     cosine = {name: float(found.cosine.mean()) for name, found in scores.items()}
     assert cosine["ridge"] > 0.02 + max(value for name, value in cosine.items() if name != "ridge")
 

@@ -1,4 +1,4 @@
-"""Trainings side by side, each in a process of its own (`bench.quality.one`)."""
+"""Trainings side by side, each in a process of its own (`bench.quality.train_and_evaluate`)."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from lvm.data.dataset import read_manifest
 def side_by_side(
     dataset: Path, work: Path, devices: Sequence[str], jobs: Mapping[str, Sequence[str]], at_once: int, commit: str
 ) -> dict[str, dict[str, Any]]:
-    """Run the jobs, words of `bench.quality.one` by name, `at_once` at a time on each device; what each printed.
+    """Run the jobs, words of `bench.quality.train_and_evaluate` by name, `at_once` at a time on each device; what each printed.
 
     A failure ends everything. What has ended stands in `work`, and is taken from there when the same is asked for again.
     """
@@ -30,7 +30,7 @@ def side_by_side(
         if record.exists() and (kept := json.loads(record.read_text(encoding="utf-8")))["asked"] == asked:
             return dict(kept["found"])
         device = free.get()
-        words = [sys.executable, "-m", "bench.quality.one", str(dataset), str(work / name), "--device", device, *jobs[name]]
+        words = [sys.executable, "-m", "bench.quality.train_and_evaluate", str(dataset), str(work / name), "--device", device, *jobs[name]]
         done = subprocess.run(words, capture_output=True, text=True)
         free.put(device)
         if done.returncode:
@@ -39,7 +39,7 @@ def side_by_side(
         skills = {at: {m: summary["metrics"][m] for m in ("skill_cosine", "skill_recall_at_5")} for at, summary in split_of(found).items()}
         shown = "; ".join(f"{at}: " + ", ".join(f"{value['value']:+.4f}" for value in skill.values()) for at, skill in skills.items())
         print(f"{name}: {found['seconds']:.0f} s, kept epoch {found['kept_epoch']:.0f} of {found['epochs']}; {shown}", flush=True)
-        found["command"] = f"python -m bench.quality.one DATASET OUT {' '.join(jobs[name])}"
+        found["command"] = f"python -m bench.quality.train_and_evaluate DATASET OUT {' '.join(jobs[name])}"
         write_json(record, {"asked": asked, "found": found})
         return found
 

@@ -1,6 +1,6 @@
 """One training and its evaluation at several context lengths, in a process of its own.
 
-    python -m bench.quality.one DATASET OUT --arch lstm --split val --length 5 --length 16 --set model.width=512
+    python -m bench.quality.train_and_evaluate DATASET OUT --arch lstm --split val --length 5 --length 16 --set model.width=512
 
 Prints one JSON object. `--without` learns from every document but those of a source, and is tested on that source alone;
 `--share` learns from that share of the training documents and is tested on the same test documents as all of them.

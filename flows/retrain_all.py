@@ -1,7 +1,7 @@
 """retrain-all: documents to a champion."""
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 from prefect import flow
@@ -11,7 +11,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.command import exit_on_refusal
-from lvm.config import Arch, ChunkerConfig, train_config
+from lvm.config import ARCHITECTURES as REGISTERED
+from lvm.config import ChunkerConfig, train_config
 from lvm.data.dataset import read_manifest
 from lvm.decoding.load import AUTO
 from lvm.devices import slots
@@ -28,7 +29,7 @@ from tasks.validate import validate_models
 from tasks.workspace import Workspace
 
 ARCHITECTURES = ["lstm", "mamba2", "transformer"]
-Architecture = Annotated[str, Field(json_schema_extra={"enum": list(get_args(Arch))})]
+Architecture = Annotated[str, Field(json_schema_extra={"enum": REGISTERED.names()})]
 """One that Prefect's form offers and its server accepts; whoever calls the flow itself gets the sentence of `train_config`."""
 
 

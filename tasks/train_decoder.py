@@ -6,9 +6,8 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict
 
 from lvm.atomic_io import digest_json
-from lvm.config import overlay, parse
+from lvm.config import DecoderTrainConfig, read_settings
 from lvm.data.dataset import read_manifest
-from lvm.decoding.inverter.config import DecoderTrainConfig
 from lvm.decoding.load import label
 from lvm.devices import lease
 from tasks.tracking.runs import PREFECT_RUN, child_run, connect, failing, set_tags
@@ -29,7 +28,7 @@ class TrainedDecoder(BaseModel):
 
 def decoder_config(settings: list[str]) -> DecoderTrainConfig:
     """The default configuration with settings such as `rounds=40` laid over it; `InputError` names an unknown field."""
-    return parse(DecoderTrainConfig, overlay({}, settings))
+    return read_settings(assignments=settings, reads=("decoder",)).decoder
 
 
 @task(retries=2, retry_delay_seconds=1, retry_condition_fn=worth_retrying, task_run_name="train-decoder")

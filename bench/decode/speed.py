@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from bench.decode.vec2text_peer import vec2text_loop
+from lvm.config import InverterConfig
 from lvm.data.encoders import resolve_dtype
 from lvm.decoding.inverter.candidates import TextWriter
-from lvm.decoding.inverter.config import InverterConfig
 from lvm.decoding.inverter.model import InverterModel
 from lvm.decoding.inverter.tokens import train_tokenizer
 from lvm.reports.tables.table import Table

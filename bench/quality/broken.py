@@ -56,7 +56,7 @@ def main() -> None:
 def judged(data: Dataset, recipe: str, arch: str, settings: list[str], decoder: str, device: str, out: Path) -> dict[str, Any]:
     """What is found on a model of this recipe."""
     place = resolve_device(device)
-    trained = train(train_config(arch, data.dim, settings, recipe), data, out, place, resume=True)
+    trained = train(train_config(arch, data.dim, settings, None if recipe == "residual" else recipe), data, out, place, resume=True)
     checkpoint = load_checkpoint(out, place)
     gates = model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"))
     text = decode_windows(data, checkpoint, load_decoder(decoder, str(place), CORRECTIONS)).summary()
@@ -105,7 +105,7 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n\n".join([
         "# The broken original beside its repair",
         f"Commit {results['commit'][:12]}; {results['arch']}, settings: {settings}; {corpus}; {epochs}. Broken: one linear head, unit "
-        "length, squared error (`--recipe legacy`). Made by `bench/quality/broken.py`; the numbers behind this page are in broken.json.",
+        "length, squared error (`--preset legacy`). Made by `bench/quality/broken.py`; the numbers behind this page are in broken.json.",
         beside("Gates, validation documents", gates),
         beside(f"Test documents, context {tests[0]['context_length']}; intervals are 95 % over documents", skill),
         Table("Moments and diversity, test documents", [*columns, "ridge", "the encoder's"], spread).markdown(),

@@ -32,6 +32,12 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.
 DevicesOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N; several for one model together as cuda:0,cuda:1.")]
 
 
+PresetOption = Annotated[str | None, typer.Option("--preset", help="Named settings, see 'lvm settings'.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", dir_okay=False, help="YAML file of settings; wins over --preset.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="FIELD=VALUE, as model.width=512; wins over --config. Repeatable; see 'lvm settings'."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 

@@ -6,16 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from lvm.cli.common import (
+    ConfigOption,
     DatasetArgument,
     DevicesOption,
     JsonOption,
+    PresetOption,
+    SetOption,
     exit_with_stdin,
     one_process_a_device,
     output,
     people,
     progress_bar,
 )
-from lvm.config import train_config
+from lvm.config import ARCHITECTURES, read_settings
 from lvm.reports.next_command import next_command
 
 
@@ -25,8 +28,9 @@ def train(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the model.")],
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training chunks, at most.")] = None,
     device: DevicesOption = "auto",
-    setting: Annotated[list[str] | None, typer.Option("--set", help="Any field of TrainConfig, as model.width=512; repeatable.")] = None,
-    recipe: Annotated[str, typer.Option(help="residual, or legacy: the broken original, to be compared with.")] = "residual",
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    setting: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; a finished run is kept.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Clear an earlier run first.")] = False,
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
@@ -46,7 +50,9 @@ def train(
     one_process_a_device(device)
     data = open_dataset(dataset)
     chosen = [*(setting or []), *([f"epochs={epochs}"] if epochs else [])]
-    config = train_config(arch, data.dim, chosen, recipe)
+    settings = read_settings(preset, config_file, chosen, reads=("training", "gates"))
+    ARCHITECTURES.require(arch)
+    config = settings.train(arch, data.dim)
     place = resolve_device(own_device(device))
     ranks = join(place)
     if ranks.rank == 0:

@@ -6,16 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from lvm.cli.common import (
+    ConfigOption,
     DatasetArgument,
     DevicesOption,
     JsonOption,
+    PresetOption,
+    SetOption,
     exit_with_stdin,
     one_process_a_device,
     output,
     people,
     progress_bar,
 )
-from lvm.config import overlay, parse
+from lvm.config import read_settings
 from lvm.reports.next_command import next_command
 
 
@@ -26,7 +29,9 @@ def train_decoder(
         list[Path] | None, typer.Option(help="Dataset whose validation and test texts must not be learned from either; repeatable.")
     ] = None,
     device: DevicesOption = "auto",
-    setting: Annotated[list[str] | None, typer.Option("--set", help="Any field of DecoderTrainConfig, as rounds=40; repeatable.")] = None,
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    setting: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last round; a finished run is kept.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Clear an earlier run first.")] = False,
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
@@ -35,7 +40,6 @@ def train_decoder(
     """Train a decoder for the encoder of a dataset, on one device or on several together."""
     from lvm.data.dataset import open_dataset
     from lvm.data.encoders import load_encoder
-    from lvm.decoding.inverter.config import DecoderTrainConfig
     from lvm.decoding.inverter.trainer import train_decoder as run
     from lvm.devices import resolve_device
     from lvm.reports.tables.table import Table
@@ -45,7 +49,7 @@ def train_decoder(
     if until_stdin_closes:
         exit_with_stdin()
     one_process_a_device(device)
-    config = parse(DecoderTrainConfig, overlay({}, setting or []))
+    config = read_settings(preset, config_file, setting or [], reads=("decoder",)).decoder
     data, others = open_dataset(dataset), [open_dataset(path) for path in hold_out or []]
     place = resolve_device(own_device(device))
     encoder = load_encoder(data.manifest.recipe.name, str(place))

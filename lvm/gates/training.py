@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lvm.config import TERMS, GateThresholds, LossConfig
+from lvm.config import LOSS_TERMS, GateThresholds, LossConfig
 from lvm.evaluation.evaluate import Evaluation
 from lvm.gates.result import GateResult, gate_result
 
@@ -29,9 +29,9 @@ def loss_balance(loss: LossConfig, measured: Sequence[Mapping[str, float]], limi
     satisfied excepted, when all weights are 0, or when nothing was recorded; warns under `gradient_share`.
     """
     limit = limits.gradient_share
-    weighted = [name for name in TERMS if getattr(loss, name)]
+    weighted = [name for name in LOSS_TERMS if getattr(loss, name)]
     if not weighted:
-        remedy = f"give one of {', '.join(f'loss.{name}' for name in TERMS)} a value"
+        remedy = f"give one of {', '.join(f'loss.{name}' for name in LOSS_TERMS)} a value"
         return gate_result("loss_balance", 0.0, limit, True, "the loss weights sum to 0, so that nothing is learned", remedy)
     counted = [line for line in measured if line["step"] in SHARE_STEPS]
     if not counted:
@@ -44,7 +44,7 @@ def loss_balance(loss: LossConfig, measured: Sequence[Mapping[str, float]], limi
     steps = " and ".join(f"step {line['step']:.0f}" for line in counted)
     reason = f"share of the largest gradient at {steps}: " + ", ".join(f"{name} {value:.3g}" for name, value in steering.items())
     reason += f"; satisfied: {', '.join(satisfied)}" if satisfied else ""
-    off = [name for name in TERMS if name not in weighted]
+    off = [name for name in LOSS_TERMS if name not in weighted]
     reason += f"; switched off: {', '.join(off)}" if off else ""
     weak = [name for name, value in steering.items() if not value >= limit]
     remedy = f"raise {' and '.join(f'loss.{name}' for name in weak)}, or switch off by 0 what is not to steer"

@@ -1,39 +1,30 @@
-"""The predictors. A new architecture is one file here and one line in `TRUNKS`."""
-
-from collections.abc import Callable
+"""The predictors. A new architecture is one file with a registered trunk; see docs/extending.md."""
 
 import torch
-from torch import nn
 
-from lvm.config import ModelConfig
-from lvm.models.amn import AMNTrunk
+from lvm.config import ARCHITECTURES, ModelConfig
 from lvm.models.ensemble import Ensemble
 from lvm.models.legacy import LegacyPredictor
-from lvm.models.mamba2 import Mamba2Trunk
 from lvm.models.predictor import Prediction, Predictor
-from lvm.models.recurrent import GRUTrunk, LSTMTrunk
-from lvm.models.transformer import TransformerTrunk
 
-TRUNKS: dict[str, Callable[[ModelConfig], nn.Module]] = {
-    "lstm": LSTMTrunk,
-    "gru": GRUTrunk,
-    "mamba2": Mamba2Trunk,
-    "transformer": TransformerTrunk,
-    "amn": AMNTrunk,
-}
+# Trunks register themselves when they are imported, in the order in which reports and figures list them.
+# isort: off
+from lvm.models import recurrent, mamba2, transformer, amn
 
-__all__ = ["TRUNKS", "Ensemble", "Prediction", "Predictor", "build_predictor"]
+# isort: on
+
+__all__ = ["Ensemble", "Prediction", "Predictor", "amn", "build_predictor", "mamba2", "recurrent", "transformer"]
 
 
 def build_predictor(config: ModelConfig, mean: torch.Tensor, std: torch.Tensor) -> Predictor:
     """A fresh predictor of the declared architecture.
 
-    `mean`, `std`: [D], the encoder's per-dimension moments on the training chunks; they become
+    `mean`, `std`: [D], the encoder's per-dimension moments on the training chunks. They become
     buffers of the model, so that a checkpoint carries its own normalisation.
     """
     kind = LegacyPredictor if config.heads == "legacy" else Predictor
 
     def member() -> Predictor:
-        return kind(config, TRUNKS[config.arch](config), mean, std)
+        return kind(config, ARCHITECTURES[config.arch](config), mean, std)
 
     return Ensemble(config, member, mean, std) if config.members > 1 else member()

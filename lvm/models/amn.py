@@ -7,7 +7,7 @@ the running mean of the context attends to the chunks so far, and the answer is 
 import torch
 from torch import nn
 
-from lvm.config import ModelConfig
+from lvm.config import ARCHITECTURES, ModelConfig
 from lvm.models.attention import CausalSelfAttention
 
 
@@ -31,6 +31,7 @@ class AMNLayer(nn.Module):
         return out
 
 
+@ARCHITECTURES.register("amn")
 class AMNTrunk(nn.Module):
     """A projection, its running mean, the layers."""
 

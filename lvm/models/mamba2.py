@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lvm.config import ModelConfig
+from lvm.config import ARCHITECTURES, ModelConfig
 
 try:
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined as fused_scan
@@ -134,6 +134,7 @@ class Mamba2Block(nn.Module):
         return out
 
 
+@ARCHITECTURES.register("mamba2")
 class Mamba2Trunk(nn.Module):
     """A projection and pre-norm residual Mamba2 blocks."""
 

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from lvm.config import ModelConfig
+from lvm.config import ARCHITECTURES, ModelConfig
 
 
+@ARCHITECTURES.register("lstm")
 class LSTMTrunk(nn.Module):
     """A stack of LSTM layers; causal by nature."""
 
@@ -20,6 +21,7 @@ class LSTMTrunk(nn.Module):
         return out
 
 
+@ARCHITECTURES.register("gru")
 class GRUTrunk(nn.Module):
     """A stack of GRU layers; causal by nature."""
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lvm.config import ModelConfig
+from lvm.config import ARCHITECTURES, ModelConfig
 from lvm.models.attention import CausalSelfAttention
 
 
@@ -25,6 +25,7 @@ class Block(nn.Module):
         return out
 
 
+@ARCHITECTURES.register("transformer")
 class TransformerTrunk(nn.Module):
     """A projection, the blocks, a last normalisation, and tanh: bounded as an LSTM's states, they retrieve better at 64."""
 

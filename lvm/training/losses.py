@@ -6,7 +6,7 @@ Shapes: M valid positions of a batch, A contrastive anchors, E extra negatives, 
 import torch
 from torch.nn import functional as F
 
-from lvm.config import LossConfig
+from lvm.config import LOSS_TERMS, LossConfig
 from lvm.data.statistics import EncoderStatistics
 from lvm.data.windows import EXCLUDED_BEFORE
 from lvm.models import Prediction
@@ -60,22 +60,16 @@ def infonce_loss(
     extra_ED: torch.Tensor,
     forbidden_AX: torch.Tensor,
     temperature: float,
-    both_directions: bool,
 ) -> torch.Tensor:
-    """InfoNCE (van den Oord et al. 2018), in one direction or in CLIP's two.
+    """InfoNCE (van den Oord et al. 2018): which target follows each anchor.
 
     All vectors unit length. Anchor i's answer is target i; its negatives are the other targets
     and the extra negatives, except where `forbidden_AX` [A, A + E] (see `forbidden_negatives`).
-    The second direction asks of each target which anchor it follows, over the anchors alone.
     """
     candidates = torch.cat([target_AD, extra_ED])
     logits = (y_cos_AD @ candidates.T / temperature).masked_fill(forbidden_AX, -torch.inf)
     answers = torch.arange(len(y_cos_AD), device=logits.device)
-    forward = F.cross_entropy(logits, answers)
-    if not both_directions:
-        return forward
-    backward = F.cross_entropy(logits[:, : len(answers)].T, answers)
-    return (forward + backward) / 2
+    return F.cross_entropy(logits, answers)
 
 
 @torch.no_grad()
@@ -120,9 +114,7 @@ def loss_terms(prediction: Prediction, vectors: BatchVectors, encoder: EncoderSt
         reach = max(EXCLUDED_BEFORE, vectors.targets.shape[1])
         rows = (vectors.anchor_rows, vectors.anchor_docs, vectors.negative_rows, vectors.negative_docs)
         forbidden = forbidden_negatives(unit, extra, *rows, reach, config.duplicate_cosine)
-        terms["infonce"] = infonce_loss(
-            prediction.cosine[vectors.anchors], unit, extra, forbidden, config.temperature, config.both_directions
-        )
+        terms["infonce"] = infonce_loss(prediction.cosine[vectors.anchors], unit, extra, forbidden, config.temperature)
     if config.moments:
         terms["moments"] = moment_loss(y_dec, encoder)
     if config.variance:
@@ -135,3 +127,8 @@ def loss_terms(prediction: Prediction, vectors: BatchVectors, encoder: EncoderSt
 def weighted(terms: dict[str, torch.Tensor], config: LossConfig) -> dict[str, torch.Tensor]:
     """Each term times its weight; their sum is what is minimised."""
     return {name: getattr(config, name) * term for name, term in terms.items()}
+
+
+# The order is that of the sum: another one would round differently.
+for _name in ("regression", "norm", "infonce", "moments", "variance", "mse"):
+    LOSS_TERMS.register(_name)(loss_terms)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lvm.atomic_io import digest_json, write_json
-from lvm.config import TERMS, TrainConfig
+from lvm.config import LOSS_TERMS, TrainConfig
 from lvm.data.dataset import Dataset
 from lvm.data.statistics import encoder_statistics
 from lvm.data.windows import contexts, make_windows
@@ -80,8 +80,8 @@ class Trainer:
             raise InputError(f"field 'model.dim' is {config.model.dim}, the dataset's embeddings have {dataset.dim}")
         if not len(dataset.rows("train")):
             raise InputError(f"split 'train' of dataset {dataset.path} is empty: give more documents (ten or more)")
-        if not any(getattr(config.loss, name) for name in TERMS):
-            raise InputError(f"every loss weight is 0: give one of {', '.join(f'loss.{name}' for name in TERMS)} a value")
+        if not any(getattr(config.loss, name) for name in LOSS_TERMS):
+            raise InputError(f"every loss weight is 0: give one of {', '.join(f'loss.{name}' for name in LOSS_TERMS)} a value")
         dataset.require_finite()
         dataset = dataset.directed(config.reverse)
         self.config, self.dataset, self.out, self.device = config, dataset, out, device

@@ -1,14 +1,13 @@
 """The deployments as the file lists them: what Prefect's form shows of each flow."""
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
-from lvm.config import Arch
+from lvm.config import ARCHITECTURES
 
 CHECKOUT = Path(__file__).parents[2]
 LISTED = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
@@ -37,4 +36,4 @@ def test_each_parameter_has_a_type_a_default_and_a_description(entrypoint):
 
 def test_form_offers_the_architectures_that_there_are():
     schema = parameters("flows/retrain_all.py:retrain_all")["architectures"]
-    assert schema["items"]["enum"] == list(get_args(Arch))
+    assert schema["items"]["enum"] == ARCHITECTURES.names()

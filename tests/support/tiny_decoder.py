@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from lvm.config import overlay, parse
+from lvm.config import DecoderTrainConfig, read_settings
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.decoding.inverter import trainer as training
-from lvm.decoding.inverter.config import DecoderTrainConfig
 from lvm.decoding.inverter.folder import save_decoder
 from lvm.decoding.inverter.holdout import TrainingTexts
 from lvm.decoding.inverter.tokens import train_tokenizer
@@ -47,7 +46,7 @@ HEART = (
 
 
 def tiny(*extra: str) -> DecoderTrainConfig:
-    return parse(DecoderTrainConfig, overlay({}, [*SETTINGS, *extra]))
+    return read_settings(assignments=[*(f"decoder.{setting}" for setting in (*SETTINGS, *extra))]).decoder
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from lvm.config import DecoderTrainConfig
 from lvm.data.dataset import Manifest
-from lvm.decoding.inverter.config import DecoderTrainConfig
 from lvm.decoding.inverter.holdout import TrainingTexts
 from lvm.models.card import build_card, markdown_table
 

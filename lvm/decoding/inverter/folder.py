@@ -15,9 +15,8 @@ from tokenizers import Tokenizer
 
 from lvm import __version__
 from lvm.atomic_io import replacing, sha256_file, write_json, write_text
-from lvm.config import Config, read_versioned
+from lvm.config import Config, DecoderTrainConfig, read_versioned
 from lvm.data.recipe import EncoderRecipe
-from lvm.decoding.inverter.config import DecoderTrainConfig
 from lvm.decoding.inverter.model import InverterModel
 from lvm.errors import InputError
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from lvm.decoding.inverter.config import InverterConfig
+from lvm.config import InverterConfig
 
 PAD, EOS = 0, 1
 """Token ids that the tokenizer reserves; the decoder starts from PAD, as every T5 does."""

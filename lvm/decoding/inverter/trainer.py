@@ -18,11 +18,11 @@ import torch
 from tokenizers import Tokenizer
 
 from lvm.atomic_io import digest_json, write_json, write_text
+from lvm.config import DecoderTrainConfig
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.decoding.inverter.candidates import TextWriter
 from lvm.decoding.inverter.card import decoder_card
-from lvm.decoding.inverter.config import DecoderTrainConfig
 from lvm.decoding.inverter.folder import FILES, DecoderConfig, read_decoder_config, save_decoder
 from lvm.decoding.inverter.holdout import TrainingTexts, training_texts
 from lvm.decoding.inverter.inverter import Inverter, Search

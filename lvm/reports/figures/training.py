@@ -8,7 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from lvm.config import TERMS, GateThresholds
+from lvm.config import LOSS_TERMS, GateThresholds
 from lvm.reports.figures.style import BASELINE, colour
 
 
@@ -43,12 +43,12 @@ def share_figure(measured: Sequence[Mapping[str, float]], name: str, limits: Gat
     A term without any gradient stands at 0, which a logarithm alone could not show.
     """
     figure, axis = plt.subplots(figsize=(7, 4))
-    for place, term in enumerate(TERMS):
+    for place, term in enumerate(LOSS_TERMS):
         metric = f"train/gradient_share_{term}"
         points = [(line["step"], line[metric]) for line in measured if metric in line]
         if not points:  # it has no weight
             continue
-        axis.plot([x for x, _ in points], [y for _, y in points], "o-", color=plt.get_cmap("viridis")(place / len(TERMS)), label=term)
+        axis.plot([x for x, _ in points], [y for _, y in points], "o-", color=plt.get_cmap("viridis")(place / len(LOSS_TERMS)), label=term)
     axis.axhline(limits.gradient_share, color=BASELINE, linestyle=":", label=f"warned of under {limits.gradient_share:g}")
     axis.set_yscale("symlog", linthresh=1e-4)
     axis.set_ylim(0, 1.5)

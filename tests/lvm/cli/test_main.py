@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from lvm.cli.diagnose import decoder_gates
+from lvm.config import ARCHITECTURES
 from lvm.data.dataset import Dataset, open_dataset, read_manifest
-from lvm.models import TRUNKS
 from tests.support.commands import SMALL, Finished, copy_of, lvm, refusal, tree, with_vectors
 from tests.support.swapped_model import Backwards
 from tests.support.trainings import without_a_gradient
@@ -123,7 +123,7 @@ def test_train_json_is_the_path_the_size_and_the_best_epoch(trained):
 
 
 def test_the_broken_original_is_trained_by_its_name_and_shown_beside_the_centred_mean(dataset, tmp_path):
-    settings = ("--recipe", "legacy", "--set", "loss.mse=2", "--set", "sampler.stretches=64")
+    settings = ("--preset", "legacy", "--set", "loss.mse=2", "--set", "sampler.stretches=64")
     done = lvm("train", dataset.path, "--arch", "gru", "--out", tmp_path / "legacy", *SMALL, *settings)
     assert done.code == 0 and "gru (legacy): " in done.out
     config = json.loads((tmp_path / "legacy" / "config.json").read_text())["train"]
@@ -222,7 +222,7 @@ def test_unshuffled_copy_made_the_same_way_passes(dataset, tmp_path):
 
 
 def test_model_of_another_class_with_equal_keys_is_refused_with_3_and_the_table_says_so(dataset, trained, monkeypatch):
-    monkeypatch.setitem(TRUNKS, "lstm", Backwards)
+    monkeypatch.setitem(ARCHITECTURES._entries, "lstm", Backwards)
     finished = lvm("diagnose", dataset.path, "--model", trained[1], "--json")
     assert finished.code == 3
     parity = next(gate for gate in finished.json["gates"] if gate["name"] == "reload_parity")
@@ -276,7 +276,7 @@ def test_extract_refuses_in_one_sentence_and_leaves_nothing(arguments, says, unt
         (("--arch", "lstm", "--set", "width"), "expected FIELD=VALUE"),
         (("--arch", "lstm", "--set", "epochs.many=1"), "field 'epochs'"),
         (("--arch", "rnn"), "field 'model.arch'"),
-        (("--arch", "gru", "--recipe", "new"), "recipe 'new' is not known: give one of residual, legacy"),
+        (("--arch", "gru", "--preset", "new"), "preset 'new' is not known: there are demo, quality, legacy"),
         (("--arch", "lstm", "--device", ABSENT), "is not on this machine"),
         (("--arch", "lstm", "--device", "gpu"), "device 'gpu' is not on this machine"),
         (("--arch", "lstm", "--resume", "--fresh"), "exclude each other"),

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import lvm.decoding.load
+from lvm.config import DecoderTrainConfig, InverterConfig
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import extract
 from lvm.decoding import evaluate as pipeline
-from lvm.decoding.inverter.config import DecoderTrainConfig, InverterConfig
 from lvm.decoding.inverter.folder import save_decoder
 from lvm.decoding.inverter.model import InverterModel
 from lvm.decoding.inverter.tokens import train_tokenizer

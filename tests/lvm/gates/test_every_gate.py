@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lvm.config import TERMS, GateThresholds, LossConfig
+from lvm.config import ARCHITECTURES, LOSS_TERMS, GateThresholds, LossConfig
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.windows import contexts
@@ -23,7 +23,6 @@ from lvm.gates.data import data_gates
 from lvm.gates.model import EVALUATION_GATES, model_gates, reload_parity
 from lvm.gates.result import GateResult
 from lvm.gates.training import loss_balance
-from lvm.models import TRUNKS
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.training.trainer import Trainer
 from tests.support.evaluations import judged
@@ -149,11 +148,11 @@ def loss_weight_zeroed_on_its_way(sound: Sound) -> list[GateResult]:
 
 
 def every_loss_weight_zero(sound: Sound) -> list[GateResult]:
-    return [loss_balance(LossConfig(**dict.fromkeys(TERMS, 0.0)), sound.checkpoint.config.gradient_shares)]
+    return [loss_balance(LossConfig(**dict.fromkeys(LOSS_TERMS, 0.0)), sound.checkpoint.config.gradient_shares)]
 
 
 def swapped_class_with_equal_keys(sound: Sound) -> list[GateResult]:
-    sound.patch.setitem(TRUNKS, "lstm", Backwards)
+    sound.patch.setitem(ARCHITECTURES._entries, "lstm", Backwards)
     with pytest.raises(GateRefused, match="reload_parity"):
         load_checkpoint(sound.checkpoint.path, CPU)
     swapped = load_checkpoint(sound.checkpoint.path, CPU, tolerance=np.inf)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lvm.config import TERMS, GateThresholds, LossConfig
+from lvm.config import LOSS_TERMS, GateThresholds, LossConfig
 from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import Evaluation, evaluate_checkpoint
 from lvm.gates.training import loss_balance, outright_collapse
@@ -14,7 +14,7 @@ from lvm.models.checkpoint import CheckpointConfig, load_checkpoint, read_config
 from tests.support.trainings import trained
 
 LIMITS = GateThresholds()
-STEERING = [term for term in TERMS if getattr(LossConfig(), term)]
+STEERING = [term for term in LOSS_TERMS if getattr(LossConfig(), term)]
 """Terms that have a weight by default."""
 NAN = float("nan")
 
@@ -93,7 +93,7 @@ def test_term_that_was_never_measured_or_measured_as_nan_fails(config: Checkpoin
 
 
 def test_weights_that_sum_to_0_fail(config: CheckpointConfig) -> None:
-    result = loss_balance(LossConfig(**dict.fromkeys(TERMS, 0)), config.gradient_shares)
+    result = loss_balance(LossConfig(**dict.fromkeys(LOSS_TERMS, 0)), config.gradient_shares)
     assert not result.passed and "sum to 0" in result.reason and "loss.regression" in result.remedy
 
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lvm.atomic_io import sha256_file
-from lvm.config import ModelConfig, TrainConfig
+from lvm.config import ARCHITECTURES, ModelConfig, TrainConfig
 from lvm.data.dataset import Dataset
 from lvm.errors import GateRefused, InputError
-from lvm.models import TRUNKS, build_predictor
+from lvm.models import build_predictor
 from lvm.models.baselines import Baselines
 from lvm.models.checkpoint import FILES, FORMAT, GOLDEN_INPUTS, golden_predictions, load_checkpoint, read_config, save_checkpoint
 from lvm.models.ood import OutOfDistribution
@@ -26,7 +26,6 @@ from tests.support.swapped_model import Backwards
 from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
-ARCHITECTURES = sorted(TRUNKS)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def untrained(path: Path, model: Path, dataset: Dataset, arch: str) -> nn.Module
 def test_reloaded_model_predicts_what_the_saved_one_did(dataset: Dataset, model: Path, tmp_path: Path, arch: str) -> None:
     saved = untrained(tmp_path / "model", model, dataset, arch).eval()
     loaded = load_checkpoint(tmp_path / "model", CPU)
-    assert type(loaded.model) is type(saved) and type(loaded.model.trunk) is type(saved.trunk) is TRUNKS[arch]
+    assert type(loaded.model) is type(saved) and type(loaded.model.trunk) is type(saved.trunk) is ARCHITECTURES[arch]
     assert loaded.parity <= 1e-6
     context = torch.randn(5, 20, dataset.dim)
     with torch.inference_mode():
@@ -217,7 +216,7 @@ def test_difference_within_the_tolerance_is_accepted_and_reported(copy: Path) ->
 
 
 def test_another_forward_pass_under_the_same_names_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TRUNKS, "lstm", Backwards)
+    monkeypatch.setitem(ARCHITECTURES._entries, "lstm", Backwards)
     assert "golden predictions differ" in refusal(copy)
 
 

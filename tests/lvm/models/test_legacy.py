@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lvm.config import LossConfig, ModelConfig, train_config
+from lvm.config import ARCHITECTURES, LossConfig, ModelConfig, train_config
 from lvm.errors import InputError
-from lvm.models import TRUNKS, Predictor, build_predictor
+from lvm.models import Predictor, build_predictor
 from lvm.models.legacy import LegacyPredictor
 
 DIM = 12
@@ -17,7 +17,7 @@ def fresh(arch: str, heads: str = "legacy") -> Predictor:
     return build_predictor(config, torch.randn(DIM), torch.rand(DIM) + 0.5).eval()
 
 
-@pytest.mark.parametrize("arch", TRUNKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_one_unit_vector_serves_both_purposes_at_every_position(arch: str) -> None:
     context = torch.randn(3, 5, DIM)
     found = fresh(arch)(context)
@@ -29,7 +29,7 @@ def test_one_unit_vector_serves_both_purposes_at_every_position(arch: str) -> No
     torch.testing.assert_close(y_dec, found.decoder[:, -1], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("arch", TRUNKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_its_trunk_is_that_of_the_residual_model_and_its_head_one_linear_layer(arch: str) -> None:
     legacy, residual = fresh(arch), fresh(arch, "residual")
     assert isinstance(legacy, LegacyPredictor) and not isinstance(residual, LegacyPredictor)
@@ -45,11 +45,11 @@ def test_it_is_causal() -> None:
 
 
 def test_the_recipe_is_mse_alone_and_the_callers_settings_lie_over_it() -> None:
-    config = train_config("gru", DIM, recipe="legacy")
+    config = train_config("gru", DIM, preset="legacy")
     assert (config.model.heads, config.model.name) == ("legacy", "gru (legacy)")
     weights = {name: getattr(config.loss, name) for name in ("regression", "norm", "infonce", "moments", "variance", "mse")}
     assert weights == {"regression": 0, "norm": 0, "infonce": 0, "moments": 0, "variance": 0, "mse": 1}
-    assert train_config("lstm", DIM, ["loss.infonce=0.1", "loss.mse=2"], recipe="legacy").loss == config.loss.model_copy(
+    assert train_config("lstm", DIM, ["loss.infonce=0.1", "loss.mse=2"], preset="legacy").loss == config.loss.model_copy(
         update={"infonce": 0.1, "mse": 2.0}
     )
 
@@ -61,5 +61,5 @@ def test_by_default_nothing_of_it_is_used() -> None:
 
 
 def test_an_unknown_recipe_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="recipe 'broken' is not known: give one of residual, legacy"):
-        train_config("gru", DIM, recipe="broken")
+    with pytest.raises(InputError, match="preset 'broken' is not known: there are demo, quality, legacy"):
+        train_config("gru", DIM, preset="broken")

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lvm.config import ModelConfig
-from lvm.models import TRUNKS, Prediction, Predictor, build_predictor
+from lvm.config import ARCHITECTURES, ModelConfig
+from lvm.models import Prediction, Predictor, build_predictor
 from lvm.models.predictor import MIN_STD_SHARE, LagWeights
 from lvm.training.losses import norm_loss, regression_loss
 
 DIM = 20
-every_arch = pytest.mark.parametrize("arch", sorted(TRUNKS))
+every_arch = pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
 
 
 def fresh(arch: str = "gru", lags: int = 4, dropout: float = 0.1) -> Predictor:

@@ -1,15 +1,13 @@
 """Every trunk is causal, reads its whole context, and is the architecture that it is called."""
 
-from typing import get_args
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lvm.config import Arch, ModelConfig
-from lvm.models import TRUNKS, build_predictor
+from lvm.config import ARCHITECTURES, ModelConfig
+from lvm.models import build_predictor
 from lvm.models.amn import AMNLayer
 from lvm.models.attention import HEAD_DIM, CausalSelfAttention, distance_penalty
 from lvm.models.mamba2 import Mamba2Block
@@ -24,7 +22,7 @@ OWN_MODULE: dict[str, type[nn.Module]] = {
     "transformer": Block,
     "amn": AMNLayer,
 }
-every_arch = pytest.mark.parametrize("arch", sorted(TRUNKS))
+every_arch = pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
 
 
 def config(arch: str, layers: int = 1, dropout: float = 0.1) -> ModelConfig:
@@ -33,22 +31,22 @@ def config(arch: str, layers: int = 1, dropout: float = 0.1) -> ModelConfig:
 
 def trunk(arch: str, layers: int = 2) -> nn.Module:
     torch.manual_seed(0)
-    return TRUNKS[arch](config(arch, layers)).eval()
+    return ARCHITECTURES[arch](config(arch, layers)).eval()
 
 
 def test_every_architecture_of_the_configuration_has_a_trunk_and_no_other() -> None:
-    assert set(TRUNKS) == set(get_args(Arch)) == set(OWN_MODULE)
+    assert set(ARCHITECTURES) == set(OWN_MODULE)
 
 
 def test_no_two_architectures_share_a_class() -> None:
-    found = {type(build_predictor(config(arch), torch.zeros(DIM), torch.ones(DIM)).trunk) for arch in TRUNKS}
-    assert len(found) == len(TRUNKS) == 5
+    found = {type(build_predictor(config(arch), torch.zeros(DIM), torch.ones(DIM)).trunk) for arch in ARCHITECTURES}
+    assert len(found) == len(ARCHITECTURES) == 5
 
 
 @every_arch
 def test_the_trunk_is_the_declared_one_and_holds_no_other_architecture(arch: str) -> None:
     model = build_predictor(config(arch, layers=2), torch.zeros(DIM), torch.ones(DIM))
-    assert type(model.trunk) is TRUNKS[arch]
+    assert type(model.trunk) is ARCHITECTURES[arch]
     held = {name for name, kind in OWN_MODULE.items() if any(isinstance(module, kind) for module in model.modules())}
     assert held == {arch}
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from lvm.config import ARCHITECTURES
 from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import Evaluation, evaluate_checkpoint
 from lvm.evaluation.explain import explain
-from lvm.models import TRUNKS
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.reports.figures.evaluation import evaluation_figures, rank_figure, sigma_figure, skill_figure
 from lvm.reports.figures.explain import lag_figure
@@ -145,7 +145,7 @@ def test_what_each_lag_is_worth_is_drawn_with_its_interval_beside_the_baseline(
 
 
 def test_each_architecture_has_a_colour_of_its_own_that_is_no_baselines() -> None:
-    assert set(COLOURS) == set(TRUNKS)
+    assert set(COLOURS) == set(ARCHITECTURES)
     assert len(set(COLOURS.values())) == len(COLOURS)
     assert not {BASELINE, ENCODER} & {*COLOURS.values(), colour("a new one")}
     assert colour("a new one") not in COLOURS.values()

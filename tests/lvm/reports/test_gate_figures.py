@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lvm.config import TERMS
+from lvm.config import LOSS_TERMS
 from lvm.data.dataset import Dataset
 from lvm.data.windows import LEAKED_COSINE
 from lvm.evaluation.intervals import Interval
@@ -81,7 +81,7 @@ def test_shares_are_drawn_term_by_term_and_zero_is_seen(dataset: Dataset, tmp_pa
     figure = share_figure(measured, "lstm")
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     assert "mse" not in lines, "it has no weight, and was not measured"
-    for term in TERMS[:-1]:
+    for term in LOSS_TERMS.names()[:-1]:
         assert list(lines[term].get_xdata()) == [0, 50]
         assert list(lines[term].get_ydata()) == [line[f"train/gradient_share_{term}"] for line in measured]
     assert figure.axes[0].get_ylim()[0] == 0 and "warned of under 0.01" in lines

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lvm.config import TERMS
+from lvm.config import LOSS_TERMS
 from lvm.data.dataset import Dataset
 from lvm.errors import GateRefused, TrainingDiverged
 from lvm.gates.training import early_gates
@@ -82,7 +82,7 @@ def test_term_that_steers_nothing_stops_a_run_after_its_first_epoch(
 def test_run_is_not_judged_by_step_0_alone_while_step_50_is_to_come(dataset: Dataset, tmp_path: Path) -> None:
     trainer = Trainer(tiny(dataset), dataset, tmp_path / "run", CPU)  # 17 steps an epoch, 51 in all
     found = trainer.evaluate_average()
-    silent = {f"train/gradient_share_{name}": 0.0 for name in TERMS}
+    silent = {f"train/gradient_share_{name}": 0.0 for name in LOSS_TERMS}
     measured = [{"step": 0.0, **silent}]
     assert trainer.total_steps > 50
     assert [gate.name for gate in early_gates(trainer.config.loss, 0, trainer.total_steps, measured, found)] == ["collapse"]

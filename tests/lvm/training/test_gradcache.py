@@ -112,11 +112,11 @@ def test_losses_of_pieces_alone_would_give_other_gradients() -> None:
 def test_near_duplicates_are_masked_across_pieces() -> None:
     vectors = batch()
     assert float(F.cosine_similarity(vectors.targets[0], vectors.targets[-1], dim=-1).min()) > 0.95
-    flat = ("loss.temperature=1", "loss.both_directions=true")  # so that every candidate counts, in both
+    flat = ("loss.temperature=1",)  # so that every candidate counts
     masked, unmasked = prepared(config("lstm", *flat)), prepared(config("lstm", *flat, "loss.duplicate_cosine=1"))
     losses = [float(at_once(done, size)[0].terms["infonce"]) for done in (masked, unmasked) for size in (0, 1)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[2] == pytest.approx(losses[3], rel=1e-5)
-    assert losses[0] < losses[2] * (1 - 1e-3)
+    assert losses[2] - losses[0] > 1e-3  # a hundred times what rounding moves
 
 
 def test_shares_of_the_terms_are_those_of_the_whole_batch() -> None:

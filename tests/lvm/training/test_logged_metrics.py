@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lvm.config import TERMS
+from lvm.config import LOSS_TERMS
 from lvm.data.dataset import Dataset
 from lvm.models.checkpoint import read_config
 from lvm.training import trainer as training
@@ -78,7 +78,7 @@ def test_gradient_shares_are_logged_at_the_first_step_and_at_step_fifty(dataset:
 def test_the_model_keeps_the_gradient_shares_that_its_training_logged(dataset: Dataset) -> None:
     out = trained(dataset)
     logged = [line for line in events(out) if "train/gradient_share_regression" in line["metrics"]]
-    wanted = {f"train/{kind}_{term}" for kind in ("gradient_share", "loss") for term in TERMS if term != "mse"}
+    wanted = {f"train/{kind}_{term}" for kind in ("gradient_share", "loss") for term in LOSS_TERMS if term != "mse"}
     kept = read_config(out).gradient_shares
     assert kept == [{"step": line["step"], **{name: line["metrics"][name] for name in wanted}} for line in logged]
     assert [line["step"] for line in kept] == [0, 50]

@@ -14,9 +14,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.torch import load_file, save_file
 
 from lvm.atomic_io import sha256_file
+from lvm.config import DecoderTrainConfig
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
-from lvm.decoding.inverter.config import DecoderTrainConfig
 from lvm.decoding.inverter.folder import FILES, SCALE, dequantize, load_decoder_folder, quantize, read_decoder_config, save_decoder
 from lvm.decoding.inverter.model import TIED_TO, InverterModel
 from lvm.decoding.inverter.pool import Ragged

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from lvm.decoding.inverter.config import InverterConfig
+from lvm.config import InverterConfig
 from lvm.decoding.inverter.model import EOS, PAD, TIED_TO, Hypothesis, InverterModel
 
 DIM = 16

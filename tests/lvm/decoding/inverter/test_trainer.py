@@ -22,11 +22,11 @@ import torch.distributed as dist
 from safetensors import safe_open
 
 from lvm.atomic_io import sha256_file
+from lvm.config import DecoderTrainConfig
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.data.unseen import plain
 from lvm.decoding.inverter import trainer as training
-from lvm.decoding.inverter.config import DecoderTrainConfig
 from lvm.decoding.inverter.folder import DecoderConfig, load_decoder_folder, read_decoder_config
 from lvm.decoding.inverter.holdout import TrainingTexts
 from lvm.decoding.inverter.inverter import Inverter, Search

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from lvm.config import InverterConfig
 from lvm.data.dataset import Dataset
 from lvm.decoding.inverter.candidates import TextWriter
-from lvm.decoding.inverter.config import InverterConfig
 from lvm.decoding.inverter.model import EOS, PAD, Hypothesis, InverterModel
 from lvm.decoding.inverter.tokens import train_tokenizer
 from lvm.decoding.inverter.writing import LOOK_EVERY, TokenWriter

@@ -1,10 +1,10 @@
-"""Settings of an inverter and of its training."""
+"""Settings of the inverter, the project's own decoder, and of its training."""
 
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from lvm.config import Config
+from lvm.config.base import Config
 
 
 class InverterConfig(Config):

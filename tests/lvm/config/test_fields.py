@@ -30,7 +30,7 @@ def smallest(kind: type[Config]) -> dict[str, object]:
 def test_an_unknown_field_is_refused_by_name_beside_the_known_ones(kind: type[Config]) -> None:
     with pytest.raises(InputError) as refusal:
         parse(kind, smallest(kind) | {"learning_rte": 1})
-    assert str(refusal.value) == f"{kind.__name__}: unknown field 'learning_rte' (known: {', '.join(kind.model_fields)})"
+    assert str(refusal.value).startswith(f"{kind.__name__}: unknown field 'learning_rte' (known: {', '.join(kind.model_fields)}")
 
 
 def test_an_unknown_field_of_a_part_is_named_with_its_path() -> None:
@@ -68,7 +68,7 @@ def test_a_configuration_survives_json(kind: type[Config]) -> None:
 @pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.__name__)
 def test_no_field_goes_unread(kind: type[Config]) -> None:
     root = Path(lvm.__file__).parent
-    code = "\n".join(file.read_text(encoding="utf-8") for file in root.rglob("*.py") if file.name != "config.py")
+    code = "\n".join(file.read_text(encoding="utf-8") for file in root.rglob("*.py") if file.parent.name != "config")
     assert [name for name in kind.model_fields if not re.search(rf"\.{name}\b", code)] == []
 
 

@@ -1,0 +1,28 @@
+"""Settings of extraction: how documents are cut and divided."""
+
+from pydantic import Field
+
+from lvm.config.base import Config
+
+
+class ChunkerConfig(Config):
+    """How text becomes chunks."""
+
+    max_tokens: int = Field(64, ge=8, le=512)
+    """Most tokens of a chunk, counted by the encoder's tokenizer without special tokens. vec2text's GTR pair needs 32."""
+
+    language: str = Field("en", pattern="^[a-z]{2,3}$")
+    """Language of the sentence splitter, as an ISO 639 code. English rules are used for a language that it has none for."""
+
+
+class SplitConfig(Config):
+    """How documents are divided."""
+
+    val: float = Field(0.1, gt=0, lt=0.5)
+    """Share of document groups for validation. All choices are made on them."""
+
+    test: float = Field(0.1, gt=0, lt=0.5)
+    """Share of document groups for testing. They are only reported on."""
+
+    min_shared: float = Field(0.2, gt=0, le=1)
+    """Documents that share at least this much of their texts form one group, which stays in one split."""

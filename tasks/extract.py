@@ -1,12 +1,13 @@
-"""Stage `extract`: documents to a dataset named by its content."""
+"""Stage `extract`: documents to a dataset, in a folder named by its content."""
 
 from pathlib import Path
 
 from prefect import get_run_logger, task
 
 from lvm.config import ChunkerConfig, SplitConfig
+from lvm.data.corpus import read_corpus
 from lvm.data.encoders import load_encoder
-from lvm.data.extract import dataset_key, extract, scan_sources
+from lvm.data.extract import dataset_key, extract_corpus, make_chunker
 from lvm.devices import resolve_device
 from tasks.workspace import Workspace
 
@@ -15,24 +16,19 @@ LOG_EVERY_CHUNKS = 8_192
 
 @task
 def extract_documents(workspace: Workspace, sources: list[str], encoder: str, max_docs: int | None, max_tokens: int, device: str) -> Path:
-    """Extract `sources` below `data/`, or find the dataset that an earlier run made of them."""
+    """Extract `sources` below `data/`, or find the dataset that an earlier run made of them. Returns its folder."""
     logger = get_run_logger()
     loaded = load_encoder(encoder, str(resolve_device(device)))
-    chunker, splits = ChunkerConfig(max_tokens=max_tokens), SplitConfig()
-    key = dataset_key(scan_sources(sources, max_docs).digest(), chunker, splits, loaded.recipe.id)
+    splits = SplitConfig()
 
     def progress(done: int, total: int) -> None:
         if done % LOG_EVERY_CHUNKS == 0 or done == total:
             logger.info("encoded %s of %s chunks", f"{done:,}", f"{total:,}")
 
-    made = extract(sources, workspace.datasets / key[:12], loaded, chunker, splits, max_docs, progress)
+    with read_corpus(sources, make_chunker(ChunkerConfig(max_tokens=max_tokens), loaded), workspace.datasets, max_docs) as corpus:
+        out = workspace.datasets / dataset_key(corpus, splits, loaded)[:12]
+        made = extract_corpus(corpus, out, loaded, splits, progress)
     m = made.manifest
-    logger.info(
-        "dataset %s: documents %s, chunks %s, skipped %d%s",
-        made.path,
-        m.documents,
-        m.chunks,
-        len(m.skipped),
-        ", reused" if made.reused else "",
-    )
+    reused = ", reused" if made.reused else ""
+    logger.info("dataset %s: documents %s, chunks %s, skipped %d%s", made.path, m.documents, m.chunks, len(m.skipped), reused)
     return made.path

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 
 from bench.reliability.corpus import small_corpus
 from lvm.config import train_config
-from lvm.data import extract as extraction
+from lvm.data import shards
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import extract
@@ -104,7 +104,7 @@ def states(dataset: Dataset, folder: Path, kills: int) -> Counter[str]:
 
 def datasets(corpus: Path, encoder: Encoder, folder: Path, kills: int) -> Counter[str]:
     """Kill a process that extracts the corpus again and again, into shards of a few rows."""
-    extraction.SHARD_ROWS = 8
+    shards.SHARD_ROWS = 8
     reference = folder / "reference"
     seconds = took(lambda: extract([str(corpus)], reference, encoder))
     expected = open_dataset(reference)

@@ -1,7 +1,6 @@
 """The dataset of record: Parquet shards with a manifest, and the reader that every stage uses.
 
-Each chunk is stored once, sorted by (doc_id, chunk_index); a window is index arithmetic over its
-rows and never a copy.
+Each chunk is stored once, sorted by (doc_id, chunk_index). A window is a range of row numbers, never a copy of the rows.
 """
 
 import json
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +19,18 @@ from pydantic import Field
 from lvm.atomic_io import digest_json, replacing, sha256_file
 from lvm.config import ChunkerConfig, Config, SplitConfig, parse
 from lvm.data.recipe import EncoderRecipe
+from lvm.data.vectors import unusable_rows
 from lvm.errors import InputError
 
 SCHEMA_VERSION = 1
 
-
 # Raised when what is computed from a dataset (baselines, leaked rows) changes its meaning.
 DERIVED_VERSION = 1
 
-
 SPLITS = ("train", "val", "test")
+
+# Datasets that a process keeps open: a flow's own, and those that it is compared with.
+KEPT_OPEN = 4
 
 
 class Shard(Config):
@@ -41,17 +43,17 @@ class Shard(Config):
     """Its chunks."""
 
     sha256: str
-    """Of its bytes."""
+    """SHA-256 of its bytes."""
 
 
 class Manifest(Config):
-    """What a dataset is; written last, so that its presence means that everything else is there."""
+    """What a dataset contains. It is written last: where there is a manifest, all shards are there."""
 
     schema_version: int
     """Version of the column layout."""
 
     key: str
-    """Identity of the content: source digest, chunker, splits, encoder recipe and schema version."""
+    """Identity of the content: SHA-256 over source digest, chunker, splits, encoder recipe and schema version."""
 
     source_digest: str
     """SHA-256 over the documents' ids and texts."""
@@ -113,7 +115,7 @@ def schema(dim: int, metadata: dict[str, str] | None = None) -> pa.Schema:
 
 
 def footer(key: str, source_digest: str, chunker: ChunkerConfig, recipe: EncoderRecipe) -> dict[str, str]:
-    """What every shard says about itself in its Parquet metadata, so that it is known without the manifest too."""
+    """The Parquet metadata of every shard: a shard without its manifest can still be identified."""
     return {
         "lvm.schema_version": str(SCHEMA_VERSION),
         "lvm.key": key,
@@ -123,28 +125,33 @@ def footer(key: str, source_digest: str, chunker: ChunkerConfig, recipe: Encoder
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset in memory: its table without vectors, its vectors mapped from a file.
+    """A dataset in memory: its table without vectors, and its vectors mapped from a file.
 
-    Row numbers index everything; the rows of document d are `starts[d]` to `starts[d + 1]`.
+    Everything is indexed by row number. The rows of document d are `starts[d]` to `starts[d + 1]`.
     """
 
     path: Path
     manifest: Manifest
+
     table: pa.Table
+    """All columns but `embedding`, one row a chunk."""
+
     vectors: np.ndarray
     """float32 [n_rows, dim], memory-mapped, read-only."""
 
     doc_ids: list[str]
+    """Ids of the documents, in row order."""
+
     starts: np.ndarray
-    """int64 [n_docs + 1]."""
+    """int64 [n_docs + 1]: first row of each document, and the number of rows."""
 
     doc_splits: np.ndarray
     """object [n_docs]: 'train', 'val' or 'test'."""
 
     reverse: bool = False
-    """Whether rows run from the end of the last document to the beginning of the first: a window's context are then later chunks."""
+    """Whether rows run from the end of the last document to the start of the first. The context of a window then holds later chunks."""
 
     @property
     def dim(self) -> int:
@@ -168,19 +175,18 @@ class Dataset:
 
     @cached_property
     def text_codes(self) -> np.ndarray:
-        """An integer per row, equal exactly for equal texts, int32 [n_rows]."""
+        """An integer for each row, the same for two rows exactly when their texts are equal, int32 [n_rows]."""
         return self.table.column("text").combine_chunks().dictionary_encode().indices.to_numpy()
 
     def directed(self, reverse: bool) -> "Dataset":
-        """The same documents to be read forward or, with `reverse`, from their end to their beginning.
+        """The same documents, read forward or, with `reverse`, from their end to their start.
 
-        A view, not a copy of the vectors. Whatever works on rows works on it as it is; chunks keep their `chunk_index`,
-        and what is derived has names of its own.
+        The vectors are not copied, chunks keep their `chunk_index`, and files derived from the two directions have different names.
         """
-        return self if reverse == self.reverse else self._turned
+        return self if reverse == self.reverse else self._reversed
 
     @cached_property
-    def _turned(self) -> "Dataset":
+    def _reversed(self) -> "Dataset":
         """All rows in the opposite order."""
         return replace(
             self,
@@ -207,13 +213,10 @@ class Dataset:
     def require_finite(self) -> None:
         """Raise `InputError` naming the documents when a vector is zero or not finite.
 
-        Opening does not look, so that the gate `duplicates` can; training and validation do.
+        Training and validation call this. `open_dataset` does not: the gate `duplicates` has to report such vectors.
         """
-        bad: list[int] = []
-        for start in range(0, self.n_rows, 8_192):
-            norms = np.linalg.norm(self.vectors[start : start + 8_192], axis=1)
-            bad += (start + np.flatnonzero(~np.isfinite(norms) | (norms == 0))).tolist()
-        if bad:
+        bad = unusable_rows(self.vectors)
+        if len(bad):
             names = sorted({self.doc_ids[self.row_doc[row]] for row in bad})[:5]
             raise InputError(f"dataset {self.path}: {len(bad)} vectors are zero or not finite, in {names}: extract again")
 
@@ -222,13 +225,13 @@ class Dataset:
         return self.table.column("text").take(pa.array(rows, pa.int64())).to_pylist()
 
     def derived(self, name: str) -> Path:
-        """Path of a file computed from this very content in this very direction, kept beside it."""
+        """Path of a file that is computed from this content in this direction, kept beside the shards."""
         direction = "reverse-" if self.reverse else ""
         return self.path / "derived" / f"{self.manifest.digest[:12]}-v{DERIVED_VERSION}-{direction}{name}"
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the dataset at `path`; `InputError` when there is none or it is not ours."""
+    """The manifest of the dataset at `path`; `InputError` when there is none, or it has another format."""
     file = path / "manifest.json"
     if not path.is_dir():
         raise InputError(f"dataset {path} is not a folder: make one with 'lvm extract --source ... --out {path}'")
@@ -246,40 +249,91 @@ def read_manifest(path: Path) -> Manifest:
 def open_dataset(path: Path) -> Dataset:
     """Open and verify a dataset.
 
-    Checks the manifest, every shard's SHA-256 and footer, and the row order. Raises `InputError`
-    naming the file and the remedy. The vectors are copied once into a memory-mapped file keyed by content.
+    Checks the manifest, every shard's SHA-256 and footer, and the row order. Raises `InputError` naming the file and the remedy.
+    The vectors are copied once into a memory-mapped file whose name contains the dataset's digest.
+
+    A process verifies and reads a dataset once. Later calls return the same object, unless a file has changed since.
     """
     manifest = read_manifest(path)
-    for shard in manifest.shards:
-        file = path / shard.file
-        if not file.is_file():
-            raise InputError(f"{file} is missing: run 'lvm extract' again")
-        if sha256_file(file) != shard.sha256:
-            raise InputError(f"{file} is truncated or altered (SHA-256 differs from the manifest): extract again")
-        written = pq.read_metadata(file).metadata or {}
-        stated = footer(manifest.key, manifest.source_digest, manifest.chunker, manifest.recipe)
-        wrong = [name for name, value in stated.items() if written.get(name.encode()) != value.encode()]
-        if wrong:
-            raise InputError(f"{file}: footer and manifest.json disagree on {', '.join(wrong)}; extract again into a new folder")
+    with _opening:  # tasks of a flow are threads: the second waits instead of reading the same files
+        for shard in manifest.shards:
+            _require_intact(path / shard.file, shard)
+        known = _opened.pop((path, path.resolve()), None)
+        if known is not None and known.manifest == manifest and _is_complete(_vectors_file(path, manifest), known.vectors.shape):
+            dataset = known
+        else:
+            dataset = _read_dataset(path, manifest)
+        _opened[path, path.resolve()] = dataset
+        while len(_opened) > KEPT_OPEN:
+            del _opened[next(iter(_opened))]
+    return dataset
+
+
+# Open datasets by path as given and as resolved, the least recently used first; and the digests of shards that were hashed.
+_opened: dict[tuple[Path, Path], Dataset] = {}
+_hashed: dict[Path, tuple[tuple[int, ...], str]] = {}
+_opening = RLock()
+
+
+def shard_sha256(file: Path) -> str:
+    """SHA-256 of a shard. Hashed once in a process, and again when the file has changed: its size, its times or its inode."""
+    found = file.stat()
+    state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    hashed_state, sha256 = _hashed.get(file.resolve(), (None, ""))
+    if hashed_state != state:
+        sha256 = sha256_file(file)
+        _hashed[file.resolve()] = state, sha256
+    return sha256
+
+
+def _require_intact(file: Path, shard: Shard) -> None:
+    """Raise `InputError` when a shard is not what the manifest says."""
+    if not file.is_file():
+        raise InputError(f"{file} is missing: run 'lvm extract' again")
+    if shard_sha256(file) != shard.sha256:
+        raise InputError(f"{file} is truncated or altered (SHA-256 differs from the manifest): extract again")
+
+
+def _read_dataset(path: Path, manifest: Manifest) -> Dataset:
+    """Read a dataset whose shards are intact; `InputError` when they contradict the manifest."""
     files = [path / shard.file for shard in manifest.shards]
+    for file in files:
+        _require_footer(file, manifest)
     columns = ["doc_id", "chunk_index", "source", "split", "text", "n_tokens"]
     table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
     codes = table.column("doc_id").combine_chunks().dictionary_encode()
     order = codes.indices.to_numpy()
     if np.any(np.diff(order) < 0):
         raise InputError(f"dataset {path}: rows of one document do not stand together; extract again")
-    counts = np.bincount(order)
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    starts = np.concatenate([[0], np.cumsum(np.bincount(order))])
     splits = table.column("split").take(pa.array(starts[:-1])).to_numpy(zero_copy_only=False)
     unknown = set(pc.unique(table.column("split")).to_pylist()) - set(SPLITS)
     if unknown:
         raise InputError(f"dataset {path}: column 'split' holds {sorted(map(str, unknown))}; expected {SPLITS}")
-    cache = path / "derived" / f"{manifest.digest[:12]}-v{DERIVED_VERSION}-vectors.f32"
-    shape = (len(table), manifest.recipe.dim)
-    if not cache.is_file() or cache.stat().st_size != shape[0] * shape[1] * 4:
+    cache, shape = _vectors_file(path, manifest), (len(table), manifest.recipe.dim)
+    if not _is_complete(cache, shape):
         _write_vectors(files, cache, manifest.recipe.dim)
     vectors = np.memmap(cache, np.float32, "r", shape=shape)
     return Dataset(path, manifest, table, vectors, codes.dictionary.to_pylist(), starts, splits)
+
+
+def _require_footer(file: Path, manifest: Manifest) -> None:
+    """Raise `InputError` when a shard's own metadata is not that of the manifest."""
+    found = pq.read_metadata(file).metadata or {}
+    expected = footer(manifest.key, manifest.source_digest, manifest.chunker, manifest.recipe)
+    wrong = [name for name, value in expected.items() if found.get(name.encode()) != value.encode()]
+    if wrong:
+        raise InputError(f"{file}: footer and manifest.json disagree on {', '.join(wrong)}; extract again into a new folder")
+
+
+def _vectors_file(path: Path, manifest: Manifest) -> Path:
+    """The flat copy of the vectors that is mapped into memory."""
+    return path / "derived" / f"{manifest.digest[:12]}-v{DERIVED_VERSION}-vectors.f32"
+
+
+def _is_complete(file: Path, shape: tuple[int, ...]) -> bool:
+    """Whether the flat copy has as many bytes as float32 vectors of that shape."""
+    return file.is_file() and file.stat().st_size == shape[0] * shape[1] * 4
 
 
 def _write_vectors(files: list[Path], cache: Path, dim: int) -> None:

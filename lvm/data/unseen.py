@@ -1,7 +1,7 @@
-"""Which documents a model has never seen: for every night, and for whoever offers the same folder twice.
+"""Which of the documents that are offered a model has never seen.
 
-A number on documents that a model was trained on is a lie, so documents are recognised by their
-texts, not by their ids: the same document has another id in another collection, and a new text may have an old one.
+A score on documents that a model was trained on says nothing. Documents are recognised by their texts, not by their ids: the
+same document has another id in another collection, and a new text may come under an old id.
 """
 
 import hashlib
@@ -11,56 +11,49 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lvm.data.chunker import Chunker
+from lvm.data.corpus import Corpus
 from lvm.data.dataset import Dataset
-from lvm.data.extract import scan_sources
-from lvm.data.sources import Document, iter_source
 from lvm.data.windows import near_copies
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """What of the offered documents is new."""
+class OfferedDocuments:
+    """Documents that are offered for evaluation, compared with a dataset that a model was trained on."""
 
-    doc_ids: list[str]
-    """Documents of which less than `splits.min_shared` of the texts stands in the record."""
+    unseen: list[str]
+    """Ids of those that share less than `splits.min_shared` of their chunk texts with the dataset, sorted."""
 
     known: list[str]
-    """The others."""
+    """Ids of the others, sorted."""
 
 
-def fresh_documents(sources: Sequence[str], record: Dataset, chunker: Chunker) -> Fresh:
-    """Tell the documents of `sources` that `record` holds from those that it does not; its chunker cuts them as it was cut.
+def compare_with_record(corpus: Corpus, record: Dataset) -> OfferedDocuments:
+    """Divide the documents of `corpus` into those that `record` contains and those that it does not.
 
-    Test documents of the record count as known: what is compared with them must not be them. Raises
-    what `scan_sources` raises.
+    Test documents of the record count as known too: unseen documents are compared with them, so they must not be them.
     """
-    wanted = set(scan_sources(sources).kept)
-    held = set(map(plain, record.texts(np.arange(record.n_rows))))
-    fresh: list[str] = []
+    held = set(map(normalised_text, record.texts(np.arange(record.n_rows))))
+    unseen: list[str] = []
     known: list[str] = []
-    for item in (item for source in sources for item in iter_source(source)):
-        if not isinstance(item, Document) or item.doc_id not in wanted:
-            continue
-        wanted.remove(item.doc_id)
-        texts = {plain(chunk.text) for chunk in chunker(item.text)}
+    for document in corpus.chunked():
+        texts = {normalised_text(chunk.text) for chunk in document.chunks}
         is_known = bool(texts) and len(texts & held) >= record.manifest.splits.min_shared * len(texts)
-        (known if is_known else fresh).append(item.doc_id)
-    return Fresh(sorted(fresh), sorted(known))
+        (known if is_known else unseen).append(document.doc_id)
+    return OfferedDocuments(sorted(unseen), sorted(known))
 
 
 def rotating_sample(doc_ids: Sequence[str], count: int, night: str) -> list[str]:
-    """`count` of the documents, or all there are: the same for the same night, others for another."""
+    """`count` of the documents, or all there are, sorted: the same ones for the same night, others for another night."""
     return sorted(sorted(doc_ids, key=lambda doc_id: hashlib.sha256(f"{night} {doc_id}".encode()).digest())[:count])
 
 
 def copied_rows(dataset: Dataset, record: Dataset, device: torch.device) -> np.ndarray:
-    """Rows of `dataset` whose text, or nearly whose vector, stands in the record's train: not to be scored, int64."""
+    """Rows of `dataset` that must not be scored, int64: the record's training chunks hold their text, or nearly their vector."""
     train = set(record.texts(record.rows("train")))
     same = np.array([text in train for text in dataset.texts(np.arange(dataset.n_rows))])
     return np.flatnonzero(same | near_copies(dataset.vectors, record, device))
 
 
-def plain(text: str) -> str:
-    """`text` without what two copies may differ in: case and white space."""
+def normalised_text(text: str) -> str:
+    """`text` for comparison: without differences in case and white space."""
     return " ".join(text.lower().split())

@@ -1,8 +1,8 @@
-"""Which chunks are scored, and how their contexts are read.
+"""Evaluation windows: which chunks a model has to predict, among which others, and from which contexts.
 
-A window is (row of the target, context length): the rows before the target in its document. The
-scored targets are the retrieval pool itself: a fixed sample of a split's chunks, so that every
-model, baseline and context length answers the same questions among the same answers.
+A window is the row of a target and a context length: the context is the rows before the target in its document. The targets are
+chunks of the retrieval pool, a fixed sample of a split, so that every model, baseline and context length answers the same
+questions with the same answers on offer.
 """
 
 import hashlib
@@ -13,39 +13,45 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from lvm.atomic_io import replacing
 from lvm.data.dataset import Dataset
 from lvm.errors import InputError
 
-# Nearer than this to a training chunk, an evaluation chunk is the training chunk.
+# Cosine to a training chunk from which an evaluation chunk counts as a copy of it.
 LEAKED_COSINE = 0.995
+
+# Chunks before a target in its document that are never offered as wrong answers, in training (negatives) or in evaluation (pool):
+# the model has just read them, so finding them similar is no mistake.
+EXCLUDED_BEFORE = 64
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The questions of one split at one context length, and the pool they are asked against."""
+    """The queries of one split at one context length, and the pool in which their answers are ranked."""
 
     pool: np.ndarray
-    """int64 [P]: rows of the pool, ascending; texts distinct."""
+    """int64 [P]: rows of the pool, ascending. No two have the same text."""
 
     answer: np.ndarray
-    """int64 [N]: positions in the pool that have a full context before them: the queries."""
+    """int64 [N]: the position in the pool of each query's answer. The queries are the pool's chunks that have a full context."""
 
     docs: np.ndarray
-    """int64 [N]: document number of each query."""
+    """int64 [N]: number of each query's document."""
 
     excluded: np.ndarray
-    """int64 [N, 2]: half-open range of pool positions left out for each query."""
+    """int64 [N, 2]: for each query, a half-open range of pool positions that are not offered."""
 
     context_length: int
+    """Chunks in each context."""
 
     dropped: int
-    """Chunks of the split left out because they stand in train."""
+    """Chunks of the split that are not in the pool because train holds them too."""
 
     pool_hash: str
-    """SHA-256 of the pool's (doc_id, chunk_index) keys."""
+    """SHA-256 over (doc_id, chunk_index) of the pool's chunks."""
 
     def at_most(self, count: int) -> "Windows":
-        """A fixed sample of `count` of the queries, or all there are; the pool stays."""
+        """A fixed sample of `count` of the queries, or all there are. The pool stays the same."""
         if len(self.answer) <= count:
             return self
         keep = np.sort(np.random.default_rng(0).choice(len(self.answer), count, replace=False))
@@ -58,20 +64,18 @@ class Windows:
 
     @property
     def chance_at_5(self) -> float:
-        """Expected R@5 of random guessing."""
+        """Expected recall@5 of random guessing."""
         return float(np.mean(np.minimum(1, 5 / (len(self.pool) - np.diff(self.excluded, axis=1)))))
 
 
 def leaked_rows(dataset: Dataset, split: str, device: torch.device) -> np.ndarray:
-    """Rows of `split` whose text, or nearly whose vector, stands in train; cached beside the dataset."""
+    """Rows of `split` of which train holds the text, or nearly the vector; int64, ascending. Cached beside the dataset."""
     rows = dataset.rows(split)
     if split in ("train", "all"):
         return rows[:0]
     cache = dataset.derived(f"leaked-{split}.npy")
     if cache.exists():
         return np.load(cache, allow_pickle=False)
-    from lvm.atomic_io import replacing
-
     train = dataset.rows("train")
     leaked = np.isin(dataset.text_codes[rows], dataset.text_codes[train]) | near_copies(dataset.vectors[rows], dataset, device)
     with replacing(cache) as temporary, temporary.open("wb") as file:
@@ -80,7 +84,7 @@ def leaked_rows(dataset: Dataset, split: str, device: torch.device) -> np.ndarra
 
 
 def near_copies(vectors_ND: np.ndarray, dataset: Dataset, device: torch.device) -> np.ndarray:
-    """Which of `vectors_ND` all but equal a training vector of `dataset`: bool [N]."""
+    """Which of `vectors_ND` are nearly equal to a training vector of `dataset`: bool [N]."""
     return nearest_train_cosines(vectors_ND, dataset, device) >= LEAKED_COSINE
 
 
@@ -100,9 +104,9 @@ def make_windows(
 ) -> Windows:
     """The evaluation windows of `split` ('train', 'val', 'test', or 'all' of a dataset that nothing was trained on).
 
-    The pool holds `size` chunks, or all there are: distinct texts that do not stand in train, drawn
-    with a fixed seed that depends on neither model nor context length. `leave_out` are rows that are
-    known to stand in another dataset's train, and are dropped too. Raises `InputError` when no document is long enough.
+    The pool holds `size` chunks, or all there are, with distinct texts that are not in train. The seed is fixed, so the pool depends on
+    neither the model nor the context length. `leave_out` are rows to drop as well, because they are in the training split of another
+    dataset. Raises `InputError` when no document is long enough.
     """
     rows = dataset.rows(split)
     leaked = leaked_rows(dataset, split, device)
@@ -129,32 +133,27 @@ def make_windows(
 
 
 def contexts(vectors: np.ndarray, targets: np.ndarray, length: int, device: torch.device, batch: int = 256) -> Iterator[torch.Tensor]:
-    """The contexts of `targets` in order, in batches: float32 [<= batch, length, D]."""
-    yield from chosen(vectors, targets[:, None] + np.arange(-length, 0), device, batch)
+    """The contexts of `targets`, in order: batches `context_BTD` of float32 [<= batch, length, D]."""
+    yield from contexts_of_rows(vectors, targets[:, None] + np.arange(-length, 0), device, batch)
 
 
-def chosen(vectors: np.ndarray, rows_NT: np.ndarray, device: torch.device, batch: int = 256) -> Iterator[torch.Tensor]:
-    """Contexts of any rows, in batches: float32 [<= batch, T, D]."""
+def contexts_of_rows(vectors: np.ndarray, rows_NT: np.ndarray, device: torch.device, batch: int = 256) -> Iterator[torch.Tensor]:
+    """Contexts made of the given rows: batches `context_BTD` of float32 [<= batch, T, D]."""
     for start in range(0, len(rows_NT), batch):
         yield torch.from_numpy(vectors[rows_NT[start : start + batch]]).to(device)
 
 
 def unit(vectors: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Rows scaled to unit length on `device`, float32."""
+    """Rows scaled to unit length, float32 on `device`."""
     return F.normalize(torch.from_numpy(np.ascontiguousarray(vectors)).to(device), dim=-1)
 
 
-# Chunks before a query in its document that are never offered as answers, in training
-# (negatives) and in evaluation (pool): a chunk that the model has just read is not a mistake.
-EXCLUDED_BEFORE = 64
-
-
 def retrieval_ranks(query_ND: torch.Tensor, pool_PD: torch.Tensor, answer_N: np.ndarray, excluded_N2: np.ndarray) -> np.ndarray:
-    """Rank of each query's answer among the pool, best first, starting at 1; int64 [N].
+    """Rank of each query's answer in the pool, 1 for the best; int64 [N].
 
-    `pool_PD` is unit length (queries need not be: a query's scale does not reorder its pool);
-    `answer_N` is the answer's position in the pool; `excluded_N2` is the half-open range of pool
-    positions left out for that query. Ties count against the query, so a constant gains nothing.
+    `pool_PD` has unit length; the length of a query does not matter, since it does not reorder the pool. `answer_N` is the position of
+    the answer in the pool, `excluded_N2` the half-open range of positions that are not offered to that query. Ties count against
+    the query, so that a constant prediction gains nothing.
     """
     position = torch.arange(len(pool_PD), device=pool_PD.device)
     ranks = []
@@ -165,7 +164,7 @@ def retrieval_ranks(query_ND: torch.Tensor, pool_PD: torch.Tensor, answer_N: np.
         excluded = torch.as_tensor(excluded_N2[part], device=scores.device)
         own = scores.gather(1, answer[:, None])
         hidden = (position >= excluded[:, :1]) & (position < excluded[:, 1:])
-        # Not `scores >= own`: a NaN is not ahead of itself, and a broken model would rank first.
+        # Not `scores >= own`: NaN compares false, so a model that predicts NaN would rank first.
         ahead = ~(scores < own) & ~hidden & (position != answer[:, None])
         ranks.append(1 + ahead.sum(1))
     return torch.cat(ranks).cpu().numpy()

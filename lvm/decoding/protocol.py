@@ -8,6 +8,7 @@ import numpy as np
 
 from lvm.data.encoders import Encoder
 from lvm.data.recipe import EncoderRecipe
+from lvm.data.vectors import unusable_rows
 from lvm.errors import InputError
 
 
@@ -46,8 +47,7 @@ def require_vectors(vectors: np.ndarray, recipe: EncoderRecipe) -> np.ndarray:
     if vectors.ndim != 2 or vectors.shape[1] != recipe.dim:
         raise InputError(f"vectors of shape {list(vectors.shape)}: expected [n, {recipe.dim}], the dimension of {recipe.name}")
     checked = np.ascontiguousarray(vectors, dtype=np.float32)
-    norms = np.linalg.norm(checked, axis=1)
-    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    bad = unusable_rows(checked)
     if len(bad):
         raise InputError(f"vectors {bad[:5].tolist()} of {len(checked)} are zero, NaN or infinite: encode their texts again")
     return checked

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lvm.data.dataset import Dataset
-from lvm.data.windows import Windows, chosen
+from lvm.data.windows import Windows, contexts_of_rows
 from lvm.errors import InputError
 from lvm.evaluation.evaluate import Scores, predict_contexts, score, score_baselines
 from lvm.evaluation.intervals import Interval, document_bootstrap
@@ -90,13 +90,13 @@ def ablations(
     rows = ablated_rows(windows)
 
     def scores(rows_NT: np.ndarray) -> Scores:
-        return score(*predict_contexts(model, chosen(dataset.vectors, rows_NT, device)), ref.targets, ref.pool, windows)
+        return score(*predict_contexts(model, contexts_of_rows(dataset.vectors, rows_NT, device)), ref.targets, ref.pool, windows)
 
     intact = scores(windows.targets[:, None] + np.arange(-windows.context_length, 0))
     out: dict[str, dict[str, MetricDrop]] = {}
     for name, changed in rows.items():
         own = scores(changed)
-        rivals = predict_baselines(baselines, chosen(dataset.vectors, changed, device))
+        rivals = predict_baselines(baselines, contexts_of_rows(dataset.vectors, changed, device))
         out[name] = {}
         for metric, rival in STRONGEST_BASELINES.items():
             other = score(rivals[rival], rivals[rival], ref.targets, ref.pool, windows)

@@ -11,6 +11,7 @@ import torch
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
+from lvm.data.vectors import unusable_rows
 from lvm.data.windows import leaked_rows
 from lvm.evaluation.intervals import MIN_DOCUMENTS, Interval, document_bootstrap
 from lvm.gates.result import GateResult, gate_result
@@ -133,14 +134,11 @@ def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = 
     """No chunk stored twice, no vector zero or NaN, few neighbours that are all but equal."""
     keys = dataset.row_doc.astype(np.int64) << 32 | dataset.chunk_index.astype(np.int64)
     repeated = np.setdiff1d(np.arange(dataset.n_rows), np.unique(keys, return_index=True)[1])
-    bad: list[int] = []
+    bad = unusable_rows(dataset.vectors)
     near: list[int] = []
     pairs = 0
     for start in range(0, dataset.n_rows, 65_536):
         stop = min(start + 65_536, dataset.n_rows)
-        raw = np.asarray(dataset.vectors[start:stop])
-        norms = np.linalg.norm(raw, axis=1)
-        bad += (start + np.flatnonzero(~np.isfinite(norms) | (norms == 0))).tolist()
         x = unit_rows(dataset, start, min(stop + 1, dataset.n_rows))
         same = dataset.row_doc[start : start + len(x) - 1] == dataset.row_doc[start + 1 : start + len(x)]
         near += (start + np.flatnonzero(((x[:-1] * x[1:]).sum(1) > ADJACENT_COSINE) & same)).tolist()
@@ -149,8 +147,8 @@ def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = 
     problems = []
     if len(repeated):
         problems.append(f"{len(repeated)} keys (doc_id, chunk_index) occur twice, most in {_most_often(dataset, repeated)}")
-    if bad:
-        problems.append(f"{len(bad)} vectors are zero or not finite, most in {_most_often(dataset, np.array(bad))}")
+    if len(bad):
+        problems.append(f"{len(bad)} vectors are zero or not finite, most in {_most_often(dataset, bad)}")
     if share >= limits.adjacent_duplicates:
         where = _most_often(dataset, np.array(near))
         problems.append(f"{share:.1%} of neighbouring chunks have cosine > {ADJACENT_COSINE}, most in {where}: chunks were stored twice")

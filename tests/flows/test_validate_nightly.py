@@ -169,7 +169,7 @@ def test_night_of_nothing_but_training_documents_is_refused_and_leaves_the_recor
     doc = int(dataset.docs("train")[0])
     text = "\n".join(dataset.texts(np.arange(dataset.starts[doc], dataset.starts[doc + 1])))
     source = written({"again": text}, tmp_path / "old.jsonl")
-    with pytest.raises(InputError, match=r"field 'source': all 1 documents of .* stand in the champion's dataset, so none is new"):
+    with pytest.raises(InputError, match=r"field 'source': all 1 documents of .* are in the champion's dataset, so none is new"):
         validate_nightly(source=[str(source)], date=NIGHT, device="cpu", root=root)
     assert [entry.info.run_id for entry in entries(root)] == [poisoned.run.info.run_id]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lvm.data.dataset import Dataset
-from lvm.data.unseen import plain
+from lvm.data.unseen import normalised_text
 from lvm.errors import InputError
 
 
@@ -31,7 +31,7 @@ class TrainingTexts:
     """Held-out texts in the documents that stay."""
 
     held: frozenset[str]
-    """Every held-out text, in the form that `plain` gives it: no stretch of a training text may be one either."""
+    """Every held-out text, in the form that `normalised_text` gives it: no stretch of a training text may be one either."""
 
 
 def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTexts:
@@ -42,7 +42,7 @@ def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTex
     held: set[str] = set()
     for other in (dataset, *hold_out):
         for split in ("val", "test"):
-            held.update(map(plain, other.texts(other.rows(split))))
+            held.update(map(normalised_text, other.texts(other.rows(split))))
     share = dataset.manifest.splits.min_shared
     everything = dataset.texts(np.arange(dataset.n_rows))
     source = dataset.table.column("source").to_pylist()
@@ -51,7 +51,7 @@ def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTex
     documents = texts = 0
     for doc in dataset.docs("train"):
         own = everything[dataset.starts[doc] : dataset.starts[doc + 1]]
-        free = [text for text in own if plain(text) not in held]
+        free = [text for text in own if normalised_text(text) not in held]
         if len(own) - len(free) >= share * len(own):
             documents += 1
             continue

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lvm.data.unseen import plain
+from lvm.data.unseen import normalised_text
 from lvm.decoding.inverter.model import PAD
 from lvm.errors import InputError
 
@@ -47,7 +47,7 @@ def draw_texts(
 
     A share `spans` of them is cut to a random stretch of its words; to a share `splices`, cut off anywhere,
     the end of another text is added. What would be one of the held-out texts `held`, in the form of
-    `plain`, is left as it was drawn.
+    `normalised_text`, is left as it was drawn.
     """
     chosen, other = (rng.choice(len(texts), count, replace=count > len(texts), p=chance).tolist() for _ in range(2))
     kind, first, second = (rng.random(count).tolist() for _ in range(3))
@@ -59,7 +59,7 @@ def draw_texts(
             made = stretch(words, first[row], second[row])
         elif spans <= kind[row] < spans + splices:
             made = splice(words, texts[other[row]].split(), first[row], second[row])
-        out.append(text if made is not text and plain(made) in held else made)
+        out.append(text if made is not text and normalised_text(made) in held else made)
     return out
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lvm.data.dataset import Dataset
-from lvm.data.unseen import plain
+from lvm.data.unseen import normalised_text
 from lvm.decoding.inverter.holdout import TrainingTexts, training_texts
 from lvm.errors import InputError
 
@@ -40,12 +40,12 @@ def by_hand(dataset: Dataset, held: set[str]) -> TrainingTexts:
     documents = texts = 0
     for doc in dataset.docs("train").tolist():
         own = dataset.texts(rows_of(dataset, doc))
-        copied = sum(plain(text) in held for text in own)
+        copied = sum(normalised_text(text) in held for text in own)
         if copied / len(own) >= dataset.manifest.splits.min_shared:
             documents += 1
         else:
             texts += copied
-            free = [row for row in rows_of(dataset, doc) if plain(dataset.texts([row])[0]) not in held]
+            free = [row for row in rows_of(dataset, doc) if normalised_text(dataset.texts([row])[0]) not in held]
             kept += dataset.texts(free)
             sources += [source[row] for row in free]
     return TrainingTexts(kept, sources, documents, texts, frozenset(held))
@@ -60,15 +60,15 @@ def everything(dataset: Dataset) -> Dataset:
 @pytest.fixture()
 def long(dataset: Dataset) -> int:
     """A document of many chunks, a multiple of five, none of which stands anywhere else."""
-    texts = [plain(text) for text in dataset.texts(np.arange(dataset.n_rows))]
+    texts = [normalised_text(text) for text in dataset.texts(np.arange(dataset.n_rows))]
     alone = [doc for doc in range(len(dataset.doc_ids)) if all(texts.count(texts[row]) == 1 for row in rows_of(dataset, doc))]
     return max((doc for doc in alone if len(rows_of(dataset, doc)) % 5 == 0), key=lambda doc: len(rows_of(dataset, doc)))
 
 
 def test_no_validation_or_test_text_is_learned(dataset: Dataset) -> None:
-    held = {plain(text) for split in ("val", "test") for text in dataset.texts(dataset.rows(split))}
+    held = {normalised_text(text) for split in ("val", "test") for text in dataset.texts(dataset.rows(split))}
     found = training_texts(dataset, [])
-    assert not held & {plain(text) for text in found.texts}
+    assert not held & {normalised_text(text) for text in found.texts}
     assert found == by_hand(dataset, held)
     assert len(found.texts) > 0.8 * len(dataset.rows("train"))
 
@@ -109,7 +109,7 @@ def test_training_texts_of_other_datasets_are_no_reason_to_leave_anything_out(ev
 def test_every_dataset_that_is_given_is_held_out(dataset: Dataset) -> None:
     first, second = dataset.docs("train")[:2].tolist()
     others = [with_splits(dataset, val=[first]), with_splits(dataset, test=[second])]
-    held = {plain(text) for split in ("val", "test") for data in (dataset, *others) for text in data.texts(data.rows(split))}
+    held = {normalised_text(text) for split in ("val", "test") for data in (dataset, *others) for text in data.texts(data.rows(split))}
     found = training_texts(dataset, others)
     assert found == by_hand(dataset, held)
     assert found.dropped_documents >= 2

@@ -25,7 +25,7 @@ from lvm.atomic_io import sha256_file
 from lvm.config import DecoderTrainConfig
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
-from lvm.data.unseen import plain
+from lvm.data.unseen import normalised_text
 from lvm.decoding.inverter import trainer as training
 from lvm.decoding.inverter.folder import DecoderConfig, load_decoder_folder, read_decoder_config
 from lvm.decoding.inverter.holdout import TrainingTexts
@@ -125,8 +125,8 @@ def test_neither_tokenizer_nor_network_sees_a_held_out_text(
     other = replace(dataset, doc_splits=splits)
     with pytest.raises(Killed):
         train_decoder(tiny(), dataset, [other], encoder, tmp_path / "out", CPU)
-    held = {plain(text) for data in (dataset, other) for split in ("val", "test") for text in data.texts(data.rows(split))}
-    assert len(seen) > 2_000 and not held & {plain(text) for text in seen}
+    held = {normalised_text(text) for data in (dataset, other) for split in ("val", "test") for text in data.texts(data.rows(split))}
+    assert len(seen) > 2_000 and not held & {normalised_text(text) for text in seen}
     assert len(judged) == 8 and set(judged) <= set(other.texts(other.rows("val"))), "judged by the first of hold_out"
 
 

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lvm.atomic_io import sha256_file
+from lvm.data import dataset as module
 from lvm.data.dataset import SPLITS, open_dataset, read_manifest
 from lvm.errors import InputError
+from tests.support.corpora import count_hashes
 
 SHARD = "chunks-00000.parquet"
 
@@ -94,6 +98,52 @@ def test_digest_follows_the_key_and_the_bytes_of_the_shards(dataset):
     other_bytes = manifest.model_copy(update={"shards": [shard.model_copy(update={"sha256": "0"}) for shard in manifest.shards]})
     assert moved.digest == manifest.digest
     assert len({manifest.digest, other_key.digest, other_bytes.digest}) == 3
+
+
+# Opened once in a process
+
+
+def test_seven_tasks_of_a_flow_hash_and_read_a_dataset_once(copy, monkeypatch):
+    hashed = count_hashes(monkeypatch)
+    with ThreadPoolExecutor(7) as tasks:
+        opened = list(tasks.map(open_dataset, [copy] * 7))
+    assert hashed == [copy / SHARD]
+    assert all(data is opened[0] for data in opened)
+
+
+def test_one_folder_under_two_paths_is_hashed_once_and_each_keeps_its_path(copy, monkeypatch):
+    hashed = count_hashes(monkeypatch)
+    monkeypatch.chdir(copy.parent)
+    assert open_dataset(Path("copy")).path == Path("copy") and open_dataset(copy).path == copy
+    assert hashed == [copy / SHARD] or hashed == [Path("copy") / SHARD]
+
+
+def test_shard_altered_after_it_was_opened_is_noticed_even_with_its_size_and_time_restored(copy):
+    opened, before = open_dataset(copy), (copy / SHARD).stat()
+    content = bytearray((copy / SHARD).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / SHARD).write_bytes(content)
+    os.utime(copy / SHARD, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InputError, match="truncated or altered"):
+        open_dataset(copy)
+    content[len(content) // 2] ^= 1
+    (copy / SHARD).write_bytes(content)
+    assert open_dataset(copy).manifest == opened.manifest
+
+
+def test_changed_manifest_is_read_again(copy):
+    opened = open_dataset(copy)
+    edit_manifest(copy, lambda values: values.update(code_version="9"))
+    assert open_dataset(copy).manifest.code_version == "9" != opened.manifest.code_version
+
+
+def test_a_process_keeps_few_datasets_open(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_OPEN", 2)
+    others = [Path(shutil.copytree(copy, tmp_path / str(i))) for i in range(2)]
+    first, second = open_dataset(copy), open_dataset(others[0])
+    assert open_dataset(copy) is first
+    open_dataset(others[1])
+    assert open_dataset(copy) is first and open_dataset(others[0]) is not second
 
 
 # Refusals

@@ -25,29 +25,35 @@ def check(chunks: list[Chunk], text: str, budget: int, tokenizer) -> None:
         assert chunk.n_tokens == len(tokenizer.encode(chunk.text, add_special_tokens=False)) <= budget
 
 
+@pytest.fixture(scope="module")
+def chunkers(encoder) -> dict[int, Chunker]:
+    """A chunker for each budget. It takes longer to make than to use."""
+    return {budget: Chunker(ChunkerConfig(max_tokens=budget), encoder.tokenizer) for budget in (8, 13, 64)}
+
+
 @settings(deadline=None, max_examples=80)
 @given(text=TEXTS, budget=st.sampled_from([8, 13, 64]))
-def test_no_chunk_exceeds_the_budget_and_no_character_is_lost(encoder, text, budget):
-    check(Chunker(ChunkerConfig(max_tokens=budget), encoder.tokenizer)(text), text, budget, encoder.tokenizer)
+def test_no_chunk_exceeds_the_budget_and_no_character_is_lost(encoder, chunkers, text, budget):
+    check(chunkers[budget](text), text, budget, encoder.tokenizer)
 
 
 @settings(deadline=None, max_examples=80)
 @given(text=st.text(max_size=150))
-def test_budget_holds_for_any_characters_whatever(encoder, text):
-    check(Chunker(ChunkerConfig(max_tokens=8), encoder.tokenizer)(text), text, 8, encoder.tokenizer)
+def test_budget_holds_for_any_characters(encoder, chunkers, text):
+    check(chunkers[8](text), text, 8, encoder.tokenizer)
 
 
-def test_real_address_is_cut_without_loss_into_sentences(encoder):
+def test_real_address_is_cut_without_loss_into_sentences(encoder, chunkers):
     text = next(item.text for item in iter_source("builtin:sotu") if isinstance(item, Document))
-    chunks = Chunker(ChunkerConfig(), encoder.tokenizer)(text)
+    chunks = chunkers[64](text)
     check(chunks, text, 64, encoder.tokenizer)
     ends = sum(chunk.text[-1] in ".?!:" for chunk in chunks)
     assert len(chunks) > 20 and ends > len(chunks) / 2
 
 
-def test_each_sentence_is_a_chunk_and_abbreviations_do_not_end_one(encoder):
+def test_each_sentence_is_a_chunk_and_abbreviations_do_not_end_one(chunkers):
     text = "The U.S. army marched on.  It rained, e.g. on Monday.\nDid Mr. Speaker object? No!"
-    chunks = Chunker(ChunkerConfig(), encoder.tokenizer)(text)
+    chunks = chunkers[64](text)
     assert [c.text for c in chunks] == ["The U.S. army marched on.", "It rained, e.g. on Monday.", "Did Mr. Speaker object?", "No!"]
 
 
@@ -59,8 +65,8 @@ def test_sentence_over_the_budget_is_cut_between_words_in_order(encoder):
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n \t\r\n", "\u2003\u2028"])
-def test_white_space_gives_no_chunk(encoder, text):
-    assert Chunker(ChunkerConfig(), encoder.tokenizer)(text) == []
+def test_white_space_gives_no_chunk(chunkers, text):
+    assert chunkers[64](text) == []
 
 
 def test_hard_wrapped_lines_are_joined_within_a_block():

@@ -59,5 +59,5 @@ def test_sample_of_a_night_is_extracted_alone(gathered):
 
 
 def test_night_without_a_new_document_is_refused(gathered, dataset):
-    with pytest.raises(InputError, match="all 1 documents of .* are in the champion's dataset, so none is new"):
+    with pytest.raises(InputError, match=r"all 1 documents of .* are in the champion's dataset, so none is new"):
         gathered({"old": known(dataset)})

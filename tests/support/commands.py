@@ -20,7 +20,11 @@ from lvm.atomic_io import sha256_file, write_json
 from lvm.cli.main import main
 from lvm.data.dataset import Dataset, read_manifest
 
+ABSENT_DEVICE = "cuda:99" if torch.cuda.is_available() else "cuda"
+"""A device that is not on this machine."""
+
 SMALL = ("--epochs", "1", "--set", "model.width=64", "--set", "context_length=2")
+"""A training of one short epoch."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""`lvm extract`: its JSON object, and input that it refuses in one sentence and without leaving anything."""
+
+import pytest
+
+from lvm.data.dataset import read_manifest
+from tests.support.commands import ABSENT_DEVICE, lvm, refusal, tree
+
+
+def test_extract_json_counts_documents_chunks_skips_and_ignored_fields(unnormalised):
+    finished, out = unnormalised
+    found = finished.json
+    assert finished.code == 0
+    assert (found["path"], found["digest"], found["reused"]) == (str(out), read_manifest(out).digest, False)
+    assert sum(found["documents"].values()) == 4
+    assert sum(found["chunks"].values()) == found["encoded_chunks"] > 4
+    assert found["skipped"] == [{"doc_id": "short", "reason": "one chunk: nothing to predict"}]
+    assert found["ignored_fields"] == ["year"]
+
+
+def test_extract_again_has_nothing_to_do_and_says_so(dataset, small_corpus):
+    before = tree(dataset.path)
+    found = lvm("extract", "--source", small_corpus, "--out", dataset.path, "--json").json
+    assert (found["reused"], found["encoded_chunks"]) == (True, 0)
+    assert tree(dataset.path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--source", "no/such/folder"), "source 'no/such/folder' does not exist"),
+        (("--source", "builtin:news"), "the only built-in corpus is 'builtin:sotu'"),
+        (("--source", "builtin:sotu", "--encoder", "word2vec"), "encoder 'word2vec': expected 'minilm'"),
+        (
+            ("--source", "builtin:sotu", "--device", ABSENT_DEVICE),
+            f"device '{ABSENT_DEVICE if ':' in ABSENT_DEVICE else 'cuda:0'}' is not on this machine",
+        ),
+        (("--source", "builtin:sotu", "--dtype", "int8"), "field 'dtype'"),
+        (("--source", "builtin:sotu", "--max-tokens", "4"), "field 'max_tokens'"),
+        (("--source", "builtin:sotu", "--max-tokens", "400"), "give --max-tokens 254 or less"),
+    ],
+)
+def test_extract_refuses_in_one_sentence_and_leaves_nothing(arguments, says, untouched):
+    assert says in refusal(lvm("extract", "--out", untouched, *arguments))
+
+
+def test_out_that_holds_another_dataset_is_refused_and_kept(unnormalised, five_documents):
+    before = tree(unnormalised[1])
+    assert "holds another dataset" in refusal(lvm("extract", "--source", five_documents, "--out", unnormalised[1]))
+    assert tree(unnormalised[1]) == before
+
+
+def test_out_below_a_file_is_refused(five_documents, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert str(file) in refusal(lvm("extract", "--source", five_documents, "--out", file / "data"))
+    assert file.read_text() == "mine"

@@ -1,0 +1,44 @@
+"""`lvm validate`: every metric with its interval beside the baselines, figures, and questions that it refuses."""
+
+import json
+
+import pytest
+
+from tests.support.commands import ABSENT_DEVICE, lvm, refusal
+
+
+def test_validate_json_is_each_metric_with_its_interval_beside_the_baselines(dataset, trained_lstm):
+    finished = lvm("validate", dataset.path, "--model", trained_lstm[1], "--split", "val", "--decoder", "none", "--json")
+    found = finished.json
+    assert finished.code == 0
+    for name in ("cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5"):
+        assert set(found["metrics"][name]) == {"value", "low", "high"}
+        assert found["metrics"][name]["low"] <= found["metrics"][name]["value"] <= found["metrics"][name]["high"]
+    best = max(values["cosine"] for values in found["baselines"].values())
+    assert found["metrics"]["skill_cosine"]["value"] == pytest.approx(found["metrics"]["cosine"]["value"] - best, abs=1e-5)
+    assert {"mean_vector", "copy_last", "context_mean", "ridge"} <= set(found["baselines"])
+    own = json.loads((trained_lstm[1] / "config.json").read_text())["best"]["val/cosine"]
+    assert found["metrics"]["cosine"]["value"] == pytest.approx(own, abs=1e-4), "what training wrote down is what is measured again"
+
+
+def test_validate_draws_figures_where_it_is_told_to(dataset, trained_lstm, tmp_path):
+    assert lvm("validate", dataset.path, "--model", trained_lstm[1], "--decoder", "none", "--figures", tmp_path / "figures").code == 0
+    for name in ("skill.png", "sigma.png", "ranks.png"):
+        assert (tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_dataset_of_another_recipe_is_refused_with_the_fields_that_differ(unnormalised, trained_lstm):
+    message = refusal(lvm("validate", unnormalised[1], "--model", trained_lstm[1], "--split", "all"))
+    assert "normalize: True against False" in message and str(unnormalised[1]) in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--split", "tset"), "expected val, test or all"),
+        (("--split", "all"), "this model was trained on"),
+        (("--device", ABSENT_DEVICE), "is not on"),
+    ],
+)
+def test_validate_refuses_questions_it_cannot_answer_honestly(arguments, says, dataset, trained_lstm):
+    assert says in refusal(lvm("validate", dataset.path, "--model", trained_lstm[1], *arguments))

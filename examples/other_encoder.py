@@ -18,14 +18,14 @@ from sample_documents import write_documents
 
 SENTENCES = ["The public debt has been reduced.", "Our trade with other nations was never larger."]
 NETWORK = [
-    "model.width=64",
-    "model.feed_forward=128",
-    "model.encoder_layers=1",
-    "model.decoder_layers=1",
-    "model.vocabulary=1000",
-    "model.max_tokens=32",
+    "decoder.model.width=64",
+    "decoder.model.feed_forward=128",
+    "decoder.model.encoder_layers=1",
+    "decoder.model.decoder_layers=1",
+    "decoder.model.vocabulary=1000",
+    "decoder.model.max_tokens=32",
 ]
-TRAINING = ["rounds=1", "texts=2000", "passes=6", "batch=64"]
+TRAINING = ["decoder.rounds=1", "decoder.texts=2000", "decoder.passes=6", "decoder.batch=64"]
 
 
 def make_encoder(folder: Path) -> Path:

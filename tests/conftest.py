@@ -17,6 +17,7 @@ from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import extract
 from lvm.data.sources import Document, iter_source
+from tests.support.shared import one_at_a_time, shared_folder
 
 # How long an example takes is the machine's affair: a busy one must not fail it.
 settings.register_profile("tests", deadline=None)
@@ -51,10 +52,12 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dataset(small_corpus: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The small corpus as a dataset; read-only for tests."""
-    out = tmp_path_factory.mktemp("dataset")
-    extract([str(small_corpus)], out, encoder)
-    return open_dataset(out)
+    """The small corpus as a dataset; read-only, and shared by all test processes."""
+    out = shared_folder(tmp_path_factory) / "shared" / "dataset"
+    with one_at_a_time(out):
+        if not (out / "manifest.json").exists():
+            extract([str(small_corpus)], out, encoder)
+        return open_dataset(out)
 
 
 @pytest.fixture()

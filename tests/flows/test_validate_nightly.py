@@ -28,7 +28,7 @@ from lvm.errors import GateRefused, InputError
 from tasks.workspace import Workspace
 from tests.flows.test_retrain_all import files, logged, store
 from tests.support.lookup_decoder import LookupDecoder, loader
-from tests.support.nights import addresses, rot13, written
+from tests.support.nights import addresses, rot13, write_documents
 from tests.support.processes import until
 from tests.support.standing import stand
 
@@ -92,7 +92,7 @@ def healthy(root: Path, dataset: Dataset, encoder: Encoder, tmp_path_factory: py
     documents = addresses(DOCUMENTS)
     for doc in dataset.docs("train")[:OLD]:
         documents[f"again-{doc}"] = "\n".join(dataset.texts(np.arange(dataset.starts[doc], dataset.starts[doc + 1])))
-    source = written(documents, tmp_path_factory.mktemp("healthy") / "arrived.jsonl")
+    source = write_documents(documents, tmp_path_factory.mktemp("healthy") / "arrived.jsonl")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks.nightly.evaluate, "load_decoder", loader(LookupDecoder(dataset, encoder)))
         return ran(root, source=[str(source)], date=NIGHT, decoder="lookup")
@@ -101,7 +101,7 @@ def healthy(root: Path, dataset: Dataset, encoder: Encoder, tmp_path_factory: py
 @pytest.fixture(scope="module")
 def poisoned(healthy: Ran, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The same date again, on documents of another language."""
-    source = written(addresses(DOCUMENTS, rot13), tmp_path_factory.mktemp("poisoned") / "arrived.jsonl")
+    source = write_documents(addresses(DOCUMENTS, rot13), tmp_path_factory.mktemp("poisoned") / "arrived.jsonl")
     return ran(root, source=[str(source)], date=NIGHT, decoder="none")
 
 
@@ -168,7 +168,7 @@ def breaches() -> list[dict[str, Any]]:
 def test_night_of_nothing_but_training_documents_is_refused_and_leaves_the_record(poisoned, root, dataset, tmp_path):
     doc = int(dataset.docs("train")[0])
     text = "\n".join(dataset.texts(np.arange(dataset.starts[doc], dataset.starts[doc + 1])))
-    source = written({"again": text}, tmp_path / "old.jsonl")
+    source = write_documents({"again": text}, tmp_path / "old.jsonl")
     with pytest.raises(InputError, match=r"field 'source': all 1 documents of .* are in the champion's dataset, so none is new"):
         validate_nightly(source=[str(source)], date=NIGHT, device="cpu", root=root)
     assert [entry.info.run_id for entry in entries(root)] == [poisoned.run.info.run_id]
@@ -217,7 +217,7 @@ def test_command_without_documents_takes_a_slice_of_the_built_in_corpus_and_says
 
 
 def test_command_ends_with_3_on_a_breach(poisoned, root, tmp_path):
-    source = written(addresses(6, rot13), tmp_path / "arrived.jsonl")
+    source = write_documents(addresses(6, rot13), tmp_path / "arrived.jsonl")
     done = command(root, "--date", "2026-01-03", "--source", str(source), "--decoder", "none")
     assert done.returncode == 3, done.stderr[-3000:]
     (sentence,) = (line for line in done.stderr.splitlines() if line.startswith("validate-nightly: "))

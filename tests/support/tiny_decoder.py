@@ -19,6 +19,7 @@ from lvm.decoding.inverter.holdout import TrainingTexts
 from lvm.decoding.inverter.tokens import train_tokenizer
 from lvm.decoding.inverter.trainer import InverterTrainer
 from lvm.training.distributed import Ranks
+from tests.support.shared import one_at_a_time
 
 CPU = torch.device("cpu")
 SETTINGS = (
@@ -92,13 +93,14 @@ def heart_trainer(dataset: Dataset, encoder: Encoder, folder: Path, texts: list[
 
 
 def by_heart(dataset: Dataset, encoder: Encoder) -> Learned:
-    """The decoder that tests share; read-only, made once a session."""
+    """The decoder that tests share; read-only, made once for all test processes."""
     out = dataset.path.with_name(f"{dataset.path.name}-decoder")
     short = [text for text in dict.fromkeys(dataset.texts(dataset.rows("train"))) if 15 < len(text) < 50][:32]
-    if not (out / "config.json").exists():
-        with quickly():
-            trainer = heart_trainer(dataset, encoder, out / "training", short)
-            trainer.run()
-        known = trainer.measured
-        save_decoder(out, trainer.model, trainer.tokenizer, trainer.config, encoder.recipe, dataset.manifest.digest, [], known, "tiny")
+    with one_at_a_time(out):
+        if not (out / "config.json").exists():
+            with quickly():
+                trainer = heart_trainer(dataset, encoder, out / "training", short)
+                trainer.run()
+            known = trainer.measured
+            save_decoder(out, trainer.model, trainer.tokenizer, trainer.config, encoder.recipe, dataset.manifest.digest, [], known, "tiny")
     return Learned(out, short)

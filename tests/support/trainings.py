@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lvm.atomic_io import sha256_file
+from lvm.atomic_io import digest_json, sha256_file
 from lvm.config import LossConfig, TrainConfig, train_config
 from lvm.data.dataset import Dataset
 from lvm.models.checkpoint import read_config
 from lvm.training.losses import weighted
 from lvm.training.metrics_log import Event
 from lvm.training.trainer import train
+from tests.support.shared import one_at_a_time
 
 CPU = torch.device("cpu")
 TINY = (
@@ -29,17 +30,25 @@ TINY = (
 
 
 def tiny(dataset: Dataset, *extra: str, arch: str = "lstm") -> TrainConfig:
+    """A training of a few seconds, with further settings laid over it."""
     return train_config(arch, dataset.dim, [*TINY, *extra])
 
 
 def trained(dataset: Dataset) -> Path:
-    """The tiny model that tests of later stages share; read-only, made once a session."""
-    out = dataset.path.with_name(f"{dataset.path.name}-model")
-    train(tiny(dataset), dataset, out, CPU, resume=True)
+    """The tiny model that tests of later stages share; read-only."""
+    return train_once(dataset, tiny(dataset))
+
+
+def train_once(dataset: Dataset, config: TrainConfig) -> Path:
+    """The model of `config` on a shared dataset; read-only, trained once for all test processes."""
+    out = dataset.path.with_name(f"{config.model.arch}-{digest_json(config.model_dump())[:12]}")
+    with one_at_a_time(out):
+        train(config, dataset, out, CPU, resume=True)
     return out
 
 
 def events(out: Path) -> list[Event]:
+    """The lines of a run's metrics."""
     return [json.loads(line) for line in (out / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -57,7 +66,7 @@ def what_repeats(out: Path) -> dict[str, Any]:
 
 
 class Killed(Exception):
-    pass
+    """Stands for a kill: whatever was not written yet is lost."""
 
 
 def killed_after(dataset: Dataset, out: Path, lines: int, config: TrainConfig | None = None) -> None:

@@ -9,7 +9,7 @@ from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.data.extract import make_chunker
 from lvm.data.unseen import OfferedDocuments, compare_with_record, copied_rows, rotating_sample
-from tests.support.nights import addresses, extracted, written
+from tests.support.nights import addresses, extracted, write_documents
 
 
 def texts(dataset: Dataset, doc: int) -> list[str]:
@@ -21,7 +21,7 @@ def compare(dataset: Dataset, encoder: Encoder, tmp_path):
     """Compares documents with the dataset."""
 
     def compared(documents: dict[str, str]) -> OfferedDocuments:
-        source = str(written(documents, tmp_path / "offered.jsonl"))
+        source = str(write_documents(documents, tmp_path / "offered.jsonl"))
         with read_corpus([source], make_chunker(dataset.manifest.chunker, encoder), tmp_path) as corpus:
             return compare_with_record(corpus, dataset)
 

@@ -1,9 +1,6 @@
 """The broken original, trained on real text beside its repair, is told apart by the gates."""
 
-from pathlib import Path
-
 import pytest
-import torch
 
 from lvm.config import train_config
 from lvm.data.dataset import Dataset
@@ -11,21 +8,19 @@ from lvm.evaluation.evaluate import Evaluation, evaluate_checkpoint
 from lvm.gates.model import model_gates
 from lvm.gates.result import GateResult
 from lvm.models.checkpoint import load_checkpoint
-from lvm.training.trainer import train
-from tests.support.trainings import TINY
+from tests.support.trainings import CPU, TINY, train_once
 
-CPU = torch.device("cpu")
 Judged = tuple[Evaluation, dict[str, GateResult]]
 
 
 @pytest.fixture(scope="module")
-def judged(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judged]:
+def judged(dataset: Dataset) -> dict[str, Judged]:
     """A GRU by either recipe, on the same data and with the same settings, and what the gates say."""
     out: dict[str, Judged] = {}
     for recipe in ("legacy", "residual"):
-        folder: Path = tmp_path_factory.mktemp(recipe) / "model"
-        train(train_config("gru", dataset.dim, TINY, None if recipe == "residual" else recipe), dataset, folder, CPU)
-        checkpoint = load_checkpoint(folder, CPU)
+        checkpoint = load_checkpoint(
+            train_once(dataset, train_config("gru", dataset.dim, TINY, None if recipe == "residual" else recipe)), CPU
+        )
         found = evaluate_checkpoint(dataset, checkpoint, "val")
         out[recipe] = found, {gate.name: gate for gate in model_gates(checkpoint, found)}
     return out

@@ -14,7 +14,7 @@ from tasks.nightly.champion import Champion
 from tasks.nightly.documents import NightDocuments, gather_documents
 from tasks.workspace import Workspace
 from tests.support.corpora import Counted
-from tests.support.nights import addresses, written
+from tests.support.nights import addresses, write_documents
 
 UNSEEN = 3
 
@@ -27,7 +27,7 @@ def gathered(dataset: Dataset, encoder: Encoder, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(tasks.nightly.documents, "log_dataset", lambda run_id, manifest, context: None)
 
     def night(documents: dict[str, str], max_docs: int | None = None) -> NightDocuments:
-        source = str(written(documents, tmp_path / "arrived.jsonl"))
+        source = str(write_documents(documents, tmp_path / "arrived.jsonl"))
         with disable_run_logger():
             return gather_documents.fn(Workspace(root=tmp_path / "root"), champion, [source], max_docs, "2026-01-01", "run", "cpu")
 

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lvm.data.dataset import open_dataset
 from lvm.decoding.evaluate import CORRECTIONS, DecodedWindows, decode_windows
-from lvm.decoding.gates import encoder_contract
-from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
+from lvm.decoding.load import NoDecoder, open_decoder
 from lvm.devices import resolve_device
 from lvm.gates.result import require
 from lvm.models.checkpoint import load_checkpoint
@@ -64,15 +63,13 @@ def diagnose_decoder(dataset: Path, asked: str, run_id: str, device: str) -> Dec
     when its encoder does not give the stored vectors.
     """
     data = open_dataset(dataset)
-    name = choose_decoder(asked, data.manifest.recipe)
-    if name is None:
-        reason = without_decoder(asked, data.manifest.recipe, str(dataset))
-        get_run_logger().warning(reason)
-        return DecoderChoice(name=None, reason=reason)
-    result = encoder_contract(data, load_decoder(name, str(resolve_device(device))))
-    log_gates(run_id, [result], "decoder")
-    require([result])
-    return DecoderChoice(name=name, reason=result.reason)
+    loaded = open_decoder(asked, data, str(resolve_device(device)))
+    if isinstance(loaded, NoDecoder):
+        get_run_logger().warning(loaded.reason)
+        return DecoderChoice(name=None, reason=loaded.reason)
+    log_gates(run_id, [loaded.contract], "decoder")
+    require([loaded.contract])
+    return DecoderChoice(name=loaded.name, reason=loaded.contract.reason)
 
 
 @task
@@ -90,7 +87,11 @@ def decode_challenger(
     (model,) = (m for m in models if m.trained.arch == promotion.challenger)
     place = resolve_device(device)
     checkpoint = load_checkpoint(model.trained.path, place)
-    found = decode_windows(open_dataset(dataset), checkpoint, load_decoder(choice.name, str(place), CORRECTIONS))
+    data = open_dataset(dataset)
+    loaded = open_decoder(choice.name, data, str(place), CORRECTIONS)
+    if isinstance(loaded, NoDecoder):
+        return DecodedModel(arch=None, reason=loaded.reason, summary={})
+    found = decode_windows(data, checkpoint, loaded)
     run, step = model.trained.run_id, last_step(model.trained.path)
     return log_text(run, promotion.challenger, choice.name, found, figures / promotion.challenger, step)
 

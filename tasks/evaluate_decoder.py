@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
 from lvm.data.dataset import open_dataset
-from lvm.decoding.evaluate import CORRECTED, FIRST, evaluate_ceiling
+from lvm.decoding.evaluate import CORRECTED, FIRST, decode_texts
 from lvm.decoding.gates import decoder_ceiling, encoder_contract
 from lvm.decoding.load import load_decoder
 from lvm.devices import resolve_device
@@ -39,7 +39,7 @@ class EvaluatedDecoder(BaseModel):
 
     gates: list[dict[str, Any]]
     summary: dict[str, Any]
-    """A `Ceiling.summary()`."""
+    """A `DecodedTexts.summary()`."""
 
 
 @task
@@ -55,8 +55,8 @@ def evaluate_decoder(trained: TrainedDecoder, dataset: Path, hold_out: list[Path
     log_gates(trained.run_id, [contract], "decoder")
     require([contract])
     judge = open_dataset(hold_out[0]) if hold_out else data
-    found = evaluate_ceiling(judge, load_decoder(trained.path, place, 0, decoder.encoder), decoder)
-    gates = [contract, decoder_ceiling(found.roundtrip, len(found.questions))]
+    found = decode_texts(judge, load_decoder(trained.path, place, 0, decoder.encoder), decoder)
+    gates = [contract, decoder_ceiling(found.roundtrip, len(found.windows))]
     judged = EvaluatedDecoder(trained=trained, available=gates[1].passed, gates=[gate.as_json() for gate in gates], summary=found.summary())
     _report(judged, gates, decoder.recipe.name, parent)
     return judged

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from lvm.atomic_io import digest_json
 from lvm.config import DecoderTrainConfig, read_settings
 from lvm.data.dataset import read_manifest
-from lvm.decoding.load import label
+from lvm.decoding.load import recipe_folder
 from lvm.devices import lease
 from tasks.tracking.runs import PREFECT_RUN, child_run, connect, failing, set_tags
 from tasks.trainer_process import train_into, worth_retrying
@@ -56,7 +56,7 @@ def fit_decoder(
         manifest.recipe.require_same(other.recipe, f"field 'hold_out', dataset {path}")
     held_out = [found.digest for found in (manifest, *others.values())]
     content = digest_json([config.model_dump(), manifest.digest, held_out])
-    out = workspace.decoders / f"{label(manifest.recipe)}-{content[:12]}"
+    out = workspace.decoders / f"{recipe_folder(manifest.recipe)}-{content[:12]}"
     tags = {
         "lvm.dataset_digest": manifest.digest[:12],
         "lvm.encoder": manifest.recipe.name,

@@ -19,7 +19,7 @@ import numpy as np
 
 from lvm.atomic_io import sha256_file
 from lvm.data.dataset import open_dataset
-from lvm.decoding.inverter.inverter import Inverter, Search
+from lvm.decoding.inverter.decoder import Inverter, Search
 from lvm.decoding.text_metrics import text_scores
 from lvm.reports.tables.table import Table
 

@@ -14,7 +14,7 @@ from typing import Any
 from lvm.config import train_config
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.decoding.evaluate import CORRECTIONS, decode_windows
-from lvm.decoding.load import AUTO, choose_decoder, load_decoder, without_decoder
+from lvm.decoding.load import AUTO, LoadedDecoder, NoDecoder, open_decoder
 from lvm.devices import resolve_device
 from lvm.evaluation.evaluate import evaluate_checkpoint
 from lvm.gates.model import model_gates
@@ -40,12 +40,12 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="settings of both trainings")
     asked = parser.parse_args()
     data = open_dataset(asked.dataset)
-    name = choose_decoder(AUTO, data.manifest.recipe)
-    if name is None:
-        raise SystemExit(without_decoder(AUTO, data.manifest.recipe, str(asked.dataset)))
-    found = {recipe: judged(data, recipe, asked.arch, asked.set, name, asked.device, asked.work / recipe) for recipe in RECIPES}
+    decoder = open_decoder(AUTO, data, str(resolve_device(asked.device)), CORRECTIONS)
+    if isinstance(decoder, NoDecoder):
+        raise SystemExit(decoder.reason)
+    found = {recipe: judged(data, recipe, asked.arch, asked.set, decoder, asked.device, asked.work / recipe) for recipe in RECIPES}
     manifest = data.manifest
-    results = {"commit": asked.commit, "arch": asked.arch, "settings": asked.set, "decoder": name, "recipes": found}
+    results = {"commit": asked.commit, "arch": asked.arch, "settings": asked.set, "decoder": decoder.name, "recipes": found}
     results |= {"collections": manifest.sources, "documents": manifest.documents, "digest": manifest.digest}
     (asked.out / "broken.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     page = markdown(results)
@@ -53,13 +53,13 @@ def main() -> None:
     print(page)
 
 
-def judged(data: Dataset, recipe: str, arch: str, settings: list[str], decoder: str, device: str, out: Path) -> dict[str, Any]:
+def judged(data: Dataset, recipe: str, arch: str, settings: list[str], decoder: LoadedDecoder, device: str, out: Path) -> dict[str, Any]:
     """What is found on a model of this recipe."""
     place = resolve_device(device)
     trained = train(train_config(arch, data.dim, settings, None if recipe == "residual" else recipe), data, out, place, resume=True)
     checkpoint = load_checkpoint(out, place)
     gates = model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"))
-    text = decode_windows(data, checkpoint, load_decoder(decoder, str(place), CORRECTIONS)).summary()
+    text = decode_windows(data, checkpoint, decoder).summary()
     text["samples"] = text["samples"][:: max(1, len(text["samples"]) // SAMPLES)][:SAMPLES]
     return {
         "kept_epoch": trained.best["epoch"],

@@ -1,26 +1,23 @@
-"""`lvm decode`: vectors to text."""
+"""`lvm decode`: turn vectors into text."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lvm.cli.common import DeviceOption, JsonOption, TextFileOption, output
 from lvm.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
 
 def decode(
     text_file: TextFileOption = None,
-    vectors: Annotated[Path | None, typer.Option(help=".npy file of float32 vectors, [n, dim].")] = None,
-    decoder: Annotated[str, typer.Option(help="minilm, a folder of 'lvm train-decoder', or vec2text:<name or folder>.")] = "minilm",
-    steps: Annotated[int | None, typer.Option(min=0, help="Corrections at most; the decoder's own default otherwise.")] = None,
+    vectors: Annotated[Path | None, typer.Option(help=".npy file of float32 vectors of shape [n, dim].")] = None,
+    decoder: Annotated[str, typer.Option(help="minilm, a folder written by 'lvm train-decoder', or vec2text:<name or folder>.")] = "minilm",
+    steps: Annotated[int | None, typer.Option(min=0, help="Maximum number of corrections; by default the decoder's own.")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Put vectors into words; texts are embedded first and shown beside what comes back."""
+    """Decode vectors into text. Texts are embedded first and shown next to the decoded ones."""
     from lvm.decoding.inputs import encode_texts, read_texts, read_vectors
     from lvm.decoding.load import load_decoder
     from lvm.devices import resolve_device
@@ -29,7 +26,7 @@ def decode(
     if (text_file is None) == (vectors is None):
         raise InputError("give either --text-file or --vectors")
     if text_file is not None:
-        read_texts(text_file)  # refuses what cannot be read before a decoder is loaded
+        read_texts(text_file)  # an unreadable file is refused before a decoder is loaded
     loaded = load_decoder(decoder, str(resolve_device(device)), steps)
     texts: list[str] | None = None
     if text_file is not None:

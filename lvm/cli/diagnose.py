@@ -68,13 +68,12 @@ def diagnose(
 
 
 def decoder_gates(data: "Dataset", decoder: str, device: "torch.device") -> "list[GateResult]":
-    """The gate on a decoder that `lvm diagnose` was given; says why where there is none to judge."""
-    from lvm.decoding.gates import encoder_contract
-    from lvm.decoding.load import NONE, choose_decoder, load_decoder, without_decoder
+    """The gate on the decoder that `lvm diagnose` was given; prints the reason if there is no decoder to check."""
+    from lvm.decoding.load import NONE, NoDecoder, open_decoder
 
-    name = choose_decoder(decoder, data.manifest.recipe)
-    if name is None:
+    loaded = open_decoder(decoder, data, str(device))
+    if isinstance(loaded, NoDecoder):
         if decoder != NONE:
-            people.print(without_decoder(decoder, data.manifest.recipe, str(data.path)), markup=False)
+            people.print(loaded.reason, markup=False)
         return []
-    return [encoder_contract(data, load_decoder(name, str(device)))]
+    return [loaded.contract]

@@ -1,27 +1,24 @@
-"""`lvm generate`: the chunks after a context, in words."""
+"""`lvm generate`: predict the chunks after a context, as text."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lvm.cli.common import DecoderOption, DeviceOption, JsonOption, output
 from lvm.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
 
 def generate(
-    text_file: Annotated[Path, typer.Option(help="UTF-8 file: the context, a sentence on every line.")],
+    text_file: Annotated[Path, typer.Option(help="UTF-8 file with the context, one sentence a line.")],
     model: Annotated[Path, typer.Option(help="Folder of a trained model.")],
-    steps: Annotated[int, typer.Option(min=1, help="Chunks to predict, one after the other.")] = 5,
-    dataset: Annotated[Path | None, typer.Option(help="Dataset in which the nearest real chunks are looked up.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Number of chunks to predict.")] = 5,
+    dataset: Annotated[Path | None, typer.Option(help="Dataset in which to find the nearest real chunks.")] = None,
     decoder: DecoderOption = "auto",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Predict the chunks after a context: the nearest real chunk with its source, and the prediction in words."""
+    """Predict the chunks after a context: each as decoded text, and as the nearest real chunk with its source."""
     from lvm.data.dataset import open_dataset
     from lvm.decoding.generate import generate as run
     from lvm.decoding.inputs import encode_texts, read_texts
@@ -31,7 +28,7 @@ def generate(
     from lvm.models.checkpoint import load_checkpoint
     from lvm.reports.tables.text import generated_table
 
-    read_texts(text_file)  # refuses what cannot be read before anything is loaded
+    read_texts(text_file)  # an unreadable file is refused before anything is loaded
     place = resolve_device(device)
     checkpoint = load_checkpoint(model, place)
     checkpoint.config.require_forward(model)
@@ -44,10 +41,9 @@ def generate(
         library = ChunkLibrary(data, "all", place)
     name = choose_decoder(decoder, recipe)
     if name is None:
-        raise InputError(f"no decoder for the model's encoder {recipe.name}: train one with 'lvm train-decoder' and give it with --decoder")
+        raise InputError(f"no decoder for the model's encoder {recipe.name}: train one with 'lvm train-decoder' and pass it as --decoder")
     loaded = load_decoder(name, str(place))
-    recipe.require_same(loaded.recipe, f"decoder {name}")
     context, vectors = encode_texts(text_file, loaded.encoder)
     found = [step.as_json() for step in run(checkpoint, loaded, context, vectors, steps, library)]
-    advice = [] if library else ["Give --dataset for the nearest real chunk at every step"]
+    advice = [] if library else ["Give --dataset to see the nearest real chunk at every step"]
     output({"decoder": name, "context": context, "steps": found}, as_json, generated_table(found, len(context)).rich(), *advice)

@@ -53,18 +53,15 @@ def decoded_windows(
 ) -> tuple[dict[str, Any], list[Any]]:
     """The 'decode' object of `lvm validate`, and its tables for people."""
     from lvm.decoding.evaluate import CORRECTIONS, decode_windows
-    from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
+    from lvm.decoding.load import NoDecoder, open_decoder
     from lvm.reports.tables.gates import gate_table
     from lvm.reports.tables.text import arm_table, length_table, sample_table
 
-    recipe = data.manifest.recipe
-    name = choose_decoder(decoder, recipe)
-    if name is None:
-        reason = without_decoder(decoder, recipe, str(data.path))
-        return {"available": False, "reason": reason}, [reason]
-    loaded = load_decoder(name, str(checkpoint.model.mean.device), CORRECTIONS)
+    loaded = open_decoder(decoder, data, str(checkpoint.model.mean.device), CORRECTIONS)
+    if isinstance(loaded, NoDecoder):
+        return {"available": False, "reason": loaded.reason}, [loaded.reason]
     found = decode_windows(data, checkpoint, loaded, split, context_length)
     summary = found.summary()
-    gates = gate_table([found.contract, found.abc], f"Gates on the decoder {name}")
+    gates = gate_table([found.contract, found.abc], f"Gates on the decoder {loaded.name}")
     tables = [gates, arm_table(summary), length_table(summary), sample_table(summary, SHOWN)]
-    return {"decoder": name, **summary}, [table.rich() for table in tables]
+    return {"decoder": loaded.name, **summary}, [table.rich() for table in tables]

@@ -1,7 +1,9 @@
-"""The whole pipeline on windows of a dataset: texts -> encoder -> context -> model -> y_dec -> text.
+"""Evaluate a decoder: with a model, on windows of a dataset, and by itself, on real texts.
 
-Nothing stored is trusted on the way: contexts and true next chunks are embedded again from their
-texts by the decoder's own encoder, after the gate `encoder_contract` has held it against the store.
+With a model the whole way is run: texts -> encoder -> context -> model -> y_dec -> text. Contexts and true
+next chunks are embedded again from their texts by the decoder's own encoder. Only the neighbours of a
+prediction keep their stored vectors: those vectors are what was searched, and the gate `encoder_contract`
+has shown that they are the encoder's.
 """
 
 from collections.abc import Sequence
@@ -14,9 +16,10 @@ import torch
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.windows import make_windows
-from lvm.decoding.arms import WRITTEN, Arms, Question, cosines, decode_arms, decoded_scores, encoder_norm
-from lvm.decoding.gates import decoder_abc, encoder_contract
-from lvm.decoding.neighbours import ChunkLibrary
+from lvm.decoding.arms import Arms, TextWindow, decode_arms, decoded_scores, encoder_norm, row_cosines
+from lvm.decoding.gates import decoder_abc
+from lvm.decoding.load import LoadedDecoder
+from lvm.decoding.neighbours import ChunkLibrary, RealChunk
 from lvm.decoding.protocol import Decoded, Decoder
 from lvm.decoding.text_metrics import length_buckets
 from lvm.errors import InputError
@@ -24,19 +27,28 @@ from lvm.gates.result import GateResult, require
 from lvm.models.checkpoint import Checkpoint
 
 CONTEXT = 5
-"""Chunks of context, fewer where the model is compared at fewer."""
+"""Chunks of context; fewer if the model is compared at fewer."""
 
 
 WINDOWS = 100
+"""Windows that are decoded with a model."""
 
 
 CORRECTIONS = 1
-"""Steps of the decoder in this test: every arm has the same, and more would cost minutes on a CPU."""
+"""Corrections with a model: the same for every arm, and few, since each takes minutes on a CPU."""
+
+
+TEXTS = 256
+"""Real texts that a decoder is evaluated on by itself."""
+
+
+FIRST, CORRECTED = "first", "corrected"
+"""The two searches of a decoder by itself: its first hypotheses, and its texts after corrections."""
 
 
 @dataclass(frozen=True)
 class DecodedWindows:
-    """What was decoded, and what the gates say of it."""
+    """Predictions of a model as texts, and the gates on the decoder."""
 
     split: str
     arms: Arms
@@ -44,16 +56,16 @@ class DecodedWindows:
     abc: GateResult
 
     def summary(self) -> dict[str, Any]:
-        """As JSON values: availability and gates, scores by arm, what the texts are about, samples."""
+        """As JSON values: availability, gates, scores by arm, cosines to the true next chunk (`about`), samples."""
         return {
             "available": self.abc.passed,
             "split": self.split,
-            "context_length": len(self.arms.questions[0].context),
-            "windows": len(self.arms.questions),
+            "context_length": len(self.arms.windows[0].context),
+            "windows": len(self.arms.windows),
             "documents": len(np.unique(self.arms.docs)),
             "gates": [self.contract.as_json(), self.abc.as_json()],
             "arms": self.arms.scores(),
-            "about": {name: asdict(interval) for name, interval in self.arms.about().items()},
+            "about": {name: asdict(interval) for name, interval in self.arms.truth_cosines().items()},
             "samples": self.arms.samples(),
         }
 
@@ -61,61 +73,57 @@ class DecodedWindows:
 def decode_windows(
     dataset: Dataset,
     checkpoint: Checkpoint,
-    decoder: Decoder,
+    loaded: LoadedDecoder,
     split: str = "test",
     context_length: int | None = None,
     limits: GateThresholds = GateThresholds(),
 ) -> DecodedWindows:
-    """Decode 100 windows of `split`, or all there are, in every arm.
+    """Decode up to 100 windows of `split` in every arm. `loaded` must have been opened for `dataset`.
 
-    The context is five chunks, or `context_length` (the model's own by default) where that is less.
+    The context has five chunks, or `context_length` (by default the model's) if that is fewer.
 
-    Raises `InputError` when dataset, model and decoder are not of one recipe, and `GateRefused` when
-    `encoder_contract` fails. The gate `decoder_abc` refuses nothing here: it says in the summary
-    whether the texts can be relied on.
+    Raises `InputError` when dataset, model and decoder have different recipes, and `GateRefused` when
+    `encoder_contract` has failed. The gate `decoder_abc` refuses nothing here: it says in the summary
+    whether the texts are reliable.
     """
     checkpoint.config.recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
-    dataset = dataset.directed(checkpoint.config.train.reverse)
-    contract = encoder_contract(dataset, decoder, limits)
-    require([contract])
+    require([loaded.contract])
+    dataset, decoder = dataset.directed(checkpoint.config.train.reverse), loaded.decoder
     length = min(CONTEXT, context_length or checkpoint.config.train.context_length)
     rows = _sample(dataset, checkpoint, split, length)
-    questions = _questions(dataset, rows, length)
-    contexts, truth = _embed(questions, decoder)
+    windows = _text_windows(dataset, rows, length)
+    contexts, truth = _embed(windows, decoder)
     y_dec = _predict(checkpoint, contexts)
-    device = checkpoint.model.mean.device
-    # Train holds no test or validation document; the rest matters where windows are of 'all' documents.
-    library = ChunkLibrary(dataset, "train", device)
-    own = dataset.row_doc[library.rows] == dataset.row_doc[rows][:, None]
-    same = dataset.text_codes[library.rows] == dataset.text_codes[rows][:, None]
-    nearest = library.nearest(y_dec, own | same)
-    real = decoder.encoder.encode([chunk.text for chunk in nearest])
-    decoded = decode_arms(decoder, truth, y_dec, real, encoder_norm(checkpoint.model))
-    arms = Arms(questions, dataset.row_doc[rows], nearest, decoded, {})
-    arms.cosine.update(cosines(decoder, {name: arms.texts(name) for name in (*decoded, *WRITTEN)}, truth))
-    return DecodedWindows(split, arms, contract, decoder_abc(arms, limits))
+    nearest, nearest_vectors = _nearest_chunks(dataset, rows, y_dec, checkpoint.model.mean.device)
+    decoded = decode_arms(decoder, truth, y_dec, nearest_vectors, encoder_norm(checkpoint.model))
+    embedded = {arm: decoder.encoder.encode([found.text for found in decoded[arm]]) for arm in decoded}
+    embedded |= {"nearest": nearest_vectors, "copy_last": contexts[:, -1]}
+    cosines = {name: row_cosines(vectors, truth) for name, vectors in embedded.items()}
+    arms = Arms(windows, dataset.row_doc[rows], nearest, decoded, cosines)
+    return DecodedWindows(split, arms, loaded.contract, decoder_abc(arms, limits))
 
 
 def _sample(dataset: Dataset, checkpoint: Checkpoint, split: str, length: int) -> np.ndarray:
-    """int64 [<= 100]: rows of the targets, a fixed sample of those that are scored."""
+    """int64 [<= 100]: rows of the true next chunks, a fixed sample of those that the model is evaluated on."""
     windows = make_windows(dataset, split, length, checkpoint.config.train.eval_windows, checkpoint.model.mean.device)
     targets = windows.targets
     return np.sort(np.random.default_rng(0).choice(targets, min(WINDOWS, len(targets)), replace=False))
 
 
-def _questions(dataset: Dataset, rows: np.ndarray, length: int) -> list[Question]:
+def _text_windows(dataset: Dataset, rows: np.ndarray, length: int) -> list[TextWindow]:
+    """The windows whose true next chunks are `rows`, with `length` chunks of context."""
     n_tokens = dataset.table.column("n_tokens").take(rows).to_pylist()
     out = []
     for row, n in zip(rows, n_tokens, strict=True):
         *context, truth = dataset.texts(np.arange(row - length, row + 1))
-        out.append(Question(dataset.doc_ids[dataset.row_doc[row]], int(dataset.chunk_index[row]), context, truth, n))
+        out.append(TextWindow(dataset.doc_ids[dataset.row_doc[row]], int(dataset.chunk_index[row]), context, truth, n))
     return out
 
 
-def _embed(questions: list[Question], decoder: Decoder) -> tuple[np.ndarray, np.ndarray]:
+def _embed(windows: list[TextWindow], decoder: Decoder) -> tuple[np.ndarray, np.ndarray]:
     """Contexts [N, T, D] and true next chunks [N, D], embedded from their texts."""
-    vectors = decoder.encoder.encode([text for question in questions for text in (*question.context, question.truth)])
-    vectors = vectors.reshape(len(questions), -1, vectors.shape[1])
+    vectors = decoder.encoder.encode([text for window in windows for text in (*window.context, window.truth)])
+    vectors = vectors.reshape(len(windows), -1, vectors.shape[1])
     return vectors[:, :-1], vectors[:, -1]
 
 
@@ -126,22 +134,29 @@ def _predict(checkpoint: Checkpoint, contexts_NTD: np.ndarray) -> np.ndarray:
     return y_dec.cpu().numpy()
 
 
-TEXTS = 256
+def _nearest_chunks(dataset: Dataset, rows: np.ndarray, y_dec_ND: np.ndarray, device: torch.device) -> tuple[list[RealChunk], np.ndarray]:
+    """The training chunk nearest to each prediction, and its stored vector: float32 [N, D].
 
-
-FIRST, CORRECTED = "first", "corrected"
+    A chunk of the window's own document, or with the text of its true next chunk, is left out. The training
+    split holds neither when the windows are of validation or test documents; it can when they are of all.
+    """
+    library = ChunkLibrary(dataset, "train", device)
+    own = dataset.row_doc[library.rows] == dataset.row_doc[rows][:, None]
+    same = dataset.text_codes[library.rows] == dataset.text_codes[rows][:, None]
+    nearest = library.nearest(y_dec_ND, own | same)
+    return nearest, library.embeddings(nearest)
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """Real texts, and what came back of their vectors."""
+class DecodedTexts:
+    """Real texts, and what a decoder made of their vectors. No model is involved: this is the decoder's ceiling."""
 
     split: str
-    questions: list[Question]
+    windows: list[TextWindow]
     """The texts, without contexts."""
 
     decoded: dict[str, Sequence[Decoded]]
-    """By search: the first hypotheses, and the texts after the decoder's own number of corrections."""
+    """By search: `FIRST` and `CORRECTED`."""
 
     @property
     def roundtrip(self) -> float:
@@ -150,8 +165,8 @@ class Ceiling:
 
     def summary(self) -> dict[str, Any]:
         """As JSON values: scores of both searches, over all texts and by length in the encoder's tokens, and every text."""
-        truth = [question.truth for question in self.questions]
-        buckets = length_buckets(np.array([question.n_tokens for question in self.questions]))
+        truth = [window.truth for window in self.windows]
+        buckets = length_buckets(np.array([window.n_tokens for window in self.windows]))
         scores = {}
         for search, found in self.decoded.items():
             lengths = {name: decoded_scores([found[i] for i in rows], [truth[i] for i in rows]) for name, rows in buckets.items()}
@@ -159,24 +174,24 @@ class Ceiling:
         first, corrected = self.decoded[FIRST], self.decoded[CORRECTED]
         samples = [
             {
-                "doc_id": question.doc_id,
-                "chunk_index": question.chunk_index,
-                "n_tokens": question.n_tokens,
-                "truth": question.truth,
+                "doc_id": window.doc_id,
+                "chunk_index": window.chunk_index,
+                "n_tokens": window.n_tokens,
+                "truth": window.truth,
                 FIRST: first[i].text,
                 CORRECTED: corrected[i].text,
                 "roundtrip_cosine": corrected[i].roundtrip_cosine,
             }
-            for i, question in enumerate(self.questions)
+            for i, window in enumerate(self.windows)
         ]
-        documents = len({question.doc_id for question in self.questions})
+        documents = len({window.doc_id for window in self.windows})
         return {"split": self.split, "texts": len(truth), "documents": documents, "scores": scores, "samples": samples}
 
 
-def evaluate_ceiling(dataset: Dataset, first: Decoder, corrected: Decoder, split: str = "val") -> Ceiling:
-    """Embed 256 texts of `split`, or all there are, with the decoder's own encoder, and decode their vectors.
+def decode_texts(dataset: Dataset, first: Decoder, corrected: Decoder, split: str = "val") -> DecodedTexts:
+    """Embed up to 256 texts of `split` with the decoder's own encoder, and decode their vectors.
 
-    `first` is the decoder without corrections, `corrected` the same with them. Raises `InputError`
+    `first` is the decoder without corrections, `corrected` the same decoder with them. Raises `InputError`
     when the recipes differ or the split is empty.
     """
     first.recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
@@ -184,10 +199,6 @@ def evaluate_ceiling(dataset: Dataset, first: Decoder, corrected: Decoder, split
     if not len(rows):
         raise InputError(f"split '{split}' of dataset {dataset.path} is empty: give more documents (ten or more)")
     rows = np.sort(np.random.default_rng(0).choice(rows, min(TEXTS, len(rows)), replace=False))
-    n_tokens = dataset.table.column("n_tokens").take(rows).to_pylist()
-    questions = [
-        Question(dataset.doc_ids[dataset.row_doc[row]], int(dataset.chunk_index[row]), [], text, n)
-        for row, text, n in zip(rows, dataset.texts(rows), n_tokens, strict=True)
-    ]
-    vectors = first.encoder.encode([question.truth for question in questions])
-    return Ceiling(split, questions, {FIRST: first.decode(vectors), CORRECTED: corrected.decode(vectors)})
+    windows = _text_windows(dataset, rows, 0)
+    vectors = first.encoder.encode([window.truth for window in windows])
+    return DecodedTexts(split, windows, {FIRST: first.decode(vectors), CORRECTED: corrected.decode(vectors)})

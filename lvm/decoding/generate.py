@@ -1,4 +1,4 @@
-"""Writing on: the model predicts the next chunk, the prediction is put into words, and the words become context."""
+"""Generate text: predict the next chunk, decode the prediction, and append the decoded text to the context."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,11 +12,11 @@ from lvm.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class Step:
-    """One predicted chunk, in both forms."""
+class GeneratedChunk:
+    """One predicted chunk: decoded, and as the nearest real chunk."""
 
     nearest: RealChunk | None
-    """The nearest real chunk, None without a library."""
+    """None without a library."""
 
     inverted: Decoded
 
@@ -28,17 +28,17 @@ class Step:
 @torch.inference_mode()
 def generate(
     checkpoint: Checkpoint, decoder: Decoder, texts: list[str], vectors: np.ndarray, steps: int, library: ChunkLibrary | None = None
-) -> list[Step]:
+) -> list[GeneratedChunk]:
     """Predict `steps` chunks after the context `texts`, whose embeddings are `vectors` [n, D].
 
-    What is written is embedded and joins the context, so that each step reads real vectors. y_dec itself
-    is not fed back: it is a mean of what may follow, which the model continues with the same mean (cosine
-    .994 to 1.000 from step to step on 60 addresses, .96 to .97 with a real chunk's vector in its place).
-    The nearest real chunk is shown and not fed back, so that a library does not change the text; none
-    that stands in the context or was shown before is shown.
+    The decoded text is embedded and appended to the context, so each step reads vectors of real text. y_dec
+    itself is not fed back: it is the mean of what may follow, and the model continues a mean with the same
+    mean (cosine 0.994 to 1.000 from step to step on 60 addresses; 0.96 to 0.97 with a real chunk's vector
+    instead). The nearest real chunk is shown but not fed back, so a library does not change the text. A chunk
+    that is in the context or was shown before is not shown again.
 
-    The model sees as many of the last chunks as it was trained on. Raises `InputError` when model
-    and decoder are of different recipes.
+    The model reads as many of the last chunks as it was trained on. Raises `InputError` when model and
+    decoder have different recipes.
     """
     checkpoint.config.recipe.require_same(decoder.recipe, f"the decoder, for the model {checkpoint.path}")
     device, limit = checkpoint.model.mean.device, checkpoint.config.train.sampler.length
@@ -49,7 +49,7 @@ def generate(
         (inverted,) = decoder.decode(y_dec)
         nearest = library.nearest(y_dec, library.holding(seen)[None])[0] if library else None
         seen += [nearest.text] if nearest else []
-        out.append(Step(nearest, inverted))
+        out.append(GeneratedChunk(nearest, inverted))
         if number < steps:
             vectors = np.concatenate([vectors, decoder.encoder.encode([inverted.text])])
     return out

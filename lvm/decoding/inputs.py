@@ -1,4 +1,4 @@
-"""What `lvm decode` and `lvm generate` are given: a text a line, or a file of vectors."""
+"""Read the input of `lvm decode` and `lvm generate`: one text a line, or a file of vectors."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ from lvm.errors import InputError
 
 
 def read_texts(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, a text each, without the white space around them.
+    """The lines of a UTF-8 file, stripped of surrounding white space.
 
-    Raises `InputError` when the file is missing, empty or not UTF-8, or a line is empty.
+    Raises `InputError` when the file is missing, empty or not UTF-8, or when a line is empty.
     """
     if not path.is_file():
-        raise InputError(f"text file {path} does not exist or is no file: give one with a text on every line")
+        raise InputError(f"text file {path} does not exist or is not a file: give one with a text on every line")
     try:
         text = path.read_bytes().decode("utf-8-sig").rstrip()
     except UnicodeDecodeError as error:
-        raise InputError(f"text file {path}: broken UTF-8 at byte {error.start}: save it as UTF-8") from error
+        raise InputError(f"text file {path}: invalid UTF-8 at byte {error.start}: save it as UTF-8") from error
     if not text:
         raise InputError(f"text file {path} is empty: give a text on every line")
     lines = [line.strip() for line in text.split("\n")]
@@ -32,30 +32,30 @@ def read_texts(path: Path) -> list[str]:
 def encode_texts(path: Path, encoder: Encoder) -> tuple[list[str], np.ndarray]:
     """The texts of a file and their vectors, float32 [n, dim].
 
-    Raises `InputError` naming the line when a text is longer than the encoder reads: it would be cut in silence.
+    Raises `InputError` naming the line when a text is longer than the encoder reads, which would cut it silently.
     """
     texts, limit = read_texts(path), encoder.recipe.max_tokens
     for number, found in enumerate(encoder.tokenizer.encode_batch(texts), 1):
         if len(found) > limit:
-            asked = f"text file {path}, line {number}: {len(found)} tokens"
-            raise InputError(f"{asked}, and {encoder.recipe.name} reads {limit}: split it over several lines")
+            too_long = f"text file {path}, line {number}: {len(found)} tokens"
+            raise InputError(f"{too_long}, but {encoder.recipe.name} reads {limit}: split it into several lines")
     return texts, encoder.encode(texts)
 
 
 def read_vectors(path: Path, recipe: EncoderRecipe) -> np.ndarray:
-    """The vectors of a .npy file, float32 [n, dim]; nothing pickled is loaded.
+    """The vectors of a .npy file, float32 [n, dim]. Pickled data is refused.
 
-    Raises `InputError` when the file is missing, is no .npy array of numbers, or cannot hold vectors of `recipe`.
+    Raises `InputError` when the file is missing, is not a .npy array of numbers, or cannot hold vectors of `recipe`.
     """
     if not path.is_file():
-        raise InputError(f"vectors {path} do not exist or are no file: give a .npy file of shape [n, {recipe.dim}]")
+        raise InputError(f"vector file {path} does not exist or is not a file: give a .npy file of shape [n, {recipe.dim}]")
     try:
         with path.open("rb") as file:
             vectors = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise InputError(f"vectors {path} are no whole .npy array of numbers ({error}): write them with numpy.save") from error
+        raise InputError(f"vector file {path} is not a complete .npy array of numbers ({error}): write it with numpy.save") from error
     if not np.issubdtype(vectors.dtype, np.floating):
-        raise InputError(f"vectors {path} are {vectors.dtype}: expected float32")
+        raise InputError(f"vector file {path} has dtype {vectors.dtype}: give float32")
     if not len(vectors):
-        raise InputError(f"vectors {path} hold none")
+        raise InputError(f"vector file {path} is empty: give at least one vector")
     return require_vectors(vectors, recipe)

@@ -1,6 +1,7 @@
-"""The nearest real chunk: what a prediction reads like in words that somebody wrote.
+"""The real chunks nearest to a prediction.
 
-A conditional mean decodes blandly; the chunk of the corpus that lies nearest to it reads well.
+A prediction is a mean of what may follow and decodes to bland text. The chunk of the corpus nearest to it was
+written by somebody and reads well.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,12 @@ from lvm.data.windows import unit
 from lvm.errors import InputError
 
 BLOCK = 8_192
+"""Chunks that are compared at once."""
 
 
 @dataclass(frozen=True)
 class RealChunk:
-    """A chunk of the corpus, where it stands, and how near it is."""
+    """A chunk of the corpus, and its similarity to the vector that was searched for."""
 
     text: str
     doc_id: str
@@ -29,11 +31,11 @@ class RealChunk:
     source: str
 
     cosine: float
-    """Cosine to the vector that was looked up."""
+    """To that vector."""
 
 
 class ChunkLibrary:
-    """Chunks of one split of a dataset, searched by cosine."""
+    """The chunks of one split of a dataset, searched by cosine."""
 
     def __init__(self, dataset: Dataset, split: str, device: torch.device) -> None:
         self._dataset, self._device = dataset, device
@@ -41,19 +43,19 @@ class ChunkLibrary:
         """int64 [L]: row of each chunk."""
 
     def nearest(self, vectors_ND: np.ndarray, hidden_NL: np.ndarray) -> list[RealChunk]:
-        """The nearest chunk to each vector, of those that `hidden_NL` (bool) does not leave out for it.
+        """The chunk nearest to each of N vectors; `hidden_NL` (bool) marks those that may not be found for it.
 
-        Raises `InputError` when that leaves none.
+        Raises `InputError` when all are hidden.
         """
         return [found[0] for found in self.nearest_few(vectors_ND, hidden_NL, 1)]
 
     def nearest_few(self, vectors_ND: np.ndarray, hidden_NL: np.ndarray, k: int) -> list[list[RealChunk]]:
-        """The `k` nearest chunks to each vector, nearest first; fewer where `hidden_NL` leaves fewer.
+        """The `k` chunks nearest to each vector, nearest first; fewer if `hidden_NL` leaves fewer.
 
-        Raises `InputError` when it leaves none.
+        Raises `InputError` when all are hidden.
         """
         if hidden_NL.all(1).any():
-            raise InputError(f"dataset {self._dataset.path} holds no chunk that is not in the context already: give a larger one")
+            raise InputError(f"dataset {self._dataset.path} has no chunk that is not in the context already: give a larger one")
         queries = unit(vectors_ND, self._device)
         best = torch.full((len(queries), k), -torch.inf, device=self._device)
         place = torch.zeros(len(queries), k, dtype=torch.int64, device=self._device)
@@ -74,7 +76,7 @@ class ChunkLibrary:
         return self._dataset.vectors[np.array([self._row(chunk) for chunk in chunks], np.int64)]
 
     def holding(self, texts: list[str]) -> np.ndarray:
-        """bool [L]: the chunks whose text is one of `texts`."""
+        """bool [L]: which chunks have one of `texts` as their text."""
         return pc.is_in(self._dataset.table.column("text"), pa.array(texts)).to_numpy()[self.rows]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a decoder is: vectors of one encoder recipe to text."""
+"""What a decoder is: it turns vectors of one encoder recipe into text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,31 +19,31 @@ class Decoded:
     text: str
 
     roundtrip_cosine: float
-    """Cosine of the text's own embedding, by the real encoder, to the vector that was decoded."""
+    """Cosine between the vector that was decoded and the embedding of the text by the real encoder."""
 
     steps: int
-    """Correction steps that were taken until this text was found; 0 is the first hypothesis."""
+    """Number of corrections after which this text was found; 0 for the first hypothesis."""
 
 
 class Decoder(Protocol):
     """Turns vectors of one encoder recipe back into text."""
 
     recipe: EncoderRecipe
-    """The encoder that this decoder was trained on."""
+    """Recipe of the encoder that it inverts."""
 
     encoder: Encoder
-    """That encoder itself: it re-embeds every hypothesis."""
+    """That encoder; it embeds every hypothesis again."""
 
     def decode(self, vectors: np.ndarray) -> Sequence[Decoded]:
-        """Decode float32 [n, dim], in the recipe's raw distribution.
+        """Decode float32 [n, dim], in the raw distribution of the recipe.
 
-        Raises `InputError` when a vector is of another dimension, zero, NaN or infinite.
+        Raises `InputError` when the dimension is another, or a vector is zero, NaN or infinite.
         """
         ...
 
 
 def require_vectors(vectors: np.ndarray, recipe: EncoderRecipe) -> np.ndarray:
-    """`vectors` as contiguous float32 [n, dim]; `InputError` when they cannot be vectors of `recipe`."""
+    """`vectors` as contiguous float32 [n, dim]; raises `InputError` when they cannot be vectors of `recipe`."""
     if vectors.ndim != 2 or vectors.shape[1] != recipe.dim:
         raise InputError(f"vectors of shape {list(vectors.shape)}: expected [n, {recipe.dim}], the dimension of {recipe.name}")
     checked = np.ascontiguousarray(vectors, dtype=np.float32)

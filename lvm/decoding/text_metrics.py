@@ -1,9 +1,10 @@
-"""Metrics on decoded texts beside the texts that they should be.
+"""Metrics that compare decoded texts with the texts that they should be.
 
-Words are those of NLTK's Treebank tokenizer, which vec2text (Morris et al. 2023, arXiv 2310.06816)
-counts by too: case is kept, punctuation marks are words. Lengths are in the encoder's tokens.
+Words come from NLTK's Treebank tokenizer, as in vec2text (Morris et al. 2023, arXiv 2310.06816): case is kept,
+and punctuation marks are words. Lengths are in the encoder's tokens.
 
-NLTK and what stands on it are imported where they are used: they take more than a second, and every flow imports this file.
+NLTK and the libraries built on it take more than a second to import, and every flow imports this file, so they
+are imported inside the functions.
 """
 
 from collections.abc import Sequence
@@ -11,45 +12,45 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Upper ends of the length buckets; what is longer stands in a last one.
 LENGTHS = (16, 32, 64)
+"""Upper ends of the length buckets; longer texts form a last bucket."""
 
 
 @dataclass(frozen=True)
 class TextScores:
-    """What is measured on a set of texts."""
+    """Metrics of a set of texts."""
 
     bleu: float
     """Corpus BLEU by sacrebleu with its defaults (13a tokens, exponential smoothing), 0 to 100."""
 
     token_f1: float
-    """F1 of the two texts' sets of words, averaged over pairs, 0 to 1: vec2text's `token_set_f1`."""
+    """F1 between the two texts' sets of words, averaged over pairs, 0 to 1: vec2text's `token_set_f1`."""
 
     rouge_l: float
     """F-measure of the longest common subsequence (Lin 2004) by rouge-score, lower case, no stemming, averaged over pairs."""
 
     exact: float
-    """Share of texts that are the very text."""
+    """Share of texts that equal their reference."""
 
     distinct_2: float
-    """Different bigrams over all bigrams of all texts (Li et al. 2016): low when every text says the same."""
+    """Distinct bigrams over all bigrams of all texts (Li et al. 2016): low when every text says the same."""
 
     repetition: float
-    """Share of a text's 4-grams that stand in it before (Welleck et al. 2020), averaged over texts: high when it goes in circles."""
+    """Share of 4-grams that occurred earlier in the same text (Welleck et al. 2020), averaged: high when texts go in circles."""
 
     n: int
-    """Texts."""
+    """Number of texts."""
 
 
 def words(text: str) -> list[str]:
-    """Words and punctuation marks of `text`, in its case."""
+    """Words and punctuation marks of `text`, with their case."""
     from nltk import word_tokenize
 
-    return list(word_tokenize(text, preserve_line=True))  # or NLTK wants a sentence model downloaded
+    return list(word_tokenize(text, preserve_line=True))  # otherwise NLTK needs a sentence model to be downloaded
 
 
 def text_scores(texts: Sequence[str], references: Sequence[str]) -> TextScores:
-    """Scores of `texts`, each beside the one text of `references` that it should be."""
+    """Scores of `texts`, each against the text of `references` at the same place."""
     import sacrebleu
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -67,13 +68,13 @@ def text_scores(texts: Sequence[str], references: Sequence[str]) -> TextScores:
 
 
 def token_f1(text: Sequence[str], reference: Sequence[str]) -> float:
-    """F1 of two sets of words: twice the shared over the sum of both; 0 when neither has any."""
-    mine, theirs = set(text), set(reference)
-    return 2 * len(mine & theirs) / max(1, len(mine) + len(theirs))
+    """F1 between two sets of words: twice the shared ones over the sum of both sizes; 0 when both are empty."""
+    found, expected = set(text), set(reference)
+    return 2 * len(found & expected) / max(1, len(found) + len(expected))
 
 
 def distinct_2(texts: Sequence[Sequence[str]]) -> float:
-    """Share of different ones among the bigrams of all texts; 1 when there are none."""
+    """Share of distinct bigrams among the bigrams of all texts; 1 when there are none."""
     from nltk import ngrams
 
     bigrams = [bigram for text in texts for bigram in ngrams(text, 2)]
@@ -81,7 +82,7 @@ def distinct_2(texts: Sequence[Sequence[str]]) -> float:
 
 
 def repetition(text: Sequence[str]) -> float:
-    """Share of 4-grams that repeat an earlier one; 0 for a text of fewer than four words."""
+    """Share of 4-grams that repeat an earlier one; 0 for a text with fewer than four words."""
     from nltk import ngrams
 
     found = list(ngrams(text, 4))
@@ -89,7 +90,7 @@ def repetition(text: Sequence[str]) -> float:
 
 
 def length_buckets(n_tokens: np.ndarray) -> dict[str, np.ndarray]:
-    """Positions of the texts in each length bucket, by its name, such as '17-32'; empty buckets are left out."""
+    """Indices of the texts in each length bucket, by the bucket's name, such as '17-32'; empty buckets are left out."""
     number = np.searchsorted(LENGTHS, n_tokens)
     lower = [1, *(end + 1 for end in LENGTHS)]
     names = [f"{low}-{high}" for low, high in zip(lower, LENGTHS, strict=False)] + [f"{lower[-1]}+"]

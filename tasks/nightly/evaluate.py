@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from lvm.data.dataset import open_dataset
 from lvm.data.encoders import load_encoder
 from lvm.decoding.evaluate import CORRECTIONS, decode_windows
-from lvm.decoding.gates import encoder_contract
-from lvm.decoding.load import choose_decoder, load_decoder, without_decoder
+from lvm.decoding.load import NoDecoder, no_decoder_reason, open_decoder
 from lvm.devices import resolve_device
 from lvm.gates.nightly import evaluate_night
 from lvm.models.checkpoint import load_checkpoint
@@ -53,13 +52,12 @@ def decode_night(champion: Champion, documents: NightDocuments, decoder: str, ru
     """
     place = resolve_device(device)
     data = open_dataset(documents.dataset or champion.dataset)
-    name = choose_decoder(decoder, data.manifest.recipe)
-    if name is None:
-        reason = without_decoder(decoder, data.manifest.recipe, str(champion.dataset))
+    loaded = open_decoder(decoder, data, str(place), CORRECTIONS)
+    if isinstance(loaded, NoDecoder):  # to be trained on the dataset of record, not on one night's documents
+        reason = no_decoder_reason(decoder, data.manifest.recipe, str(champion.dataset))
         return NightText(text=DecodedModel(arch=None, reason=reason, summary={}), gates=[])
-    loaded = load_decoder(name, str(place), CORRECTIONS)
-    contract = encoder_contract(data, loaded)
+    contract = loaded.contract
     if not contract.passed:
         return NightText(text=DecodedModel(arch=None, reason=contract.sentence, summary={}), gates=[contract.as_json()])
     found = decode_windows(data, load_checkpoint(champion.path, place), loaded, "all" if documents.dataset else "test")
-    return NightText(text=log_text(run_id, champion.arch, name, found, figures, key="nightly-decode"), gates=[contract.as_json()])
+    return NightText(text=log_text(run_id, champion.arch, loaded.name, found, figures, key="nightly-decode"), gates=[contract.as_json()])

@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
-import tasks.decode
+import lvm.decoding.load
 from flows.retrain_all import ARCHITECTURES, retrain_all
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder
@@ -69,7 +69,7 @@ def first(server: None, small_corpus: Path, dataset: Dataset, encoder: Encoder, 
     """The flow on the small corpus in an empty folder, with a decoder that looks vectors up among that corpus' chunks."""
     root = tmp_path_factory.mktemp("root")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as terminal:
-        patch.setattr(tasks.decode, "load_decoder", loader(LookupDecoder(dataset, encoder)))
+        patch.setattr(lvm.decoding.load, "load_decoder", loader(LookupDecoder(dataset, encoder)))
         promotion = retrain_all(sources=[str(small_corpus)], settings=SETTINGS, decoder="lookup", device="cpu", root=root)
     with get_client(sync_client=True) as client:
         artifacts = {artifact.key: artifact.data for artifact in client.read_artifacts()}

@@ -20,7 +20,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
-import tasks.nightly.evaluate
+import lvm.decoding.load
 from flows.validate_nightly import night_date, validate_nightly
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
@@ -94,7 +94,7 @@ def healthy(root: Path, dataset: Dataset, encoder: Encoder, tmp_path_factory: py
         documents[f"again-{doc}"] = "\n".join(dataset.texts(np.arange(dataset.starts[doc], dataset.starts[doc + 1])))
     source = write_documents(documents, tmp_path_factory.mktemp("healthy") / "arrived.jsonl")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.nightly.evaluate, "load_decoder", loader(LookupDecoder(dataset, encoder)))
+        patch.setattr(lvm.decoding.load, "load_decoder", loader(LookupDecoder(dataset, encoder)))
         return ran(root, source=[str(source)], date=NIGHT, decoder="lookup")
 
 

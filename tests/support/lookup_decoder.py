@@ -1,4 +1,4 @@
-"""A decoder for tests: it looks vectors up among real chunks, so that true vectors decode perfectly."""
+"""Decoders for tests: one that finds the stored chunk of a vector, and so decodes true vectors perfectly, and one that cannot decode."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +7,8 @@ import numpy as np
 
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
+from lvm.decoding.gates import encoder_contract
+from lvm.decoding.load import LoadedDecoder
 from lvm.decoding.protocol import Decoded, Decoder, require_vectors
 
 
@@ -24,7 +26,7 @@ class LookupDecoder:
 
 
 class ConstantDecoder:
-    """The same text for whatever vector."""
+    """The same text for every vector."""
 
     def __init__(self, encoder: Encoder, text: str = "Fellow citizens of the Senate and of the House of Representatives.") -> None:
         self.recipe, self.encoder, self._text = encoder.recipe, encoder, text
@@ -40,8 +42,13 @@ def written(encoder: Encoder, texts: list[str], vectors: np.ndarray) -> list[Dec
     return [Decoded(text, float(cosine), 0) for text, cosine in zip(texts, (embedded * vectors).sum(1) / norms, strict=True)]
 
 
+def opened(decoder: Decoder, dataset: Dataset) -> LoadedDecoder:
+    """`decoder` as `open_decoder` gives it for `dataset`."""
+    return LoadedDecoder("lookup", decoder, encoder_contract(dataset, decoder))
+
+
 def loader(decoder: Decoder, calls: list[str] | None = None) -> Callable[..., Decoder]:
-    """Stands in for `load_decoder`: gives `decoder` for any name, and notes the names."""
+    """Replacement for `load_decoder` that returns `decoder` for every name and notes the names."""
 
     def load(name: str | Path, device: str = "cpu", steps: int | None = None, encoder: Encoder | None = None) -> Decoder:
         if calls is not None:

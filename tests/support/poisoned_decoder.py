@@ -25,5 +25,5 @@ class Posing:
 
 def spoilt(arms: Arms, arm: str, encoder: Encoder, dataset: Dataset) -> Arms:
     """The arms with another text in place of one arm's, its round trip measured."""
-    vectors = encoder.encode([question.truth for question in arms.questions])
+    vectors = encoder.encode([window.truth for window in arms.windows])
     return replace(arms, decoded={**arms.decoded, arm: ConstantDecoder(encoder).decode(vectors)})

@@ -77,7 +77,7 @@ def stage(
     """The challenger, decoded by the oracle."""
     pages: list[str] = []
     with pytest.MonkeyPatch.context() as patch, disable_run_logger():
-        patch.setattr(tasks.decode, "load_decoder", loader(LookupDecoder(dataset, encoder)))
+        patch.setattr(lvm.decoding.load, "load_decoder", loader(LookupDecoder(dataset, encoder)))
         patch.setattr(tasks.decode, "create_markdown_artifact", lambda page, **_: pages.append(page))
         patch.setattr(pipeline, "WINDOWS", WINDOWS)
         text = decode_challenger.fn([model], promotion("lstm"), CHOICE, dataset.path, tmp_path_factory.mktemp("figures"), "cpu")
@@ -131,7 +131,7 @@ def test_without_a_decoder_or_a_challenger_the_reason_is_told(dataset: Dataset, 
 
 def diagnose(folder: Path, asked: str, run: str, decoder: Any = None, patch: pytest.MonkeyPatch | None = None) -> DecoderChoice:
     if patch is not None:
-        patch.setattr(tasks.decode, "load_decoder", loader(decoder))
+        patch.setattr(lvm.decoding.load, "load_decoder", loader(decoder))
     with disable_run_logger():
         return diagnose_decoder.fn(folder, asked, run, "cpu")
 
@@ -163,7 +163,7 @@ def test_no_decoder_is_loaded_where_none_is_wanted(dataset: Dataset, parent: str
     def never(*_: object, **__: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(tasks.decode, "load_decoder", never)
+    monkeypatch.setattr(lvm.decoding.load, "load_decoder", never)
     assert diagnose(dataset.path, "none", parent) == DecoderChoice(name=None, reason="Nothing is decoded, as asked")
     # As if the package's decoder were another encoder's.
     monkeypatch.setattr(lvm.decoding.load, "SHIPPED", dataset.manifest.recipe.model_copy(update={"pooling": "cls"}))

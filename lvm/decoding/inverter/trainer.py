@@ -21,15 +21,15 @@ from lvm.atomic_io import digest_json, write_json, write_text
 from lvm.config import DecoderTrainConfig
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
-from lvm.decoding.inverter.candidates import TextWriter
 from lvm.decoding.inverter.card import decoder_card
+from lvm.decoding.inverter.decoder import Inverter, Search
 from lvm.decoding.inverter.folder import FILES, DecoderConfig, read_decoder_config, save_decoder
 from lvm.decoding.inverter.holdout import TrainingTexts, training_texts
-from lvm.decoding.inverter.inverter import Inverter, Search
 from lvm.decoding.inverter.model import EOS, Hypothesis, InverterModel
 from lvm.decoding.inverter.muon import StackedMuon
 from lvm.decoding.inverter.pool import Pool, Ragged, batches, chances, draw_texts, round_up
 from lvm.decoding.inverter.state import load_round, save_round
+from lvm.decoding.inverter.text_writer import TextWriter
 from lvm.decoding.inverter.tokens import encode_texts, train_tokenizer
 from lvm.decoding.text_metrics import text_scores
 from lvm.errors import InputError, TrainingDiverged

@@ -72,7 +72,7 @@ def sample_table(summary: Mapping[str, Any], count: int) -> Table:
 
 
 def ceiling_table(summary: Mapping[str, Any], name: str) -> Table:
-    """What comes back of real texts, without and with corrections, by length; `summary` is a `Ceiling.summary()`."""
+    """What comes back of real texts, without and with corrections, by length; `summary` is a `DecodedTexts.summary()`."""
     first, corrected = (summary["scores"][search] for search in ("first", "corrected"))
     pairs = {"all": (first, corrected)} | {b: (first["by_length"][b], corrected["by_length"][b]) for b in first["by_length"]}
     metrics = (("bleu", ".1f"), ("token_f1", ".3f"), ("rouge_l", ".3f"), ("roundtrip_cosine", ".3f"))

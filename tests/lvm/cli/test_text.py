@@ -126,7 +126,7 @@ def test_decode_shows_people_each_text_beside_what_came_back(lookup: list[str], 
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("", "is empty"), ("one\n\nthree", "line 2 is empty"), ("The navy.\n" + "navy " * 300, "line 2: 302 tokens, and minilm reads 256")],
+    [("", "is empty"), ("one\n\nthree", "line 2 is empty"), ("The navy.\n" + "navy " * 300, "line 2: 302 tokens, but minilm reads 256")],
     ids=["empty", "empty line", "too long"],
 )
 @pytest.mark.parametrize("command", ["decode", "generate"])
@@ -142,7 +142,7 @@ def test_text_that_cannot_be_read_is_refused_by_its_line(
 
 def test_a_missing_file_is_refused(lookup: list[str], model: Path, tmp_path: Path) -> None:
     assert "does not exist" in refusal(run("decode", "--text-file", tmp_path / "none"))
-    assert "do not exist" in refusal(run("decode", "--vectors", tmp_path / "none.npy"))
+    assert "does not exist" in refusal(run("decode", "--vectors", tmp_path / "none.npy"))
     assert "does not exist" in refusal(run("generate", "--text-file", tmp_path / "none", "--model", model))
 
 
@@ -156,7 +156,7 @@ def test_vectors_that_are_none_of_the_recipe_are_refused(harm: Any, says: str, l
 
 def test_pickled_vectors_are_refused_and_not_loaded(lookup: list[str], tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.array([Path("x")], dtype=object), allow_pickle=True)
-    assert "no whole .npy array of numbers" in refusal(run("decode", "--vectors", tmp_path / "v.npy"))
+    assert "is not a complete .npy array of numbers" in refusal(run("decode", "--vectors", tmp_path / "v.npy"))
 
 
 def test_decode_takes_texts_or_vectors_and_not_both(lookup: list[str], context: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_decoder_of_one_text_is_reported_as_unavailable_and_the_model_is_still
     finished = run("validate", dataset.path, "--model", model, "--split", "val", "--decoder", "one-text")
     assert finished.code == 0
     assert "DECODING UNAVAILABLE" in finished.out and "FAIL" in finished.out
-    assert "the decoder is to blame" in " ".join(finished.out.replace("│", " ").split())
+    assert "because of the decoder, not the model" in " ".join(finished.out.replace("│", " ").split())
 
 
 def test_a_real_decoder_that_learned_nothing_is_found_out(

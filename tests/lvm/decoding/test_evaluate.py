@@ -18,23 +18,10 @@ from lvm.decoding.evaluate import WINDOWS, DecodedWindows, decode_windows
 from lvm.decoding.protocol import Decoded
 from lvm.decoding.text_metrics import text_scores
 from lvm.errors import GateRefused, InputError
-from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
-from tests.support.trainings import trained
+from lvm.models.checkpoint import Checkpoint
+from tests.support.lookup_decoder import ConstantDecoder, opened
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(dataset: Dataset) -> Checkpoint:
-    """A model trained for a few seconds."""
-    return load_checkpoint(trained(dataset), CPU)
-
-
-@pytest.fixture(scope="module")
-def found(dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder) -> DecodedWindows:
-    """Validation windows (with enough documents for intervals) decoded by the oracle."""
-    return decode_windows(dataset, checkpoint, LookupDecoder(dataset, encoder), "val", context_length=8)
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +39,15 @@ def few(monkeypatch: pytest.MonkeyPatch) -> int:
 
 def rows_of(found: DecodedWindows, dataset: Dataset) -> np.ndarray:
     """Row of each window's true next chunk."""
-    return np.array([dataset.starts[dataset.doc_ids.index(q.doc_id)] + q.chunk_index for q in found.arms.questions])
+    return np.array([dataset.starts[dataset.doc_ids.index(q.doc_id)] + q.chunk_index for q in found.arms.windows])
 
 
 def test_a_hundred_windows_of_the_split_stand_beside_their_own_texts(found: DecodedWindows, dataset: Dataset) -> None:
     rows = rows_of(found, dataset)
     assert len(set(rows)) == len(rows) == WINDOWS
     assert set(dataset.doc_splits[dataset.row_doc[rows]]) == {"val"}
-    for row, question in zip(rows, found.arms.questions, strict=True):
-        assert [*question.context, question.truth] == dataset.texts(np.arange(row - 5, row + 1))
+    for row, window in zip(rows, found.arms.windows, strict=True):
+        assert [*window.context, window.truth] == dataset.texts(np.arange(row - 5, row + 1))
         assert dataset.row_doc[row - 5] == dataset.row_doc[row], "a context never reaches into another document"
 
 
@@ -70,10 +57,10 @@ def test_the_oracle_reads_every_true_chunk_and_the_model_is_left_to_blame(found:
     assert (a["exact"], a["bleu"], a["token_f1"]) == pytest.approx((1, 100, 1))
     assert a["roundtrip_cosine"] > 0.999 > c["roundtrip_cosine"]
     assert c["bleu"] < 50
-    assert "is the model's" in found.abc.reason
+    assert "is due to the model" in found.abc.reason
 
 
-def test_nothing_stored_is_trusted_on_the_way(few: int, dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder) -> None:
+def test_contexts_and_true_chunks_are_embedded_again(few: int, dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder) -> None:
     class Counting:
         recipe, tokenizer, dtype, group = encoder.recipe, encoder.tokenizer, encoder.dtype, encoder.group
         seen: set[str] = set()  # noqa: RUF012
@@ -82,42 +69,45 @@ def test_nothing_stored_is_trusted_on_the_way(few: int, dataset: Dataset, checkp
             self.seen |= set(texts)
             return encoder.encode(texts)
 
-    found = decode_windows(dataset, checkpoint, ConstantDecoder(Counting()), "val")
-    assert len(found.arms.questions) == few
-    for question in found.arms.questions:
-        assert {*question.context, question.truth} <= Counting.seen
+    loaded = replace(opened(ConstantDecoder(encoder), dataset), decoder=ConstantDecoder(Counting()))
+    found = decode_windows(dataset, checkpoint, loaded, "val")
+    assert len(found.arms.windows) == few
+    read = {text for window in found.arms.windows for text in (*window.context, window.truth)}
+    assert read <= Counting.seen
+    neighbours = {chunk.text for chunk in found.arms.nearest}
+    assert not Counting.seen & (neighbours - read), "but the neighbours keep the vectors by which they were found"
 
 
 def test_the_nearest_chunk_is_of_train_and_never_the_answer(found: DecodedWindows, dataset: Dataset) -> None:
     train = {dataset.doc_ids[doc] for doc in dataset.docs("train")}
-    for chunk, question in zip(found.arms.nearest, found.arms.questions, strict=True):
+    for chunk, window in zip(found.arms.nearest, found.arms.windows, strict=True):
         assert chunk.doc_id in train
-        assert chunk.text != question.truth
-        assert chunk.doc_id != question.doc_id
+        assert chunk.text != window.truth
+        assert chunk.doc_id != window.doc_id
     assert not set(rows_of(found, dataset)) & set(leaked_rows(dataset, "val", CPU))
 
 
 def test_the_nearest_chunk_of_all_documents_is_never_of_the_window_s_own(
     few: int, dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder
 ) -> None:
-    found = decode_windows(dataset, checkpoint, ConstantDecoder(encoder), "all")
-    own = [(c, q) for c, q in zip(found.arms.nearest, found.arms.questions, strict=True) if c.doc_id == q.doc_id or c.text == q.truth]
+    found = decode_windows(dataset, checkpoint, opened(ConstantDecoder(encoder), dataset), "all")
+    own = [(c, q) for c, q in zip(found.arms.nearest, found.arms.windows, strict=True) if c.doc_id == q.doc_id or c.text == q.truth]
     assert own == []
     train = {dataset.doc_ids[doc] for doc in dataset.docs("train")}
-    assert train & {q.doc_id for q in found.arms.questions}, "there were some that it could have been"
+    assert train & {q.doc_id for q in found.arms.windows}, "there were some that it could have been"
 
 
 def test_a_chunk_with_the_answer_s_very_text_is_never_the_nearest_one(
     few: int, dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder
 ) -> None:
-    before = decode_windows(dataset, checkpoint, ConstantDecoder(encoder), "val")
+    before = decode_windows(dataset, checkpoint, opened(ConstantDecoder(encoder), dataset), "val")
     chunk = before.arms.nearest[0]
     row = dataset.starts[dataset.doc_ids.index(chunk.doc_id)] + chunk.chunk_index
     repeated, codes = replace(dataset), dataset.text_codes.copy()
     codes[row] = codes[rows_of(before, dataset)[0]]  # as if that chunk said what the answer says
     repeated.__dict__["text_codes"] = codes
-    after = decode_windows(repeated, checkpoint, ConstantDecoder(encoder), "val")
-    assert [q.truth for q in after.arms.questions] == [q.truth for q in before.arms.questions]
+    after = decode_windows(repeated, checkpoint, opened(ConstantDecoder(encoder), dataset), "val")
+    assert [q.truth for q in after.arms.windows] == [q.truth for q in before.arms.windows]
     assert after.arms.nearest[0] != chunk
     assert chunk.cosine > after.arms.nearest[0].cosine
 
@@ -130,7 +120,7 @@ def test_a_text_is_about_the_next_chunk_as_far_as_its_embedding_is(
     about = summary["about"]
     assert about["copy_last"]["value"] == pytest.approx((truth * last).sum(1).mean(), abs=2e-3)
     assert about["A"]["value"] > 0.999
-    assert about["nearest"] == about["D"], "the oracle decodes a real chunk's vector into that chunk"
+    assert about["nearest"]["value"] == pytest.approx(about["D"]["value"], abs=2e-3), "the oracle decodes its vector into that chunk"
     for other in ("copy_last", "nearest"):
         lead = about[f"C_over_{other}"]
         assert lead["value"] == pytest.approx(about["C"]["value"] - about[other]["value"])
@@ -138,14 +128,14 @@ def test_a_text_is_about_the_next_chunk_as_far_as_its_embedding_is(
 
 
 def test_scores_by_length_are_those_of_the_texts_of_that_length(found: DecodedWindows, summary: dict[str, Any]) -> None:
-    arms, questions = summary["arms"], found.arms.questions
+    arms, windows = summary["arms"], found.arms.windows
     assert set(arms) == {"A", "B", "C", "D", "E", "nearest", "copy_last"}
     for name in ("C", "nearest"):
         by_length = arms[name]["by_length"]
-        assert sum(bucket["n"] for bucket in by_length.values()) == arms[name]["n"] == len(questions)
-        short = [i for i, q in enumerate(questions) if 17 <= q.n_tokens <= 32]
+        assert sum(bucket["n"] for bucket in by_length.values()) == arms[name]["n"] == len(windows)
+        short = [i for i, q in enumerate(windows) if 17 <= q.n_tokens <= 32]
         texts = found.arms.texts(name)
-        own = text_scores([texts[i] for i in short], [questions[i].truth for i in short])
+        own = text_scores([texts[i] for i in short], [windows[i].truth for i in short])
         assert (by_length["17-32"]["n"], by_length["17-32"]["bleu"]) == (len(short), pytest.approx(own.bleu))
     assert "roundtrip_cosine" in arms["C"]["by_length"]["17-32"]
     assert "roundtrip_cosine" not in arms["nearest"], "nothing was decoded"
@@ -177,7 +167,7 @@ def test_the_summary_is_json(summary: dict[str, Any]) -> None:
 def test_a_decoder_that_cannot_read_makes_decoding_unavailable_but_refuses_nothing(
     few: int, dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder
 ) -> None:
-    summary = decode_windows(dataset, checkpoint, ConstantDecoder(encoder), "val").summary()
+    summary = decode_windows(dataset, checkpoint, opened(ConstantDecoder(encoder), dataset), "val").summary()
     assert summary["available"] is False
     assert summary["arms"]["A"]["distinct_2"] < 0.06, "one text for everything shows"
 
@@ -187,14 +177,14 @@ def test_stored_vectors_of_another_encoder_are_refused_before_anything_is_decode
 ) -> None:
     shuffled = replace(dataset, vectors=np.random.default_rng(0).permutation(np.array(dataset.vectors)))
     with pytest.raises(GateRefused, match="encoder_contract: 64 chunks"):
-        decode_windows(shuffled, checkpoint, Never(encoder), "val")
+        decode_windows(shuffled, checkpoint, opened(Never(encoder), shuffled), "val")
 
 
 def test_a_model_of_another_recipe_is_refused(dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder) -> None:
     other = encoder.recipe.model_copy(update={"pooling": "cls"})
     foreign = replace(checkpoint, config=checkpoint.config.model_copy(update={"recipe": other}))
     with pytest.raises(InputError, match="pooling: cls against mean"):
-        decode_windows(dataset, foreign, Never(encoder), "val")
+        decode_windows(dataset, foreign, opened(Never(encoder), dataset), "val")
 
 
 def test_the_context_is_five_or_what_the_model_is_compared_at_when_that_is_less(
@@ -202,8 +192,8 @@ def test_the_context_is_five_or_what_the_model_is_compared_at_when_that_is_less(
 ) -> None:
     assert checkpoint.config.train.context_length == 3
     for asked, used in ((None, 3), (2, 2), (5, 5), (20, 5)):
-        found = decode_windows(dataset, checkpoint, ConstantDecoder(encoder), "val", asked)
-        assert {len(question.context) for question in found.arms.questions} == {used}
+        found = decode_windows(dataset, checkpoint, opened(ConstantDecoder(encoder), dataset), "val", asked)
+        assert {len(window.context) for window in found.arms.windows} == {used}
 
 
 class Never(ConstantDecoder):

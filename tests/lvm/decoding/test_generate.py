@@ -6,21 +6,14 @@ import torch
 
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
-from lvm.decoding.generate import Step, generate
+from lvm.decoding.generate import GeneratedChunk, generate
 from lvm.decoding.neighbours import ChunkLibrary
 from lvm.errors import InputError
-from lvm.models.checkpoint import Checkpoint, load_checkpoint
+from lvm.models.checkpoint import Checkpoint
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
-from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 STEPS = 4
-
-
-@pytest.fixture(scope="module")
-def checkpoint(dataset: Dataset) -> Checkpoint:
-    """A model trained for a few seconds."""
-    return load_checkpoint(trained(dataset), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +23,7 @@ def context(dataset: Dataset) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def rollout(dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder, context: np.ndarray) -> list[Step]:
+def rollout(dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder, context: np.ndarray) -> list[GeneratedChunk]:
     """Some steps with a library of all documents."""
     library = ChunkLibrary(dataset, "all", CPU)
     texts = dataset.texts(context)
@@ -38,7 +31,7 @@ def rollout(dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder, context:
 
 
 def test_each_step_continues_what_was_written_before(
-    rollout: list[Step], dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder, context: np.ndarray
+    rollout: list[GeneratedChunk], dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder, context: np.ndarray
 ) -> None:
     texts, decoder = dataset.texts(context), LookupDecoder(dataset, encoder)
     for step in rollout:
@@ -50,14 +43,14 @@ def test_each_step_continues_what_was_written_before(
         texts.append(step.inverted.text)
 
 
-def test_no_real_chunk_of_the_context_is_shown_and_none_twice(rollout: list[Step], dataset: Dataset, context: np.ndarray) -> None:
+def test_no_real_chunk_of_the_context_is_shown_and_none_twice(rollout: list[GeneratedChunk], dataset: Dataset, context: np.ndarray) -> None:
     shown = [step.nearest.text for step in rollout if step.nearest]
     assert len(shown) == len(set(shown)) == STEPS
     assert not set(shown) & set(dataset.texts(context))
 
 
 def test_a_library_changes_nothing_that_is_written(
-    rollout: list[Step], dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder, context: np.ndarray
+    rollout: list[GeneratedChunk], dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder, context: np.ndarray
 ) -> None:
     texts = dataset.texts(context)
     alone = generate(checkpoint, LookupDecoder(dataset, encoder), texts, encoder.encode(texts), STEPS)
@@ -85,7 +78,7 @@ def test_the_last_text_is_not_encoded_for_a_step_that_never_comes(
     assert len(encoded) == 3 + 2, "once a step by the decoder, and once for each step that follows another"
 
 
-def test_steps_are_json(rollout: list[Step]) -> None:
+def test_steps_are_json(rollout: list[GeneratedChunk]) -> None:
     step = rollout[0].as_json()
     assert set(step) == {"nearest", "inverted"}
     assert set(step["inverted"]) == {"text", "roundtrip_cosine", "steps"}

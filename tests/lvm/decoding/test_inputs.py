@@ -38,7 +38,7 @@ def test_a_text_stands_on_every_line(content: bytes, texts: list[str], tmp_path:
         (b" \n\n", "is empty"),
         (b"one\n\nthree\n", "line 2 is empty"),
         (b"\none\n", "line 1 is empty"),
-        (b"one\n\xff\n", "broken UTF-8 at byte 4"),
+        (b"one\n\xff\n", "invalid UTF-8 at byte 4"),
     ],
 )
 def test_a_text_that_is_none_is_refused_by_its_line(content: bytes, says: str, tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_a_text_that_is_none_is_refused_by_its_line(content: bytes, says: str, t
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path, encoder: Encoder) -> None:
     for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(InputError, match="is no file"):
+        with pytest.raises(InputError, match="is not a file"):
             read_texts(path)
-        with pytest.raises(InputError, match="are no file"):
+        with pytest.raises(InputError, match="is not a file"):
             read_vectors(path, encoder.recipe)
 
 
@@ -66,7 +66,7 @@ def test_a_text_beyond_the_encoder_is_refused_by_its_line_and_one_that_just_fits
     limit = encoder.recipe.max_tokens
     fits = "navy " * (limit - 2)  # two special tokens
     assert len(encode_texts(file(tmp_path, fits.encode()), encoder)[0]) == 1
-    with pytest.raises(InputError, match=rf"line 2: {limit + 1} tokens, and minilm reads {limit}: split it"):
+    with pytest.raises(InputError, match=rf"line 2: {limit + 1} tokens, but minilm reads {limit}: split it"):
         encode_texts(file(tmp_path, f"The navy.\n{fits}navy\n".encode()), encoder)
 
 
@@ -105,16 +105,16 @@ def spoil(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("pickled", "no whole .npy array of numbers"),
-        ("pickle", "no whole .npy array of numbers"),
-        ("archive", "no whole .npy array of numbers"),
-        ("truncated", "no whole .npy array of numbers"),
-        ("text", "no whole .npy array of numbers"),
-        ("empty", "no whole .npy array of numbers"),
+        ("pickled", "is not a complete .npy array of numbers"),
+        ("pickle", "is not a complete .npy array of numbers"),
+        ("archive", "is not a complete .npy array of numbers"),
+        ("truncated", "is not a complete .npy array of numbers"),
+        ("text", "is not a complete .npy array of numbers"),
+        ("empty", "is not a complete .npy array of numbers"),
         ("dimension", "vectors of shape [3, 100]: expected [n, 384], the dimension of minilm"),
         ("one vector", "vectors of shape [384]: expected [n, 384]"),
-        ("integers", "are int64: expected float32"),
-        ("none", "hold none"),
+        ("integers", "has dtype int64: give float32"),
+        ("none", "is empty: give at least one vector"),
         ("nan", "vectors [1] of 3 are zero, NaN or infinite"),
         ("infinite", "vectors [1] of 3 are zero, NaN or infinite"),
         ("zero", "vectors [1] of 3 are zero, NaN or infinite"),

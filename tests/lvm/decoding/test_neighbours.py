@@ -48,5 +48,5 @@ def test_embeddings_of_chunks_are_the_stored_ones(dataset: Dataset, reverse: boo
 
 def test_a_library_that_is_hidden_altogether_is_refused(dataset: Dataset) -> None:
     library = ChunkLibrary(dataset, "val", CPU)
-    with pytest.raises(InputError, match="holds no chunk that is not in the context already"):
+    with pytest.raises(InputError, match="has no chunk that is not in the context already"):
         library.nearest(np.array(dataset.vectors[:1]), np.ones((1, len(library.rows)), bool))

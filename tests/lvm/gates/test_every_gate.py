@@ -26,7 +26,7 @@ from lvm.gates.training import loss_balance
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.training.trainer import Trainer
 from tests.support.evaluations import judged
-from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
+from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, opened
 from tests.support.poisoned_data import boundaries_lost, changed, column, copied, mixed, stored_twice, within_documents
 from tests.support.poisoned_decoder import Posing, spoilt
 from tests.support.swapped_model import Backwards
@@ -62,7 +62,7 @@ class Sound:
 
 @pytest.fixture(scope="module")
 def decoded(dataset: Dataset, encoder: Encoder) -> DecodedWindows:
-    return decode_windows(dataset, load_checkpoint(trained(dataset), CPU), LookupDecoder(dataset, encoder), "val")
+    return decode_windows(dataset, load_checkpoint(trained(dataset), CPU), opened(LookupDecoder(dataset, encoder), dataset), "val")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from lvm.reports.tables.explain import ablation_table, contrast_table, direction
 from lvm.reports.tables.gates import gate_table
 from lvm.reports.tables.table import Table, interval_text
 from lvm.reports.tables.text import ARM_LABELS, arm_table, decoded_table, generated_table, length_table, sample_table
-from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder
+from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, opened
 from tests.support.trainings import trained
 
 
@@ -246,7 +246,10 @@ def texts(dataset: Dataset, encoder: Encoder) -> dict[str, dict[str, Any]]:
     decoders = {"good": LookupDecoder(dataset, encoder), "useless": ConstantDecoder(encoder)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "WINDOWS", 20)
-        return {name: pipeline.decode_windows(dataset, checkpoint, decoder, "val").summary() for name, decoder in decoders.items()}
+        return {
+            name: pipeline.decode_windows(dataset, checkpoint, opened(decoder, dataset), "val").summary()
+            for name, decoder in decoders.items()
+        }
 
 
 STEPS = [

@@ -8,8 +8,8 @@ import torch
 
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
+from lvm.decoding.inverter.decoder import shipped
 from lvm.decoding.inverter.folder import load_decoder_folder
-from lvm.decoding.inverter.inverter import shipped
 from lvm.decoding.load import SHIPPED, load_decoder
 from lvm.decoding.protocol import Decoded
 from lvm.decoding.text_metrics import text_scores

@@ -27,9 +27,9 @@ from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.data.unseen import normalised_text
 from lvm.decoding.inverter import trainer as training
+from lvm.decoding.inverter.decoder import Inverter, Search
 from lvm.decoding.inverter.folder import DecoderConfig, load_decoder_folder, read_decoder_config
 from lvm.decoding.inverter.holdout import TrainingTexts
-from lvm.decoding.inverter.inverter import Inverter, Search
 from lvm.decoding.inverter.model import InverterModel
 from lvm.decoding.inverter.trainer import InverterTrainer, make_optimizers, train_decoder
 from lvm.decoding.text_metrics import text_scores

@@ -11,7 +11,7 @@ import torch
 
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
-from lvm.decoding.inverter.inverter import Inverter, Search, shipped
+from lvm.decoding.inverter.decoder import Inverter, Search, shipped
 from lvm.decoding.load import load_decoder
 from lvm.decoding.text_metrics import text_scores
 from lvm.errors import InputError

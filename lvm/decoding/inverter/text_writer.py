@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer
 
 from lvm.decoding.inverter.model import Hypothesis, InverterModel
+from lvm.decoding.inverter.token_writer import TokenWriter
 from lvm.decoding.inverter.tokens import decode_tokens, encode_texts
-from lvm.decoding.inverter.writing import TokenWriter
 
 
 def hypothesis(tokenizer: Tokenizer, texts: Sequence[str], vectors: np.ndarray, limit: int, device: torch.device) -> Hypothesis:

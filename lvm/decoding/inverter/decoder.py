@@ -16,8 +16,8 @@ import torch
 
 from lvm.data.encoders import Encoder, load_encoder, resolve_dtype
 from lvm.data.recipe import EncoderRecipe
-from lvm.decoding.inverter.candidates import TextWriter
 from lvm.decoding.inverter.folder import DecoderFolder, load_decoder_folder
+from lvm.decoding.inverter.text_writer import TextWriter
 from lvm.decoding.protocol import Decoded, require_vectors
 from lvm.errors import InputError
 

@@ -12,10 +12,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from lvm.config import InverterConfig
 from lvm.data.dataset import Dataset
-from lvm.decoding.inverter.candidates import TextWriter
 from lvm.decoding.inverter.model import EOS, PAD, Hypothesis, InverterModel
+from lvm.decoding.inverter.text_writer import TextWriter
+from lvm.decoding.inverter.token_writer import LOOK_EVERY, TokenWriter
 from lvm.decoding.inverter.tokens import train_tokenizer
-from lvm.decoding.inverter.writing import LOOK_EVERY, TokenWriter
 
 DIM, ROWS, LIMIT = 32, 48, 28
 CONFIG = InverterConfig(width=128, feed_forward=96, encoder_layers=1, decoder_layers=2, prefix=4, vocabulary=320, max_tokens=LIMIT)

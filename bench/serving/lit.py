@@ -1,4 +1,4 @@
-"""The peer with batching: LitServe around the same model, in its own process for the computation.
+"""The competitor with batching: LitServe around the same model, which computes in a process of its own.
 
 python -m bench.serving.lit --model models/champion --port 8802
 """
@@ -13,8 +13,8 @@ import torch
 from lvm.models.checkpoint import load_checkpoint
 
 
-class NextChunk(ls.LitAPI):
-    """LitServe's hooks; a batch is contexts of one request each."""
+class LitNextChunk(ls.LitAPI):
+    """LitServe's hooks; a batch has one context of each request."""
 
     def __init__(self, model: Path, rows: int) -> None:
         super().__init__(max_batch_size=rows, batch_timeout=0.001)
@@ -26,20 +26,20 @@ class NextChunk(ls.LitAPI):
         self._model = load_checkpoint(self._path, torch.device(device)).model
 
     def decode_request(self, request: dict[str, Any]) -> torch.Tensor:
-        """[T, D] of the single context of a request."""
+        """The only context of a request: [T, D]."""
         return torch.tensor(request["context_vectors"][0])
 
     def batch(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """[B, T, D]"""
+        """The contexts of several requests: [B, T, D]."""
         return torch.stack(inputs)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, D]"""
+        """Predictions: [B, D]."""
         with torch.inference_mode():
             return self._model(x if x.ndim == 3 else x[None], return_both=True)[0]
 
     def unbatch(self, output: torch.Tensor) -> list[torch.Tensor]:
-        """One a request."""
+        """One prediction for each request."""
         return list(output)
 
     def encode_response(self, output: torch.Tensor) -> dict[str, Any]:
@@ -51,6 +51,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
-    given = parser.parse_args()
-    server = ls.LitServer(NextChunk(given.model, 64), accelerator="cpu", workers_per_device=1)
-    server.run(host="127.0.0.1", port=given.port, generate_client_file=False, log_level="warning")
+    options = parser.parse_args()
+    server = ls.LitServer(LitNextChunk(options.model, 64), accelerator="cpu", workers_per_device=1)
+    server.run(host="127.0.0.1", port=options.port, generate_client_file=False, log_level="warning")

@@ -1,8 +1,8 @@
-"""Requests at a server, as many connections or as many a second as asked for, each answer timed.
+"""A load generator: a number of connections, or a number of requests a second, with the time of each response.
 
-A small client of its own: httpx spends longer on a request than the servers do on the answer. HTTP/1.1, kept alive,
-bodies prepared before. `closed` sends the next request when an answer has come; `opened` sends by the clock
-whatever has come back, and counts from when a request was due, so that a stalled server cannot hide its delay.
+It has its own small client, because httpx spends more time on a request than the servers do. HTTP/1.1, keep-alive, bodies
+prepared in advance. `closed` (closed loop) sends the next request when a response has come. `opened` (open loop) sends by the
+clock and measures from when a request was due, so that a stalled server cannot hide its delay (coordinated omission).
 """
 
 import asyncio
@@ -18,26 +18,26 @@ import uvloop
 
 @dataclass
 class Outcome:
-    """What came back."""
+    """The responses of a run."""
 
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
     accepted: list[float] = field(default_factory=list)
-    """Seconds to each answer of status 200."""
+    """Seconds to each response with status 200."""
 
     wrong: int = 0
-    """Answers of status 200 that are not the model's."""
+    """Responses with status 200 that the check rejects."""
 
     broken: int = 0
-    """Connections that ended without an answer."""
+    """Connections that ended without a response."""
 
     @property
     def rate(self) -> float:
-        """Answers of status 200 a second."""
+        """Responses with status 200 a second."""
         return self.statuses[200] / self.seconds
 
     def percentile(self, percent: float) -> float:
-        """Milliseconds within which so many of the accepted were answered."""
+        """A percentile of the time to a response with status 200, in milliseconds."""
         return float(np.percentile(self.accepted, percent) * 1000) if self.accepted else float("nan")
 
 
@@ -48,44 +48,44 @@ def request(path: str, body: bytes, kind: str) -> bytes:
 
 
 Check = Callable[[int, bytes], bool]
-"""Whether the answer to request `number` is right."""
+"""Whether the response to request `number` is right."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time. On bare callbacks: a task and a future for each would double what a request costs here."""
+    """One connection, one request at a time. It uses callbacks: a task and a future for each request would double its cost."""
 
     def __init__(self, port: int, raws: list[bytes], outcome: Outcome, check: Check | None, free: "Callable[[Connection], None]") -> None:
-        """`free` is called whenever an answer has come, or none will."""
+        """`free` is called when a response has come, or none will come."""
         self._port, self._raws, self._outcome, self._check, self._free = port, raws, outcome, check, free
         self._transport: asyncio.Transport | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._number, self._due, self._waits = 0, 0.0, False
+        self._number, self._due, self._waiting = 0, 0.0, False
         self._received, self._wanted, self._closes = bytearray(), 0, False
 
-    def ask(self, number: int, due: float) -> None:
-        """Send request `number`, whose time runs from `due`."""
-        self._number, self._due, self._wanted, self._waits = number % len(self._raws), due, 0, True
+    def send(self, number: int, due: float) -> None:
+        """Send request `number`; its time is measured from `due`."""
+        self._number, self._due, self._wanted, self._waiting = number % len(self._raws), due, 0, True
         self._received.clear()
         if self._transport is None:
-            self._opening = asyncio.create_task(self._ask_anew())
+            self._opening = asyncio.create_task(self._connect_and_send())
         else:
             self._transport.write(self._raws[self._number])
 
     async def open(self) -> None:
-        """Connect; `OSError` when nobody listens."""
+        """Connect; `OSError` when nothing listens there."""
         self._transport, _ = await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
 
-    async def _ask_anew(self) -> None:
+    async def _connect_and_send(self) -> None:
         try:
             await self.open()
         except OSError:
-            self._broke()
+            self._fail()
         else:
             assert self._transport is not None
             self._transport.write(self._raws[self._number])
 
     def data_received(self, data: bytes) -> None:
-        """A part of an answer; the whole one ends the wait for it."""
+        """Collect a response, and finish it when it is complete."""
         self._received += data
         if not self._wanted:
             end = self._received.find(b"\r\n\r\n")
@@ -95,12 +95,12 @@ class Connection(asyncio.Protocol):
             at = head.index(b"content-length:") + 15
             self._wanted = end + 4 + int(head[at : head.index(b"\r", at)])
             self._closes = b"connection: close" in head
-        if len(self._received) >= self._wanted and self._waits:
-            self._answered(int(self._received[9:12]))
+        if len(self._received) >= self._wanted and self._waiting:
+            self._finish(int(self._received[9:12]))
 
-    def _answered(self, status: int) -> None:
+    def _finish(self, status: int) -> None:
         self._outcome.statuses[status] += 1
-        self._waits = False
+        self._waiting = False
         if status == 200:
             self._outcome.accepted.append(time.perf_counter() - self._due)
             if self._check is not None:
@@ -110,28 +110,28 @@ class Connection(asyncio.Protocol):
             self.close()
         self._free(self)
 
-    def _broke(self) -> None:
+    def _fail(self) -> None:
         self._outcome.broken += 1
-        self._waits = False
+        self._waiting = False
         self._free(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """A request that is on its way will have no answer."""
-        if self._transport is None:  # closed from here, before whatever is asked for now
+        """A request in flight will have no response."""
+        if self._transport is None:  # closed by `close`, and maybe open again
             return
         self._transport = None
-        if self._waits:
-            self._broke()
+        if self._waiting:
+            self._fail()
 
     def close(self) -> None:
-        """Close it; the next request opens another."""
+        """Close; the next request opens another connection."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None
 
 
 def closed(port: int, raws: list[bytes], connections: int, seconds: float, check: Check | None = None) -> Outcome:
-    """So many connections, each with one request on its way at all times."""
+    """Closed loop: each connection has one request in flight at all times."""
 
     async def main() -> Outcome:
         outcome, started, done = Outcome(), time.perf_counter(), asyncio.Event()
@@ -139,7 +139,7 @@ def closed(port: int, raws: list[bytes], connections: int, seconds: float, check
 
         def free(connection: Connection) -> None:
             if (now := time.perf_counter()) < started + seconds:
-                connection.ask(next(numbers), now)
+                connection.send(next(numbers), now)
                 return
             connection.close()
             open_ones.discard(connection)
@@ -157,7 +157,7 @@ def closed(port: int, raws: list[bytes], connections: int, seconds: float, check
 
 
 def opened(port: int, raws: list[bytes], rate: float, seconds: float, connections: int = 256, check: Check | None = None) -> Outcome:
-    """So many requests a second by the clock, on whichever connection is free; those for which none is free wait, and their time runs."""
+    """Open loop: `rate` requests a second on free connections. When none is free, requests wait and their time runs."""
 
     async def main() -> Outcome:
         outcome, number = Outcome(), 0
@@ -168,7 +168,7 @@ def opened(port: int, raws: list[bytes], rate: float, seconds: float, connection
         started = time.perf_counter()
         while (now := time.perf_counter()) < started + seconds:
             while ready and (due := started + number / rate) <= now:
-                ready.popleft().ask(number, due)
+                ready.popleft().send(number, due)
                 number += 1
             await asyncio.sleep(max(0.0005, started + number / rate - time.perf_counter()))
         while len(ready) < connections:

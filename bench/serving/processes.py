@@ -1,4 +1,4 @@
-"""The servers that are compared, each started as a process and awaited."""
+"""Starting the servers that are compared, each as a process, and waiting until they are ready."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ MODULES = {"plain": "bench.serving.plain", "litserve": "bench.serving.lit"}
 
 @contextmanager
 def serving(kind: str, model: Path, *words: str, cores: str | None = None) -> Iterator[tuple[int, psutil.Process, float]]:
-    """Its port, its process and how many seconds it took to be ready. `kind`: ours, plain or litserve; `cores` as 0,1."""
+    """A server's port, its process, and the seconds until it was ready. `kind`: ours, plain or litserve; `cores` such as 0,1."""
     started = time.monotonic()
     with tempfile.NamedTemporaryFile("w+") as log:
         if kind == "ours":
@@ -43,14 +43,14 @@ def serving(kind: str, model: Path, *words: str, cores: str | None = None) -> It
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 process.kill()
-            for worker in workers:  # LitServe's outlive it, and would share the cores with whoever is measured next
+            for worker in workers:  # LitServe's workers outlive it, and would compete with the next server for the cores
                 with suppress(psutil.NoSuchProcess):
                     worker.kill()
 
 
 def _ready(kind: str, port: int) -> bool:
     if kind == "ours":
-        return False  # it says so itself
+        return False  # it prints a line when it is ready
     try:
         return httpx.get(f"http://127.0.0.1:{port}/{'health' if kind == 'litserve' else 'docs'}", timeout=1).status_code == 200
     except httpx.HTTPError:

@@ -1,9 +1,9 @@
-"""How quick, how much, and what happens at five times as much.
+"""Latency and throughput beside competitors, and behaviour at five times the capacity.
 
     python -m bench.serving.speed --model models/champion
 
-Peers on the same machine in the same run: a plain FastAPI endpoint with the same model and no batching, and LitServe. All
-read the same JSON; ours is shown with .npy bodies too. Client and server share the machine's cores, unless told otherwise:
+The competitors run on the same machine in the same run: a plain FastAPI endpoint with the same model and no batching, and
+LitServe. All read the same JSON; ours is also measured with .npy bodies. Client and server share the cores unless told otherwise:
 
     taskset -c 2,3 python -m bench.serving.speed --model models/champion --cores 0,1
 """
@@ -20,33 +20,33 @@ import torch
 from bench.serving.load import Outcome, closed, opened, request
 from bench.serving.processes import memory, serving
 from lvm.reports.tables.table import Table
-from lvm.serving.loaded_model import Served
+from lvm.serving.loaded_model import LoadedModel
 
 CONNECTIONS = (1, 2, 3, 4, 5, 6, 8, 16, 32)
 
 
-def bodies(served: Served, length: int, batched: bool) -> list[bytes]:
-    """Requests with one real context each, as JSON."""
-    contexts = [context[-length:] for context in served.example]
+def json_requests(model: LoadedModel, length: int, batched: bool) -> list[bytes]:
+    """JSON requests with one real context each; `batched` as a batch of one."""
+    contexts = [context[-length:] for context in model.example_contexts]
     json = [orjson.dumps({"context_vectors": [c] if batched else c}, option=orjson.OPT_SERIALIZE_NUMPY) for c in contexts]
     return [request("/predict", body, "application/json") for body in json]
 
 
-def npy_bodies(served: Served, length: int) -> list[bytes]:
-    """The same as .npy."""
+def npy_requests(model: LoadedModel, length: int) -> list[bytes]:
+    """The same requests as .npy."""
     out = []
-    for context in served.example:
+    for context in model.example_contexts:
         file = io.BytesIO()
         np.save(file, context[-length:])
         out.append(request("/predict", file.getvalue(), "application/x-npy"))
     return out
 
 
-def bare(served: Served, length: int, seconds: float) -> float:
-    """Median milliseconds of the model call alone, one context, one thread."""
+def bare_call(loaded: LoadedModel, length: int, seconds: float) -> float:
+    """Median milliseconds of the model call alone: one context, one thread."""
     torch.set_num_threads(1)
-    model = served.checkpoint.model
-    x = torch.from_numpy(np.ascontiguousarray(served.example[:1, -length:]))
+    model = loaded.checkpoint.model
+    x = torch.from_numpy(np.ascontiguousarray(loaded.example_contexts[:1, -length:]))
     times, end = [], time.perf_counter() + seconds
     with torch.inference_mode():
         while (started := time.perf_counter()) < end:
@@ -60,20 +60,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--length", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5, help="For each measurement.")
+    parser.add_argument("--seconds", type=float, default=5, help="Duration of each measurement.")
     parser.add_argument("--overload", type=float, default=60, help="Seconds at five times the capacity.")
-    parser.add_argument("--cores", help="Processor cores of the servers, as 0,1; by default those of this command.")
-    asked = parser.parse_args()
-    served = Served(asked.model, torch.device("cpu"))
-    call = bare(served, asked.length, asked.seconds)
-    title = f"{served.name}: {served.checkpoint.config.arch}, context {asked.length}; the bare call takes {call:.2f} ms"
+    parser.add_argument("--cores", help="Processor cores of the servers, such as 0,1; by default those of this command.")
+    options = parser.parse_args()
+    model = LoadedModel(options.model, torch.device("cpu"))
+    call = bare_call(model, options.length, options.seconds)
+    title = f"{model.name}: {model.checkpoint.config.arch}, context {options.length}; the bare call takes {call:.2f} ms"
     found: dict[str, dict[int, Outcome]] = {}
     rows = []
     for kind in ("plain", "litserve", "ours", "ours, .npy"):
-        raws = npy_bodies(served, asked.length) if kind.endswith("npy") else bodies(served, asked.length, kind != "ours")
-        with serving(kind.partition(",")[0], asked.model, cores=asked.cores) as (port, _, ready):
+        raws = npy_requests(model, options.length) if kind.endswith("npy") else json_requests(model, options.length, kind != "ours")
+        with serving(kind.partition(",")[0], options.model, cores=options.cores) as (port, _, ready):
             closed(port, raws, 4, 1)
-            found[kind] = {n: closed(port, raws, n, asked.seconds) for n in CONNECTIONS}
+            found[kind] = {n: closed(port, raws, n, options.seconds) for n in CONNECTIONS}
         for n, outcome in found[kind].items():
             shown = [f"{outcome.rate:.0f}", *(f"{outcome.percentile(p):.2f}" for p in (50, 99))]
             refused = sum(outcome.statuses.values()) - outcome.statuses[200]
@@ -87,13 +87,13 @@ def main() -> None:
         ratio = max(within, default=0.0) / best.rate
         print(f"{kind}: {ratio:.2f} times plain's best {best.rate:.0f}/s within its p99 of {best.percentile(99):.1f} ms")
         print(f"{kind}: batch-1 p50 {found[kind][1].percentile(50):.2f} ms = {found[kind][1].percentile(50) / call:.2f} bare calls")
-    overload(asked.model, served, asked.length, max(o.rate for o in found["ours, .npy"].values()), asked.overload, asked.cores)
+    overload(model, options.length, max(o.rate for o in found["ours, .npy"].values()), options.overload, options.cores)
 
 
-def overload(model: Path, served: Served, length: int, capacity: float, seconds: float, cores: str | None) -> None:
-    """At a tenth of the capacity, then at five times as much."""
-    raws = npy_bodies(served, length)
-    with serving("ours", model, cores=cores) as (port, process, _):
+def overload(model: LoadedModel, length: int, capacity: float, seconds: float, cores: str | None) -> None:
+    """Measure a tenth of the capacity, then five times the capacity."""
+    raws = npy_requests(model, length)
+    with serving("ours", model.path, cores=cores) as (port, process, _):
         calm = opened(port, raws, capacity / 10, seconds / 2)
         before = memory(process)
         flood = opened(port, raws, capacity * 5, seconds)

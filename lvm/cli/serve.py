@@ -1,66 +1,67 @@
 """`lvm serve`: the champion over HTTP."""
 
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lvm.cli.common import DecoderOption, DeviceOption, people
+from lvm.cli.common import ConfigOption, DecoderOption, DeviceOption, SetOption, people
 from lvm.errors import InputError, require_extra
 
 if TYPE_CHECKING:
-    from lvm.serving.metrics import Measures
-    from lvm.serving.model_store import Models
-    from lvm.serving.text import TextOut
+    from lvm.serving.metrics import ServingMetrics
+    from lvm.serving.model_store import ModelStore
+    from lvm.serving.text import TextPipeline
 
 
 def serve(
-    model: Annotated[list[Path], typer.Option(help="Folder of a model, as models/champion; others may be served beside the first.")],
-    data: Annotated[Path | None, typer.Option(help="Dataset of real chunks to show, or a folder that holds the model's own.")] = None,
+    model: Annotated[list[Path], typer.Option(help="Folder of a model, such as models/champion. Repeat to serve others beside the first.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Dataset whose chunks are shown as neighbours, or a folder that contains the model's own dataset.")
+    ] = None,
     decoder: DecoderOption = "auto",
-    host: Annotated[str, typer.Option(help="Where to listen. Beyond loopback the key LVM_API_KEY is required.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on. Beyond loopback, the key LVM_API_KEY is required.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8766,
     device: DeviceOption = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a computation; small models are quickest on one.")] = 1,
-    at_once: Annotated[
-        int, typer.Option(min=1, help="Requests for predictions inside at once, in a burst; more are refused with 429.")
-    ] = 32,
-    watch: Annotated[bool, typer.Option(help="Take over a newer champion when there is one; SIGHUP does so in any case.")] = True,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads for a computation; small models are fastest on one.")] = 1,
+    config_file: ConfigOption = None,
+    setting: SetOption = None,
 ) -> None:
-    """Serve predictions, their text and their neighbours over HTTP."""
-    # Until all is loaded: a tenth to a fifth of the imports' time would go into looking at objects that stay.
-    gc.disable()
+    """Serve predictions, their text and their nearest real chunks over HTTP.
+
+    Limits are settings: --set serving.burst=64, see 'lvm settings'.
+    """
     require_extra("serve", "'lvm serve'")
-    from lvm.serving.run import bound, required_key, run
-    from lvm.serving.server import Limits, Server
+    from lvm.config import read_settings
+    from lvm.serving.process import api_key, listening_socket, run
+    from lvm.serving.server import ModelServer
 
-    key = required_key(host)
-    limits = Limits(vectors=at_once, watch=Limits.watch if watch else None)
+    config = read_settings(None, config_file, setting or [], reads=("serving",)).serving
+    key = api_key(host)
+    for path in model:
+        if not (path / "config.json").is_file():
+            raise InputError(f"option --model {path}: has no config.json, so it is not a model: 'make demo' makes a champion")
 
-    def load_models(measures: "Measures") -> "Models":
+    def load_models(metrics: "ServingMetrics") -> "ModelStore":
         import torch
 
         from lvm.devices import resolve_device
-        from lvm.serving.model_store import Models
+        from lvm.serving.model_store import ModelStore
 
         torch.set_num_threads(threads)
-        return Models(model, resolve_device(device), measures)
+        return ModelStore(model, resolve_device(device), metrics)
 
-    def load_text(models: "Models") -> "TextOut":
+    def load_text(models: "ModelStore") -> "TextPipeline":
         from lvm.decoding.load import choose_decoder
         from lvm.devices import resolve_device
-        from lvm.serving.text import find_library
-        from lvm.serving.text import load_text as load
+        from lvm.serving.text import find_dataset, load_text_pipeline
 
         first = models.get(None)
-        library = find_library(data, first.checkpoint.config.dataset_digest) if data else None
-        return load(first.recipe, choose_decoder(decoder, first.recipe), library, str(resolve_device(device)))
+        dataset = find_dataset(data, first.checkpoint.config.dataset_digest) if data else None
+        return load_text_pipeline(first.recipe, choose_decoder(decoder, first.recipe), dataset, str(resolve_device(device)))
 
-    for path in model:
-        if not (path / "config.json").is_file():
-            raise InputError(f"option --model {path}: holds no config.json, so it is no model: 'make demo' makes a champion")
-    listening = bound(host, port)
-    address = f"http://{host}:{listening.getsockname()[1]}"
+    bound = listening_socket(host, port)
+    address = f"http://{host}:{bound.getsockname()[1]}"
     people.print(f"Loading {', '.join(str(path) for path in model)}")
-    run(Server(load_models, load_text, limits, key), listening, lambda: people.print(f"Ready at {address}; its interface: {address}/docs"))
+    server = ModelServer(load_models, load_text, config, key)
+    run(server, bound, lambda: people.print(f"Ready at {address}; API documentation: {address}/docs"))

@@ -140,10 +140,12 @@ def train_config(arch: str, dim: int, assignments: Sequence[str] = (), preset: s
 
 
 def _validate(settings: Settings) -> None:
-    """Every section, and the training of every architecture that has settings of its own, or of the first one."""
+    """Every section, and the training of every architecture that has settings of its own, or of the first one when any are given."""
     for name, kind in SECTIONS.items():
         settings._section(name, kind)
     named = {arch for layer in settings.layers for arch in layer.by_architecture}
+    if not named and not settings.training_values(""):
+        return  # the defaults are valid, and importing the architectures takes seconds
     for arch in sorted(named) or ARCHITECTURES.names()[:1]:
         settings.train(arch, 1)
 

@@ -1,8 +1,9 @@
-"""The champion over HTTP: predictions, their text, their neighbours.
+"""Serving the champion over HTTP: predictions, their nearest real chunks and their text.
 
-`lvm serve --model models/champion` starts it; `Client` and `AsyncClient` talk to it.
+`lvm serve --model models/champion` starts the server; `Client` and `AsyncClient` talk to it. Importing this package loads the
+clients only, without torch.
 """
 
-from lvm.serving.client import AsyncClient, Client, Prediction, ServingError
+from lvm.serving.client import AsyncClient, Client, ClientPrediction, ServingError
 
-__all__ = ["AsyncClient", "Client", "Prediction", "ServingError"]
+__all__ = ["AsyncClient", "Client", "ClientPrediction", "ServingError"]

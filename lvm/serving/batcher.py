@@ -1,7 +1,7 @@
-"""Dynamic batching: while one batch is computed the next one gathers; nobody waits for company.
+"""Dynamic batching: the requests that arrive while one batch is computed form the next; no request waits for a batch to fill.
 
-LitServe, batched and async-batcher do this too. LitServe puts a process between, which costs a small model more than
-its own computation (bench/serving); the others know no deadline, no bound and no client that leaves.
+LitServe, batched and async-batcher batch as well. LitServe computes in another process, which costs a small model more than its
+own computation (bench/serving/LOG.md); the others have no deadline, no bound and do not notice a client that disconnects.
 """
 
 import asyncio
@@ -10,127 +10,133 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvm.serving.loaded_model import Predicted, Served
-
-ROWS = 64
-"""Contexts in a batch, unless a single request brings more."""
+if TYPE_CHECKING:
+    from lvm.serving.loaded_model import LoadedModel, PredictionBatch
 
 IN_LOOP_SECONDS = 0.01
-"""A batch that is expected to take no longer is computed in the event loop: another thread has to be woken, and then to win
-Python's lock back after every step of the model while the loop turns others away (bench/serving/LOG.md)."""
+"""A batch that is expected to take no longer is computed in the event loop. Another thread would have to be woken, and to win
+the interpreter lock back after every step of the model while the loop rejects requests (bench/serving/LOG.md)."""
 
-GATHERING = 4
-"""Turns of the event loop between the first request and its batch, in which those that have come with it are read. With fewer the
-requests of a loaded server fall into two batches that keep each other waiting (bench/serving/LOG.md)."""
+GATHER_TURNS = 4
+"""Turns of the event loop between the first request and its batch, in which requests that arrived with it are read. With fewer
+turns the requests of a busy server fall into two batches that keep each other waiting (bench/serving/LOG.md)."""
 
 
 class ClientLeft(Exception):
-    """Nobody waits for the answer."""
+    """The client disconnected, so nobody waits for the response."""
 
 
 class DeadlinePassed(Exception):
-    """The request waited longer than it may."""
+    """The computation did not begin before the request's deadline."""
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A request in the queue."""
+class QueuedRequest:
+    """A request that waits for its batch."""
 
-    served: Served
-    contexts: np.ndarray
-    answer: "asyncio.Future[Predicted]"
-    until: float
+    model: "LoadedModel"
+    contexts_BTD: np.ndarray
+    result: "asyncio.Future[PredictionBatch]"
+
+    deadline: float
+    """Seconds of the monotonic clock."""
+
     has_left: Callable[[], bool]
+    """Whether the client has disconnected."""
 
     @property
-    def kind(self) -> tuple[int, tuple[int, ...]]:
-        """Requests of one kind can be computed together: the same model, contexts of one length."""
-        return id(self.served), self.contexts.shape[1:]
+    def batch_key(self) -> tuple[int, tuple[int, ...]]:
+        """Requests with equal keys can be computed together: the same model, contexts of one length."""
+        return id(self.model), self.contexts_BTD.shape[1:]
 
 
 class Batcher:
-    """A queue in front of whatever computes, one batch at a time. Whoever admits requests bounds it."""
+    """A queue of predictions, computed one batch at a time. Admission control bounds its length."""
 
-    def __init__(self, on_batch: Callable[[int], None] = lambda rows: None) -> None:
-        self._queue: deque[Waiting] = deque()
+    def __init__(self, max_contexts: int, on_batch: Callable[[int], None] = lambda contexts: None) -> None:
+        """`max_contexts` in a batch, unless a single request has more; `on_batch` is called with the size of each batch."""
+        self._max_contexts, self._on_batch = max_contexts, on_batch
+        self._queue: deque[QueuedRequest] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "predict")
-        self._on_batch = on_batch
 
     def __len__(self) -> int:
         return len(self._queue)
 
     async def predict(
-        self, served: Served, contexts_BTD: np.ndarray, until: float, has_left: Callable[[], bool] = lambda: False
-    ) -> Predicted:
-        """Predictions by `served`.
+        self, model: "LoadedModel", contexts_BTD: np.ndarray, deadline: float, has_left: Callable[[], bool] = lambda: False
+    ) -> "PredictionBatch":
+        """Predictions of `model` for the contexts.
 
-        Raises `DeadlinePassed` when they are not begun at `until`, in seconds of the monotonic clock, and `ClientLeft` when
-        then nobody waits for them any more.
+        Raises `DeadlinePassed` when their computation has not begun at `deadline`, in seconds of the monotonic clock, and
+        `ClientLeft` when the client has disconnected by then.
         """
-        answer: asyncio.Future[Predicted] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(served, contexts_BTD, answer, until, has_left))
+        result: asyncio.Future[PredictionBatch] = asyncio.get_running_loop().create_future()
+        self._queue.append(QueuedRequest(model, contexts_BTD, result, deadline, has_left))
         self._arrived.set()
-        return await answer
+        return await result
 
     async def run(self) -> None:
-        """Compute whatever arrives, until cancelled."""
-        loop = asyncio.get_running_loop()
+        """Compute batches until cancelled."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            for _ in range(GATHERING):
+            for _ in range(GATHER_TURNS):
                 await asyncio.sleep(0)
-            while batch := self._take():
-                contexts = [waiting.contexts for waiting in batch]
-                joined = np.concatenate(contexts) if len(contexts) > 1 else contexts[0]
-                self._on_batch(len(joined))
-                served = batch[0].served
+            while batch := self._next_batch():
                 try:
-                    if served.seconds_per_chunk * joined.shape[0] * joined.shape[1] <= IN_LOOP_SECONDS:
-                        found = served.predict(joined)
-                    else:
-                        found = await loop.run_in_executor(self._thread, served.predict, joined)
+                    predicted = await self._compute(batch)
                 except Exception as error:
                     _fail(batch, error)
                     continue
-                _answer(batch, found)
+                _deliver(batch, predicted)
 
-    def _take(self) -> list[Waiting]:
-        """The first request that is still wanted, with all of its kind that fit beside it."""
-        batch: list[Waiting] = []
-        left: deque[Waiting] = deque()
-        rows, now = 0, time.monotonic()
+    async def _compute(self, batch: list[QueuedRequest]) -> "PredictionBatch":
+        parts = [request.contexts_BTD for request in batch]
+        contexts, model = np.concatenate(parts) if len(parts) > 1 else parts[0], batch[0].model
+        self._on_batch(len(contexts))
+        if model.seconds_per_chunk * contexts.shape[0] * contexts.shape[1] <= IN_LOOP_SECONDS:
+            return model.predict(contexts)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, model.predict, contexts)
+
+    def _next_batch(self) -> list[QueuedRequest]:
+        """The first request that is still wanted, with all others that fit into its batch."""
+        batch: list[QueuedRequest] = []
+        remaining: deque[QueuedRequest] = deque()
+        contexts, now = 0, time.monotonic()
         while self._queue:
-            waiting = self._queue.popleft()
-            if waiting.answer.done():
+            request = self._queue.popleft()
+            if request.result.done():
                 continue
-            if waiting.until < now:
-                waiting.answer.set_exception(DeadlinePassed())
-            elif waiting.has_left():
-                waiting.answer.set_exception(ClientLeft())
-            elif not batch or (waiting.kind == batch[0].kind and rows + len(waiting.contexts) <= ROWS):
-                batch.append(waiting)
-                rows += len(waiting.contexts)
+            if request.deadline < now:
+                request.result.set_exception(DeadlinePassed())
+            elif request.has_left():
+                request.result.set_exception(ClientLeft())
+            elif not batch or (request.batch_key == batch[0].batch_key and contexts + len(request.contexts_BTD) <= self._max_contexts):
+                batch.append(request)
+                contexts += len(request.contexts_BTD)
             else:
-                left.append(waiting)
-        self._queue = left
+                remaining.append(request)
+        self._queue = remaining
         return batch
 
 
-def _answer(batch: list[Waiting], found: Predicted) -> None:
+def _deliver(batch: list[QueuedRequest], predicted: "PredictionBatch") -> None:
+    """Give each request its part of the predictions."""
     start = 0
-    for waiting in batch:
-        stop = start + len(waiting.contexts)
-        if not waiting.answer.done():
-            waiting.answer.set_result(found.part(start, stop))
+    for request in batch:
+        stop = start + len(request.contexts_BTD)
+        if not request.result.done():
+            request.result.set_result(predicted.part(start, stop))
         start = stop
 
 
-def _fail(batch: list[Waiting], error: Exception) -> None:
-    for waiting in batch:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)
+def _fail(batch: list[QueuedRequest], error: Exception) -> None:
+    """Give each request the error of its batch."""
+    for request in batch:
+        if not request.result.done():
+            request.result.set_exception(error)

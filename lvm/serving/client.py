@@ -1,10 +1,10 @@
-"""A typed client of the server, sync and async. Vectors travel as .npy: smaller than JSON, and the very numbers.
+"""Typed clients of the server, synchronous and asynchronous. Vectors are sent as .npy: smaller than JSON, and exact.
 
     with Client("http://127.0.0.1:8766") as client:
         prediction = client.predict(contexts)       # float32 [T, D] or [B, T, D]
         print(client.predict_text(["First sentence.", "Second."], neighbours=3)["steps"][0]["neighbours"])
 
-A full server (429) is asked again after the time that it names, a few times.
+When the server has too many requests (429), the client waits for as long as the response says and tries again, a few times.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ ATTEMPTS = 5
 
 
 class ServingError(RuntimeError):
-    """The server refused; `status` is why, `detail` names the fields."""
+    """The server answered with an error: the HTTP status, and `detail`, which names the fields."""
 
     def __init__(self, status: int, detail: Any) -> None:
         super().__init__(f"{status}: {'; '.join(str(d['msg']) for d in detail) if isinstance(detail, list) else detail}")
@@ -32,36 +32,39 @@ class ServingError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The answer to `predict`, in the shape of the contexts: [D] or [B, D]."""
+class ClientPrediction:
+    """The result of `predict`, in the shape of the contexts: vectors [D] or [B, D]."""
 
     decoder: np.ndarray | None
-    """y_dec, in the encoder's raw distribution; None when only the other was asked for."""
+    """y_dec, in the encoder's raw distribution; None when only y_cos was requested."""
 
     cosine: np.ndarray | None
-    """y_cos, unit length."""
+    """y_cos, unit length; None when only y_dec was requested."""
 
     out_of_distribution: np.ndarray
-    """bool, [] or [B]."""
+    """bool, [] or [B]: the context is unlike the training embeddings."""
 
     model: str
+    """Version of the model that answered."""
+
     recipe: str
+    """Id of the encoder recipe."""
 
 
-def _question(contexts: np.ndarray, output_type: OutputType, model: str | None) -> dict[str, Any]:
-    """The request for predictions, as httpx takes it."""
+def _predict_request(contexts: np.ndarray, output_type: OutputType, model: str | None) -> dict[str, Any]:
+    """The arguments of httpx's `request` for `POST /predict`."""
     body = io.BytesIO()
     np.save(body, np.ascontiguousarray(contexts, np.float32), allow_pickle=False)
     query = {"output_type": output_type} | ({"model": model} if model else {})
     return {"content": body.getvalue(), "params": query, "headers": {"content-type": "application/x-npy"}}
 
 
-def _prediction(response: httpx.Response, contexts: np.ndarray, output_type: OutputType) -> Prediction:
-    """Its answer."""
-    found = np.load(io.BytesIO(response.content), allow_pickle=False)
-    decoder, cosine = found if output_type == "both" else (found, found)
+def _prediction(response: httpx.Response, contexts: np.ndarray, output_type: OutputType) -> ClientPrediction:
+    """The response of `POST /predict`."""
+    vectors = np.load(io.BytesIO(response.content), allow_pickle=False)
+    decoder, cosine = vectors if output_type == "both" else (vectors, vectors)
     flags = np.array([flag == "1" for flag in response.headers["lvm-out-of-distribution"].split(",")])
-    return Prediction(
+    return ClientPrediction(
         decoder if output_type != "cosine" else None,
         cosine if output_type != "decoder" else None,
         flags if np.ndim(contexts) == 3 else flags[0],
@@ -74,8 +77,8 @@ def _headers(key: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"} if key else {}
 
 
-def _pause(response: httpx.Response, attempt: int) -> float | None:
-    """Seconds to wait before the next attempt, None for a response that is final. Raises `ServingError` on a refusal."""
+def _retry_delay(response: httpx.Response, attempt: int) -> float | None:
+    """Seconds to wait before the next attempt; None for a final response. Raises `ServingError` for an error."""
     if response.status_code == 429 and attempt < ATTEMPTS:
         return float(response.headers.get("retry-after", 1)) * random.uniform(0.5, 1.5)
     if response.is_error:
@@ -88,7 +91,7 @@ def _pause(response: httpx.Response, attempt: int) -> float | None:
 
 
 class Client:
-    """Calls that wait."""
+    """A client that blocks until the response has come."""
 
     def __init__(self, address: str = "http://127.0.0.1:8766", key: str | None = None, timeout: float = 60.0) -> None:
         self._http = httpx.Client(base_url=address, headers=_headers(key), timeout=timeout)
@@ -103,16 +106,16 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def predict(self, contexts: np.ndarray, output_type: OutputType = "decoder", model: str | None = None) -> Prediction:
+    def predict(self, contexts: np.ndarray, output_type: OutputType = "decoder", model: str | None = None) -> ClientPrediction:
         """Predict the chunk after each context, [T, D] or [B, T, D]."""
-        response = self._send("POST", "/predict", **_question(contexts, output_type, model))
+        response = self._send("POST", "/predict", **_predict_request(contexts, output_type, model))
         return _prediction(response, contexts, output_type)
 
     def predict_text(
         self, context: Sequence[str], steps: int = 1, decode: bool = False, neighbours: int = 0, model: str | None = None
     ) -> dict[str, Any]:
-        """What follows a text; see `POST /predict_text`."""
-        response = self._send("POST", "/predict_text", json=_text_body(context, steps, decode, neighbours, model))
+        """Predict what follows a text; the response of `POST /predict_text`."""
+        response = self._send("POST", "/predict_text", json=_predict_text_request(context, steps, decode, neighbours, model))
         return response.json()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -125,20 +128,20 @@ class Client:
         return self._send("POST", "/decode", json={"vectors": np.asarray(vectors).tolist()}).json()["results"]
 
     def info(self) -> dict[str, Any]:
-        """What is served."""
+        """The models that are served; the response of `GET /info`."""
         return self._send("GET", "/info").json()
 
-    def _send(self, method: str, path: str, **asked: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         for attempt in range(1, ATTEMPTS + 1):
-            response = self._http.request(method, path, **asked)
-            if (pause := _pause(response, attempt)) is None:
+            response = self._http.request(method, path, **options)
+            if (delay := _retry_delay(response, attempt)) is None:
                 break
-            time.sleep(pause)
+            time.sleep(delay)
         return response
 
 
 class AsyncClient:
-    """The same calls, awaited."""
+    """The same client for asyncio."""
 
     def __init__(self, address: str = "http://127.0.0.1:8766", key: str | None = None, timeout: float = 60.0) -> None:
         self._http = httpx.AsyncClient(base_url=address, headers=_headers(key), timeout=timeout)
@@ -153,16 +156,16 @@ class AsyncClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def predict(self, contexts: np.ndarray, output_type: OutputType = "decoder", model: str | None = None) -> Prediction:
+    async def predict(self, contexts: np.ndarray, output_type: OutputType = "decoder", model: str | None = None) -> ClientPrediction:
         """Predict the chunk after each context, [T, D] or [B, T, D]."""
-        response = await self._send("POST", "/predict", **_question(contexts, output_type, model))
+        response = await self._send("POST", "/predict", **_predict_request(contexts, output_type, model))
         return _prediction(response, contexts, output_type)
 
     async def predict_text(
         self, context: Sequence[str], steps: int = 1, decode: bool = False, neighbours: int = 0, model: str | None = None
     ) -> dict[str, Any]:
-        """What follows a text; see `POST /predict_text`."""
-        response = await self._send("POST", "/predict_text", json=_text_body(context, steps, decode, neighbours, model))
+        """Predict what follows a text; the response of `POST /predict_text`."""
+        response = await self._send("POST", "/predict_text", json=_predict_text_request(context, steps, decode, neighbours, model))
         return response.json()
 
     async def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -176,17 +179,18 @@ class AsyncClient:
         return response.json()["results"]
 
     async def info(self) -> dict[str, Any]:
-        """What is served."""
+        """The models that are served; the response of `GET /info`."""
         return (await self._send("GET", "/info")).json()
 
-    async def _send(self, method: str, path: str, **asked: Any) -> httpx.Response:
+    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         for attempt in range(1, ATTEMPTS + 1):
-            response = await self._http.request(method, path, **asked)
-            if (pause := _pause(response, attempt)) is None:
+            response = await self._http.request(method, path, **options)
+            if (delay := _retry_delay(response, attempt)) is None:
                 break
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
         return response
 
 
-def _text_body(context: Sequence[str], steps: int, decode: bool, neighbours: int, model: str | None) -> dict[str, Any]:
+def _predict_text_request(context: Sequence[str], steps: int, decode: bool, neighbours: int, model: str | None) -> dict[str, Any]:
+    """The JSON body of `POST /predict_text`."""
     return {"context": list(context), "steps": steps, "decode": decode, "neighbours": neighbours} | ({"model": model} if model else {})

@@ -1,4 +1,4 @@
-"""A model as it is served: loaded, proved by its golden predictions, warm."""
+"""A model in memory, ready to serve: loaded, verified by its golden predictions, warmed up."""
 
 import time
 from dataclasses import dataclass
@@ -15,15 +15,14 @@ from lvm.evaluation.record import read_record
 from lvm.models.checkpoint import Checkpoint, exact_float32, load_checkpoint
 
 UNIT_TOLERANCE = 0.01
-"""How far a norm may be from 1 where the recipe gives unit vectors; bfloat16 rounds to within .004."""
+"""How far a norm may be from 1 where the recipe makes unit vectors; bfloat16 rounds to within 0.004."""
 
-
-RAW_FACTOR = 2.0
-"""How far beyond the training vectors' least and greatest norm a vector of another recipe may reach."""
+NORM_FACTOR = 2.0
+"""For other recipes: how far beyond the smallest and greatest norm of the training vectors a norm may be."""
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictionBatch:
     """Predictions for a batch of contexts."""
 
     decoder: np.ndarray
@@ -33,85 +32,84 @@ class Predicted:
     """float32 [B, D]: y_cos, unit length."""
 
     out_of_distribution: np.ndarray
-    """bool [B]: the context holds a vector farther from the training embeddings than all but one in a thousand unseen ones."""
+    """bool [B]: the context contains a vector farther from the training embeddings than all but one in a thousand validation chunks."""
 
-    def part(self, start: int, stop: int) -> "Predicted":
-        """Those of some of the contexts."""
-        return Predicted(self.decoder[start:stop], self.cosine[start:stop], self.out_of_distribution[start:stop])
+    def part(self, start: int, stop: int) -> "PredictionBatch":
+        """The predictions of contexts `start` to `stop`."""
+        return PredictionBatch(self.decoder[start:stop], self.cosine[start:stop], self.out_of_distribution[start:stop])
 
 
-class Served:
-    """One model."""
+class LoadedModel:
+    """A model that serves predictions."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        """Load the model of a folder, or of a link to one.
+        """Load the model in a folder, or in the folder that a link points to.
 
-        Raises `InputError` or `GateRefused` when it does not load, or does not reproduce its golden predictions.
+        Raises `InputError` or `GateRefused` when it does not load or does not reproduce its golden predictions.
         """
         self.path = path.resolve()
         self.name = self.path.name
-        """The exported version, as `lstm-3f2a9c-v4`: every answer carries it."""
+        """The exported version, such as `lstm-3f2a9c-v4`; part of every response."""
 
         self.checkpoint: Checkpoint = load_checkpoint(self.path, device)
         self.checkpoint.config.require_forward(self.path)
-        self.verdict = read_record(self.path)
-        self.example = load_file(self.path / "golden.safetensors")["inputs"].numpy()
+        self._record = read_record(self.path)
+        self.example_contexts = load_file(self.path / "golden.safetensors")["inputs"].numpy()
         """float32 [32, T, D]: contexts of real text."""
 
-        self.predict(self.example)
+        self.predict(self.example_contexts)
         started = time.perf_counter()
-        self.predict(self.example)
-        self.seconds_per_chunk = (time.perf_counter() - started) / (self.example.shape[0] * self.example.shape[1])
-        """What a chunk of context costs in a large batch, once warm."""
+        self.predict(self.example_contexts)
+        self.seconds_per_chunk = (time.perf_counter() - started) / (self.example_contexts.shape[0] * self.example_contexts.shape[1])
+        """Seconds that a chunk of context takes in a large batch."""
 
     @property
     def recipe(self) -> EncoderRecipe:
-        """Encoder whose vectors it reads and predicts."""
+        """The encoder whose vectors it reads and predicts."""
         return self.checkpoint.config.recipe
 
     @cached_property
     def recipe_id(self) -> str:
-        """Of the recipe; every answer carries it."""
+        """The recipe's id; part of every response."""
         return self.recipe.id
 
     @property
-    def longest(self) -> int:
-        """Chunks of context that it was trained on, at most."""
+    def max_context(self) -> int:
+        """Greatest number of chunks in a context: the length that it was trained on."""
         return self.checkpoint.config.train.sampler.length
 
     @cached_property
-    def norms(self) -> tuple[float, float]:
-        """Least and greatest norm of a vector that can be of its recipe."""
+    def norm_range(self) -> tuple[float, float]:
+        """Smallest and greatest norm of a vector that can be of its recipe."""
         if self.recipe.normalize:
             return 1 - UNIT_TOLERANCE, 1 + UNIT_TOLERANCE
         low, high = self.checkpoint.ood.norms
-        return low / RAW_FACTOR, high * RAW_FACTOR
+        return low / NORM_FACTOR, high * NORM_FACTOR
 
     @torch.inference_mode()
-    def predict(self, contexts_BTD: np.ndarray) -> Predicted:
-        """Predict the chunk after each context; float32 [B, T, D], checked before."""
+    def predict(self, contexts_BTD: np.ndarray) -> PredictionBatch:
+        """Predict the chunk after each context: float32 [B, T, D], already checked."""
         model, ood = self.checkpoint.model, self.checkpoint.ood
         x = torch.tensor(contexts_BTD, device=model.mean.device)
         with exact_float32():
             y_dec, y_cos = model(x, return_both=True)
         out_of_distribution = (ood.distances(x) > ood.limit).any(1)
-        return Predicted(y_dec.cpu().numpy(), y_cos.cpu().numpy(), out_of_distribution.cpu().numpy())
+        return PredictionBatch(y_dec.cpu().numpy(), y_cos.cpu().numpy(), out_of_distribution.cpu().numpy())
 
     def info(self) -> dict[str, Any]:
-        """What it is and what was measured on it, as JSON values."""
-        config, verdict = self.checkpoint.config, self.verdict
-        measured = {split: verdict[split]["metrics"] for split in ("val", "test")} if verdict else None
+        """The model and its evaluation, as JSON values."""
+        config, record = self.checkpoint.config, self._record
         return {
             "model": self.name,
             "arch": config.arch,
             "parameters": config.parameters,
             "context_length": config.train.context_length,
-            "longest_context": self.longest,
+            "longest_context": self.max_context,
             "recipe": {"id": self.recipe_id, **self.recipe.model_dump()},
             "dataset_digest": config.dataset_digest,
             "code_version": config.code_version,
             "golden_difference": self.checkpoint.parity,
-            "gates": verdict["gates"] if verdict else None,
-            "metrics": measured,
-            "best_baseline": verdict["test"]["best_baseline"] if verdict else None,
+            "gates": record["gates"] if record else None,
+            "metrics": {split: record[split]["metrics"] for split in ("val", "test")} if record else None,
+            "best_baseline": record["test"]["best_baseline"] if record else None,
         }

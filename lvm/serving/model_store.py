@@ -1,4 +1,4 @@
-"""The models that a server holds: the champion and any beside it, each taken over anew when its folder changes."""
+"""The models that a server holds: the champion and any others, each reloaded when its folder changes."""
 
 import asyncio
 import logging
@@ -8,100 +8,105 @@ from pathlib import Path
 import torch
 
 from lvm.errors import GateRefused, InputError
-from lvm.serving.loaded_model import Served
-from lvm.serving.metrics import Measures
+from lvm.serving.loaded_model import LoadedModel
+from lvm.serving.metrics import ServingMetrics
 from lvm.serving.requests import FieldError
 
 log = logging.getLogger("lvm.serving")
 
-
-Stamp = tuple[str, int]
+Version = tuple[str, int]
+"""The resolved folder of a model and when its config.json was written: it changes when the model does."""
 
 
 @dataclass
-class Place:
-    """A folder or a link to one, and what was last taken over from it."""
+class ModelSlot:
+    """A folder, or a link to one, and the model that was last loaded from it."""
 
     path: Path
-    served: Served
-    stamp: Stamp
-    refused: Stamp | None = None
-    """A newer state that did not load; it is not tried again until it changes."""
+    model: LoadedModel
+    version: Version
+
+    refused: Version | None = None
+    """A newer version that did not load; it is not tried again until it changes."""
 
     error: str | None = None
+    """Why it did not load."""
 
 
-class Models:
-    """Loaded models by name; the first is the default."""
+class ModelStore:
+    """The loaded models by name; the first is the default."""
 
-    def __init__(self, paths: list[Path], device: torch.device, measures: Measures) -> None:
+    def __init__(self, paths: list[Path], device: torch.device, metrics: ServingMetrics) -> None:
         """Load all; raises `InputError` or `GateRefused` when one does not load."""
-        self._device, self._measures = device, measures
-        self._refreshing = asyncio.Lock()
-        self._places: list[Place] = []
+        self._device, self._metrics = device, metrics
+        self._refresh_lock = asyncio.Lock()
+        self._slots: list[ModelSlot] = []
         for path in paths:
-            stamp = _stamp(path)
-            if all(stamp[0] != place.stamp[0] for place in self._places):
-                self._places.append(Place(path, Served(path, device), stamp))
-                self._require_encoder(self._places[-1].served)
-        self._tell()
+            version = _version(path)
+            if all(version[0] != slot.version[0] for slot in self._slots):
+                self._slots.append(ModelSlot(path, LoadedModel(path, device), version))
+                self._require_same_encoder(self._slots[-1].model)
+        self._record_models()
 
     @property
-    def served(self) -> list[Served]:
-        """All, the default first."""
-        return [place.served for place in self._places]
+    def models(self) -> list[LoadedModel]:
+        """All models, the default first."""
+        return [slot.model for slot in self._slots]
 
     @property
     def errors(self) -> dict[str, str]:
-        """Places whose newest state was refused, and why."""
-        return {place.path.name: place.error for place in self._places if place.error}
+        """Why the newest version in a folder was refused, by the folder's name."""
+        return {slot.path.name: slot.error for slot in self._slots if slot.error}
 
-    def get(self, name: str | None) -> Served:
-        """The model of this name, the default for None; `FieldError` when it is not served."""
-        for served in self.served:
-            if name is None or served.name == name:
-                return served
-        raise FieldError(f"{name!r} is not served; there are {', '.join(s.name for s in self.served)}", "model")
+    def get(self, name: str | None) -> LoadedModel:
+        """The model of this name, the default one for None; `FieldError` when it is not served."""
+        for model in self.models:
+            if name is None or model.name == name:
+                return model
+        raise FieldError(f"{name!r} is not served; there are {', '.join(model.name for model in self.models)}", "model")
 
     async def refresh(self) -> None:
-        """Take over what has changed. A model that does not load is refused, and the one before it goes on."""
-        async with self._refreshing:
-            for place in self._places:
-                stamp: Stamp | None = None
-                try:
-                    stamp = _stamp(place.path)
-                    if stamp in (place.stamp, place.refused):
-                        continue
-                    newer = await asyncio.to_thread(Served, place.path, self._device)
-                    self._require_encoder(newer)
-                except (InputError, GateRefused, OSError) as error:
-                    message = str(error)
-                    if message != place.error:
-                        log.error("model refused", extra={"place": place.path.name, "reason": message, "model": place.served.name})
-                        self._measures.reloads.labels("refused").inc()
-                    place.error, place.refused = message, stamp
-                    continue
-                log.info("model taken over", extra={"model": newer.name, "before": place.served.name})
-                self._measures.reloads.labels("taken over").inc()
-                place.served, place.stamp, place.refused, place.error = newer, stamp, None, None
-            self._tell()
+        """Reload the models that have changed. When a newer one does not load, it is refused and the old one stays."""
+        async with self._refresh_lock:
+            for slot in self._slots:
+                await self._refresh_slot(slot)
+            self._record_models()
 
-    def _require_encoder(self, newer: Served) -> None:
-        """Raise `InputError` when a model reads vectors of another encoder than the first: the server loads but one."""
-        first = self._places[0].served
-        if newer.recipe_id != first.recipe_id:
-            encoders = f"the encoder {newer.recipe.name} ({newer.recipe_id}), {first.name} that of {first.recipe.name} ({first.recipe_id})"
-            raise InputError(f"{newer.path} reads {encoders}: start a server of its own for it")
+    async def _refresh_slot(self, slot: ModelSlot) -> None:
+        version: Version | None = None
+        try:
+            version = _version(slot.path)
+            if version in (slot.version, slot.refused):
+                return
+            newer = await asyncio.to_thread(LoadedModel, slot.path, self._device)
+            self._require_same_encoder(newer)
+        except (InputError, GateRefused, OSError) as error:
+            message = str(error)
+            if message != slot.error:
+                log.error("model refused", extra={"place": slot.path.name, "reason": message, "model": slot.model.name})
+                self._metrics.reloads.labels("refused").inc()
+            slot.error, slot.refused = message, version
+            return
+        log.info("model replaced", extra={"model": newer.name, "before": slot.model.name})
+        self._metrics.reloads.labels("taken over").inc()
+        slot.model, slot.version, slot.refused, slot.error = newer, version, None, None
 
-    def _tell(self) -> None:
-        self._measures.served.clear()
-        for served in self.served:
-            self._measures.served.labels(served.name).set(1)
+    def _require_same_encoder(self, model: LoadedModel) -> None:
+        """Raise `InputError` when a model reads vectors of another encoder than the first: the server loads only one encoder."""
+        first = self._slots[0].model
+        if model.recipe_id != first.recipe_id:
+            own, expected = (f"{m.recipe.name} ({m.recipe_id})" for m in (model, first))
+            raise InputError(f"{model.path} needs the encoder {own}, but {first.name} needs {expected}: serve it with another server")
+
+    def _record_models(self) -> None:
+        self._metrics.loaded_models.clear()
+        for model in self.models:
+            self._metrics.loaded_models.labels(model.name).set(1)
 
 
-def _stamp(path: Path) -> Stamp:
-    """Changes when the folder does, or the link to it; `InputError` when there is no model."""
+def _version(path: Path) -> Version:
+    """The version of the model at `path`; `InputError` when there is none."""
     file = path.resolve() / "config.json"
     if not file.is_file():
-        raise InputError(f"{path} holds no config.json: not a model; 'make demo' makes a champion, 'lvm train' a model")
+        raise InputError(f"{path} has no config.json, so it is not a model: 'make demo' makes a champion, 'lvm train' a model")
     return str(file.parent), file.stat().st_mtime_ns

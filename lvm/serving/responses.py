@@ -1,69 +1,86 @@
-"""Answers in the shapes that `schemas` declares, as JSON or .npy."""
+"""Building the responses that `schemas` declares, as JSON or .npy, and error responses outside FastAPI."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 from fastapi import Response
+from starlette.types import Message
 
-from lvm.decoding.protocol import Decoded
-from lvm.serving.loaded_model import Predicted, Served
-from lvm.serving.requests import JSON, NPY, Asked, FieldError, write_array
-from lvm.serving.text import Followed
+from lvm.serving.requests import JSON, NPY, ContextRequest, FieldError, write_array
 
-
-def as_json(found: Predicted, asked: Asked, served: Served) -> Response:
-    """The answer to `POST /predict` as JSON."""
-    answer: dict[str, Any] = {**who(served), "output_type": asked.output_type}
-    for name, vectors in _outputs(found, asked):
-        answer[name] = vectors
-    answer["out_of_distribution"] = bool(found.out_of_distribution[0]) if asked.vectors.ndim == 2 else found.out_of_distribution
-    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+if TYPE_CHECKING:
+    from lvm.decoding.protocol import Decoded
+    from lvm.serving.loaded_model import LoadedModel, PredictionBatch
+    from lvm.serving.text import TextStep
 
 
-def as_npy(found: Predicted, asked: Asked, served: Served) -> Response:
-    """The answer as a .npy file, with what else there is to say in its headers."""
-    vectors = [vectors for _, vectors in _outputs(found, asked)]
-    headers = {f"lvm-{name}": value for name, value in who(served).items()}
-    headers["lvm-out-of-distribution"] = ",".join(str(int(flag)) for flag in found.out_of_distribution)
+def json_response(predicted: "PredictionBatch", request: ContextRequest, model: "LoadedModel") -> Response:
+    """The response to `POST /predict` as JSON."""
+    values: dict[str, Any] = {**model_fields(model), "output_type": request.output_type, **_outputs(predicted, request)}
+    flags = predicted.out_of_distribution
+    values["out_of_distribution"] = bool(flags[0]) if request.vectors.ndim == 2 else flags
+    return Response(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+
+
+def npy_response(predicted: "PredictionBatch", request: ContextRequest, model: "LoadedModel") -> Response:
+    """The response as a .npy file, with the other fields in headers."""
+    vectors = list(_outputs(predicted, request).values())
+    headers = {f"lvm-{name}": value for name, value in model_fields(model).items()}
+    headers["lvm-out-of-distribution"] = ",".join(str(int(flag)) for flag in predicted.out_of_distribution)
     return Response(write_array(np.stack(vectors) if len(vectors) > 1 else vectors[0]), media_type=NPY, headers=headers)
 
 
-def _outputs(found: Predicted, asked: Asked) -> list[tuple[str, np.ndarray]]:
-    """What was asked for, by name, in the request's shape."""
-    wanted = [(name, vectors) for name, vectors in (("decoder", found.decoder), ("cosine", found.cosine))]
-    wanted = [pair for pair in wanted if asked.output_type in (pair[0], "both")]
-    return [(name, np.ascontiguousarray(vectors[0] if asked.vectors.ndim == 2 else vectors)) for name, vectors in wanted]
-
-
-def who(served: Served) -> dict[str, str]:
-    """What every answer carries."""
-    return {"model": served.name, "recipe": served.recipe_id}
-
-
-def step_answer(step: Followed) -> dict[str, Any]:
-    """One predicted chunk."""
-    length = len(step.similarities)
-    plane = step.plane.tolist()
-    neighbours = [{**asdict(chunk), "score": chunk.cosine} for chunk in step.neighbours]
+def _outputs(predicted: "PredictionBatch", request: ContextRequest) -> dict[str, np.ndarray]:
+    """The requested vectors by name, in the request's shape."""
+    vectors = {"decoder": predicted.decoder, "cosine": predicted.cosine}
+    single = request.vectors.ndim == 2
     return {
-        "decoded": words_answer(step.text) if step.text else None,
-        "neighbours": neighbours,
+        name: np.ascontiguousarray(found[0] if single else found)
+        for name, found in vectors.items()
+        if request.output_type in (name, "both")
+    }
+
+
+def model_fields(model: "LoadedModel") -> dict[str, str]:
+    """The fields of every response."""
+    return {"model": model.name, "recipe": model.recipe_id}
+
+
+def step_fields(step: "TextStep") -> dict[str, Any]:
+    """A predicted chunk of `POST /predict_text`."""
+    length, plane = len(step.similarities), step.plane.tolist()
+    return {
+        "decoded": decoded_fields(step.decoded) if step.decoded else None,
+        "neighbours": [{**asdict(chunk), "score": chunk.cosine} for chunk in step.neighbours],
         "out_of_distribution": step.out_of_distribution,
         "similarities": step.similarities,
         "plane": {"context": plane[:length], "prediction": plane[length], "neighbours": plane[length + 1 :]},
     }
 
 
-def words_answer(found: Decoded) -> dict[str, Any]:
-    """A vector in words."""
-    return {"text": found.text, "roundtrip_cosine": found.roundtrip_cosine, "steps": found.steps}
+def decoded_fields(decoded: "Decoded") -> dict[str, Any]:
+    """The text of a vector."""
+    return {"text": decoded.text, "roundtrip_cosine": decoded.roundtrip_cosine, "steps": decoded.steps}
 
 
-def rows(vectors: list[list[float]]) -> np.ndarray:
-    """Lists of one length as float32 [n, D]; `FieldError` naming the one of another length."""
+def vectors_of_lists(vectors: list[list[float]]) -> np.ndarray:
+    """Lists of one length as float32 [n, D]; `FieldError` names the first list of another length."""
     for number, vector in enumerate(vectors):
         if len(vector) != len(vectors[0]):
             raise FieldError(f"{len(vector)} entries, where the first has {len(vectors[0])}", "vectors", number)
     return np.array(vectors, np.float32)
+
+
+def error_detail(kind: str, message: str) -> list[dict[str, Any]]:
+    """The field `detail` of an error that concerns no field of the request."""
+    return [{"type": kind, "loc": [], "msg": message}]
+
+
+def error_messages(status: int, kind: str, message: str, headers: dict[str, str] | None = None) -> tuple[Message, Message]:
+    """An error response as ASGI messages, for code that runs before FastAPI; of the same shape as all others."""
+    body = orjson.dumps({"detail": error_detail(kind, message)})
+    fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+    encoded = [(name.encode(), value.encode()) for name, value in fields.items()]
+    return {"type": "http.response.start", "status": status, "headers": encoded}, {"type": "http.response.body", "body": body}

@@ -1,4 +1,4 @@
-"""Requests and answers as OpenAPI shows them, and as the text endpoints check them."""
+"""Requests and responses as OpenAPI shows them. Requests with text are checked by them; `/predict` is read by `requests`."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,7 +9,7 @@ MAX_CHARACTERS = 8_000
 MAX_STEPS = 8
 MAX_NEIGHBOURS = 50
 
-SENTENCES = [
+EXAMPLE_SENTENCES = [
     "The state of the Union depends on the condition of its finances.",
     "Revenue has grown for the third year, and the public debt has been reduced.",
     "Our trade with other nations was never larger than it is today.",
@@ -23,91 +23,95 @@ Vector = Annotated[list[Number], Field(min_length=1)]
 Context = Annotated[list[Vector], Field(min_length=1)]
 
 
-class Body(BaseModel):
-    """Base of all requests: an unknown field is an error, and so is a number in place of a text."""
+class RequestBody(BaseModel):
+    """Base of all requests. Unknown fields and values of another type are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class PredictRequest(Body):
+class PredictRequest(RequestBody):
     """Contexts to predict from."""
 
     context_vectors: Context | Annotated[list[Context], Field(min_length=1)]
-    """Embeddings of the last chunks, the oldest first: [T, D], or a batch of them [B, T, D]."""
+    """Embeddings of the last chunks, oldest first: one context [T, D] or a batch of contexts [B, T, D]."""
 
     output_type: Literal["decoder", "cosine", "both"] = "decoder"
-    """decoder: in the encoder's raw distribution, for a decoder of text. cosine: unit length, for retrieval."""
+    """decoder: in the encoder's raw distribution, to be decoded into text. cosine: unit length, for retrieval."""
 
     model: str | None = None
-    """One of the models in /info; the champion by default."""
+    """A model listed by /info; the champion by default."""
 
 
-class PredictTextRequest(Body):
-    """A text to go on from."""
+class PredictTextRequest(RequestBody):
+    """A text to continue."""
 
     context: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-    """Sentences or short passages, the oldest first."""
+    """Sentences or short passages, oldest first."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 1
-    """Chunks to predict; each goes on from the text of the one before."""
+    """Number of chunks to predict. Each step continues from the text of the step before."""
 
     decode: bool = False
-    """Put each prediction into words."""
+    """Decode each prediction into text."""
 
     neighbours: Annotated[int, Field(ge=0, le=MAX_NEIGHBOURS)] = 0
-    """Nearest real chunks to show for each prediction."""
+    """Number of nearest real chunks to return for each prediction."""
 
     model: str | None = None
-    """One of the models in /info; the champion by default."""
+    """A model listed by /info; the champion by default."""
 
 
-class EncodeRequest(Body):
+class EncodeRequest(RequestBody):
     """Texts to embed."""
 
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
-class DecodeRequest(Body):
-    """Vectors to put into words."""
+class DecodeRequest(RequestBody):
+    """Vectors to decode into text."""
 
     vectors: Annotated[list[Vector], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
-class Answer(BaseModel):
-    """Base of all answers: which model, of which encoder."""
+class ResponsePart(BaseModel):
+    """Base of everything in a response: docstrings become descriptions."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+
+class ResponseBody(ResponsePart):
+    """Base of all responses: which model answered, and its encoder."""
+
     model: str
-    """The version that answered."""
+    """Version of the model that answered."""
 
     recipe: str
     """Id of the encoder recipe."""
 
 
-class PredictAnswer(Answer):
+class PredictResponse(ResponseBody):
     """Predictions, in the shape of the request."""
 
     output_type: Literal["decoder", "cosine", "both"]
     decoder: list[float] | list[list[float]] | None = None
     cosine: list[float] | list[list[float]] | None = None
     out_of_distribution: bool | list[bool]
-    """The context holds a vector farther from the training embeddings than all but one in a thousand unseen ones."""
+    """The context contains a vector farther from the training embeddings than all but one in a thousand validation chunks."""
 
 
-class TextOf(BaseModel):
-    """A vector in words."""
+class DecodedText(ResponsePart):
+    """The text of a vector."""
 
     text: str
     roundtrip_cosine: float
     """Cosine of the text's own embedding to the vector."""
 
     steps: int
-    """Corrections until this text was found."""
+    """Correction steps until this text was found."""
 
 
-class Neighbour(BaseModel):
-    """A real chunk."""
+class NeighbourResponse(ResponsePart):
+    """A real chunk near a prediction."""
 
     text: str
     doc_id: str
@@ -117,67 +121,68 @@ class Neighbour(BaseModel):
     """Cosine to y_cos."""
 
 
-class Plane(BaseModel):
-    """Where things lie on the plane in which they differ most: [x, y] each."""
+class PlaneResponse(ResponsePart):
+    """Context, prediction and neighbours projected onto their first two principal components: [x, y] each."""
 
     context: list[list[float]]
     prediction: list[float]
     neighbours: list[list[float]]
 
 
-class Step(BaseModel):
-    """One predicted chunk."""
+class StepResponse(ResponsePart):
+    """A predicted chunk."""
 
-    decoded: TextOf | None
-    neighbours: list[Neighbour]
+    decoded: DecodedText | None
+    neighbours: list[NeighbourResponse]
     out_of_distribution: bool
     similarities: list[float]
     """Cosine of the prediction to each chunk of its context."""
 
-    plane: Plane
+    plane: PlaneResponse
 
 
-class PredictTextAnswer(Answer):
-    """What may follow."""
+class PredictTextResponse(ResponseBody):
+    """The predicted continuation."""
 
-    steps: list[Step]
+    steps: list[StepResponse]
 
 
-class EncodeAnswer(Answer):
-    """Vectors of texts."""
+class EncodeResponse(ResponseBody):
+    """Embeddings of the texts."""
 
     vectors: list[list[float]]
 
 
-class DecodeAnswer(Answer):
-    """Texts of vectors."""
+class DecodeResponse(ResponseBody):
+    """Texts of the vectors."""
 
-    results: list[TextOf]
+    results: list[DecodedText]
 
 
-class Problem(BaseModel):
-    """What was wrong, and where."""
+class ErrorDetail(BaseModel):
+    """What is wrong, and in which field."""
 
     type: str
     loc: list[str | int]
     msg: str
 
 
-class Refusal(BaseModel):
-    """Every answer that refuses."""
+class ErrorResponse(BaseModel):
+    """The body of every error."""
 
-    detail: list[Problem]
+    detail: list[ErrorDetail]
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal, "description": description}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description}
     for status, description in {
-        401: "No key, or another one.",
+        401: "The key is missing or wrong.",
         413: "The body is too large.",
-        415: "The body is of another type.",
+        415: "The content type is neither JSON nor .npy.",
         422: "A field cannot be used; `loc` names it.",
         429: "Too many requests at once; try again after Retry-After seconds.",
-        503: "Not ready: a model is still being loaded.",
-        504: "The deadline passed before the prediction was begun.",
+        503: "Not ready: the models are still loading.",
+        504: "The deadline passed before the prediction began.",
     }.items()
 }
+"""Error responses by status, for OpenAPI."""

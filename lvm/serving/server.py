@@ -1,84 +1,76 @@
-"""What the routes work with: models, text, the queue before them, and the threads behind."""
+"""What the routes work with: the models, the text pipeline, the queue in front of them and the thread behind."""
 
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import Request
 
-from lvm.serving.admission import TEXT, VECTORS, Rooms
+from lvm.config import ServingConfig
+from lvm.serving.admission import AdmissionControl
 from lvm.serving.batcher import Batcher, ClientLeft
-from lvm.serving.metrics import Measures
-from lvm.serving.model_store import Models
-from lvm.serving.text import TextOut
+from lvm.serving.metrics import ServingMetrics
+
+if TYPE_CHECKING:
+    from lvm.serving.model_store import ModelStore
+    from lvm.serving.text import TextPipeline
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much at once, and how long."""
-
-    vectors: int = 32
-    """Requests for predictions inside at once, in a burst (`rooms.STEADY` of them for long); more are refused with 429."""
-
-    text: int = 8
-    """Requests that encode, decode or write, of which one is worked on at a time."""
-
-    deadline: float = 10.0
-    """Seconds within which a prediction must be begun; a request may ask for less with Request-Timeout."""
-
-    watch: float | None = 2.0
-    """Seconds between two looks for a newer model; None to look at SIGHUP alone."""
-
-
 class NotReady(Exception):
-    """What is asked for is still being loaded."""
+    """The models or the encoder are still loading."""
 
 
-class Server:
-    """All that is served. Nothing is there until it is loaded, and until then the answer is 503."""
+class ModelServer:
+    """The state of one server. It answers health checks at once, and everything else with 503 until `load` is done."""
 
     def __init__(
-        self, load_models: Callable[[Measures], Models], load_text: Callable[[Models], TextOut], limits: Limits, key: str | None
+        self,
+        load_models: "Callable[[ServingMetrics], ModelStore]",
+        load_text: "Callable[[ModelStore], TextPipeline]",
+        config: ServingConfig,
+        key: str | None,
     ) -> None:
+        """`load_models` and `load_text` are called in threads by `load`; `key` is the API key, if one is required."""
         self._load_models, self._load_text = load_models, load_text
-        self.limits, self.key = limits, key
-        self.batcher = Batcher(lambda rows: self.measures.rows.observe(rows))
-        self.measures = Measures(lambda: len(self.batcher))
-        self.rooms = Rooms({VECTORS: limits.vectors, TEXT: limits.text}, self.measures)
-        self.texts = ThreadPoolExecutor(1, "text")
-        self._models: Models | None = None
-        self._text: TextOut | None = None
+        self.config, self.key = config, key
+        self.batcher = Batcher(config.batch, lambda contexts: self.metrics.batch_size.observe(contexts))
+        self.metrics = ServingMetrics(lambda: len(self.batcher))
+        self.admission = AdmissionControl(config, self.metrics)
+        self._text_thread = ThreadPoolExecutor(1, "text")
+        self._models: ModelStore | None = None
+        self._text: TextPipeline | None = None
         self.failure: Exception | None = None
-        """Why it could not start."""
+        """Why loading failed."""
 
         self.loaded = asyncio.Event()
-        """Set when all is loaded, or will not be."""
+        """Set when loading is done or has failed."""
 
     @property
-    def models(self) -> Models:
-        """The loaded models; raises `NotReady` before."""
+    def models(self) -> "ModelStore":
+        """The loaded models; raises `NotReady` while they load."""
         if self._models is None:
-            raise NotReady("the models are being loaded")
+            raise NotReady("the models are still loading")
         return self._models
 
     @property
-    def text(self) -> TextOut:
-        """Encoder, decoder and chunks; raises `NotReady` before they are loaded."""
+    def text(self) -> "TextPipeline":
+        """Encoder, decoder and chunks; raises `NotReady` while they load."""
         if self._text is None:
-            raise NotReady("the encoder is being loaded")
+            raise NotReady("the encoder is still loading")
         return self._text
 
     async def load(self) -> None:
-        """Load the models, prove them, then what makes text. A failure is kept in `failure`."""
+        """Load the models, then the text pipeline. An error is kept in `failure`."""
+        # Garbage collection would take a tenth to a fifth of the imports' time, on objects that stay.
+        gc.disable()
         try:
-            self._models = await asyncio.to_thread(self._load_models, self.measures)
-            self._text = await asyncio.get_running_loop().run_in_executor(self.texts, self._load_text, self._models)
-            # What is loaded stays: the collector need not look at half a million objects again in the middle of a request.
+            self._models = await asyncio.to_thread(self._load_models, self.metrics)
+            self._text = await asyncio.get_running_loop().run_in_executor(self._text_thread, self._load_text, self._models)
+            # Loaded objects stay: the garbage collector need not scan half a million of them in the middle of a request.
             gc.collect()
             gc.freeze()
         except Exception as error:
@@ -88,33 +80,22 @@ class Server:
             self.loaded.set()
 
     async def watch(self) -> None:
-        """Look for newer models again and again."""
-        while self.limits.watch:
-            await asyncio.sleep(self.limits.watch)
+        """Check for newer models at intervals, if the configuration asks for it."""
+        while self.config.watch:
+            await asyncio.sleep(self.config.watch)
             if self._models:
                 await self._models.refresh()
 
     async def in_text_thread(self, request: Request, work: Callable[[], T]) -> T:
-        """Do slow work where it delays no prediction; it is not begun when the client has left before."""
-        return await until_gone(request, asyncio.get_running_loop().run_in_executor(self.texts, work))
+        """Run slow work where it does not delay predictions, one at a time.
 
-
-async def until_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the client leaves before."""
-    doing = asyncio.ensure_future(work)
-    leaving = asyncio.create_task(_left(request))
-    try:
-        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            raise ClientLeft
-        return doing.result()
-    finally:
-        leaving.cancel()
-        doing.cancel()
+        Raises `ClientLeft` when the client disconnects; work that has not started by then is never run.
+        """
+        return await _unless_client_leaves(request, asyncio.get_running_loop().run_in_executor(self._text_thread, work))
 
 
 def has_left(request: Request) -> bool:
-    """Whether the client has hung up, found without waiting: the first step of `receive` ends at once when it has."""
+    """Whether the client has disconnected, without waiting: the first step of `receive` ends at once when it has."""
     step = request.receive().__await__()
     try:
         next(step)
@@ -124,6 +105,20 @@ def has_left(request: Request) -> bool:
     return False
 
 
-async def _left(request: Request) -> None:
+async def _unless_client_leaves(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client disconnects first."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return working.result()
+    finally:
+        leaving.cancel()
+        working.cancel()
+
+
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,129 +1,140 @@
-"""Text in, text out: the encoder and the decoder of the served models, and the real chunks around a prediction."""
+"""The text side of serving: the models' encoder, its decoder, and the real chunks near a prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from lvm.data.dataset import Dataset, open_dataset, read_manifest
-from lvm.data.encoders import Encoder
+from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.recipe import EncoderRecipe
+from lvm.decoding.load import load_decoder
 from lvm.decoding.neighbours import ChunkLibrary, RealChunk
 from lvm.decoding.protocol import Decoded, Decoder
 from lvm.errors import InputError
-from lvm.serving.loaded_model import Served
+from lvm.serving.loaded_model import LoadedModel
 from lvm.serving.requests import FieldError
 
 
 @dataclass(frozen=True)
-class Followed:
-    """One predicted chunk."""
+class TextStep:
+    """One predicted chunk of a continuation."""
 
-    text: Decoded | None
+    decoded: Decoded | None
+    """None when the request asked for no text."""
+
     neighbours: list[RealChunk]
     out_of_distribution: bool
+
     similarities: list[float]
     """Cosine of y_dec to each chunk of its context."""
 
     plane: np.ndarray
-    """float64 [T + 1 + k, 2]: context, prediction and neighbours on the plane in which they differ most."""
+    """float64 [T + 1 + k, 2]: context, prediction and neighbours on their first two principal components."""
 
 
 @dataclass(frozen=True)
-class TextOut:
-    """What can be said in words. Slow, hence used by one request at a time."""
+class TextPipeline:
+    """Encodes, decodes and continues text. Slow, so the server runs one request at a time."""
 
     encoder: Encoder
     decoder: Decoder | None
     library: ChunkLibrary | None
 
     def encode(self, texts: Sequence[str], field: str) -> np.ndarray:
-        """float32 [n, D]; `FieldError` naming the text that is empty or longer than the encoder reads."""
-        limit = self.encoder.recipe.max_tokens
-        for number, (text, found) in enumerate(zip(texts, self.encoder.tokenizer.encode_batch(list(texts)), strict=True)):
-            if not text.strip():
-                raise FieldError("empty: give a sentence", field, number)
-            if len(found) > limit:
-                raise FieldError(f"{len(found)} tokens, and {self.encoder.recipe.name} reads {limit}: split it", field, number)
+        """Embeddings, float32 [n, D]; `FieldError` names the text that is empty or too long."""
+        self._check(texts, field)
         return self.encoder.encode(texts)
 
     def decode(self, vectors_ND: np.ndarray) -> Sequence[Decoded]:
-        """Texts of vectors; `FieldError` without a decoder."""
+        """Texts of vectors; `FieldError` when there is no decoder, `InputError` when the vectors cannot be of its encoder."""
         if self.decoder is None:
-            raise FieldError("no decoder is served: start the server with --decoder", "decode")
+            raise FieldError("no decoder is loaded: start the server with --decoder", "decode")
         return self.decoder.decode(vectors_ND)
 
-    def follow(self, served: Served, context: list[str], steps: int, decode: bool, neighbours: int) -> list[Followed]:
+    def continue_text(self, model: LoadedModel, context: list[str], steps: int, decode: bool, neighbours: int) -> list[TextStep]:
         """Predict `steps` chunks after `context`, one after the other.
 
-        What a step gives as text joins the context of the next: the decoded text, else the nearest real chunk. Raises
-        `FieldError` when something is asked that is not served.
+        The text of a step joins the context of the next one: the decoded text, or else the nearest real chunk. Only what the
+        model reads is encoded: the last chunks of the context, and decoded text that a further step continues. The vectors of
+        real chunks come from the dataset. Raises `FieldError` when the request needs something that is not loaded.
         """
-        if neighbours and self.library is None:
-            raise FieldError("no dataset is served: start the server with --data", "neighbours")
-        if decode and self.decoder is None:
-            raise FieldError("no decoder is served: start the server with --decoder", "decode")
-        if steps > 1 and not (decode or neighbours):
-            raise FieldError("over 1 needs decode or neighbours: each step goes on from the text of the one before", "steps")
-        seen, vectors = list(context), self.encode(context, "context")
-        out = []
-        for _ in range(steps):
-            window = vectors[-served.longest :]
-            found = served.predict(window[None])
-            text = self.decoder.decode(found.decoder)[0] if decode and self.decoder else None
+        self._require_loaded(steps, decode, neighbours)
+        self._check(context, "context")
+        texts, vectors = list(context), self.encoder.encode(context[-model.max_context :])
+        out: list[TextStep] = []
+        while True:
+            window = vectors[-model.max_context :]
+            predicted = model.predict(window[None])
+            decoded = self.decoder.decode(predicted.decoder)[0] if decode and self.decoder else None
             near: list[RealChunk] = []
+            near_vectors = vectors[:0]
             if neighbours and self.library:
-                near = self.library.nearest_few(found.cosine, self.library.holding(seen)[None], neighbours)[0]
-            nearby = self.encoder.encode([chunk.text for chunk in near]) if near else vectors[:0]
-            similarities = _unit(window) @ _unit(found.decoder)[0]
-            plane = _plane(np.concatenate([_unit(window), _unit(found.decoder), _unit(nearby)]))
-            out.append(Followed(text, near, bool(found.out_of_distribution[0]), similarities.tolist(), plane))
-            seen.append(text.text if text else near[0].text if near else "")
-            vectors = np.concatenate([vectors, self.encoder.encode(seen[-1:])])
-        return out
+                near = self.library.nearest_few(predicted.cosine, self.library.holding(texts)[None], neighbours)[0]
+                near_vectors = self.library.embeddings(near)
+            similarities = _unit(window) @ _unit(predicted.decoder)[0]
+            plane = _principal_plane(np.concatenate([_unit(window), _unit(predicted.decoder), _unit(near_vectors)]))
+            out.append(TextStep(decoded, near, bool(predicted.out_of_distribution[0]), similarities.tolist(), plane))
+            if len(out) == steps:
+                return out
+            texts.append(decoded.text if decoded else near[0].text)
+            vectors = np.concatenate([vectors, self.encoder.encode(texts[-1:]) if decoded else near_vectors[:1]])
+
+    def _require_loaded(self, steps: int, decode: bool, neighbours: int) -> None:
+        if neighbours and self.library is None:
+            raise FieldError("no dataset is loaded: start the server with --data", "neighbours")
+        if decode and self.decoder is None:
+            raise FieldError("no decoder is loaded: start the server with --decoder", "decode")
+        if steps > 1 and not (decode or neighbours):
+            raise FieldError("more than 1 needs decode or neighbours: each step continues from the text of the step before", "steps")
+
+    def _check(self, texts: Sequence[str], field: str) -> None:
+        """Raise `FieldError` at the first text that is empty or longer than the encoder reads."""
+        recipe = self.encoder.recipe
+        for number, (text, tokens) in enumerate(zip(texts, self.encoder.tokenizer.encode_batch(list(texts)), strict=True)):
+            if not text.strip():
+                raise FieldError("empty: give a sentence", field, number)
+            if len(tokens) > recipe.max_tokens:
+                raise FieldError(f"{len(tokens)} tokens, but {recipe.name} reads at most {recipe.max_tokens}: split it", field, number)
 
 
-def find_library(data: Path, digest: str) -> Dataset:
-    """The dataset at `data`, or the one of this digest among the folders in it; `InputError` when there is none."""
-    if (data / "manifest.json").is_file():
-        return open_dataset(data)
-    for file in sorted(data.glob("*/manifest.json")):
-        if read_manifest(file.parent).digest == digest:
-            return open_dataset(file.parent)
+def find_dataset(path: Path, digest: str) -> Dataset:
+    """The dataset at `path`, or the one with this digest among the folders in `path`; `InputError` when there is none."""
+    if (path / "manifest.json").is_file():
+        return open_dataset(path)
+    for manifest in sorted(path.glob("*/manifest.json")):
+        if read_manifest(manifest.parent).digest == digest:
+            return open_dataset(manifest.parent)
     raise InputError(
-        f"{data} is no dataset and holds none of the digest {digest[:12]}, on which the model was trained: give another --data"
+        f"{path} is not a dataset and contains none with the digest {digest[:12]}, which the model was trained on: give another --data"
     )
 
 
-def load_text(recipe: EncoderRecipe, decoder: str | None, data: Dataset | None, device: str) -> TextOut:
-    """Load the encoder of `recipe`, the decoder of that name if any, and the chunks of `data` if any.
+def load_text_pipeline(recipe: EncoderRecipe, decoder: str | None, dataset: Dataset | None, device: str) -> TextPipeline:
+    """Load the encoder of `recipe`, the decoder with this name if any, and the chunks of `dataset` if any.
 
-    Raises `InputError` when one of them is of another recipe.
+    Raises `InputError` when one of them has another recipe.
     """
-    import torch
-
-    from lvm.data.encoders import load_encoder
-    from lvm.decoding.load import load_decoder
-
     loaded = load_decoder(decoder, device) if decoder else None
     encoder = loaded.encoder if loaded else load_encoder(recipe.name, device)
-    recipe.require_same(encoder.recipe, f"the encoder {recipe.name} of this machine")
+    recipe.require_same(encoder.recipe, f"the encoder {recipe.name} on this machine")
     library = None
-    if data is not None:
-        recipe.require_same(data.manifest.recipe, f"dataset {data.path}")
-        data.require_finite()
-        library = ChunkLibrary(data, "all", torch.device(device))
-    encoder.encode(["A first sentence warms the encoder."])
-    return TextOut(encoder, loaded, library)
+    if dataset is not None:
+        recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
+        dataset.require_finite()
+        library = ChunkLibrary(dataset, "all", torch.device(device))
+    encoder.encode(["The first call of an encoder is slow."])
+    return TextPipeline(encoder, loaded, library)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def _plane(points_ND: np.ndarray) -> np.ndarray:
-    """The two principal components of the points: float64 [N, 2]."""
+def _principal_plane(points_ND: np.ndarray) -> np.ndarray:
+    """The points on their first two principal components: float64 [N, 2]."""
     centred = (points_ND - points_ND.mean(0)).astype(np.float64)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     plane = np.zeros((len(points_ND), 2))

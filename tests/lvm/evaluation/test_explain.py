@@ -15,7 +15,7 @@ from lvm.evaluation.evaluate import evaluate_checkpoint
 from lvm.evaluation.explain import explain, require_mirror
 from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from lvm.serving.loaded_model import Served
+from lvm.serving.loaded_model import LoadedModel
 from lvm.training.trainer import train
 from tests.support.commands import lvm as run
 from tests.support.commands import refusal
@@ -73,7 +73,7 @@ def test_it_is_judged_on_contexts_read_backwards_whoever_turned_them(dataset: Da
 def test_it_is_neither_served_nor_continued_from(dataset: Dataset, backward: Path, tmp_path: Path) -> None:
     message = "field 'train.reverse' is true, this model reads documents backwards: give one trained without it"
     with pytest.raises(InputError, match=message):
-        Served(backward, CPU)
+        LoadedModel(backward, CPU)
     (tmp_path / "context.txt").write_text("Fellow citizens.\nWe meet again.")
     assert message in refusal(run("generate", "--text-file", tmp_path / "context.txt", "--model", backward))
 

@@ -9,37 +9,38 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+from lvm.config import ServingConfig
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.decoding.neighbours import ChunkLibrary
 from lvm.serving.app import make_app
-from lvm.serving.loaded_model import Served
-from lvm.serving.model_store import Models
-from lvm.serving.server import Limits, Server
-from lvm.serving.text import TextOut
+from lvm.serving.loaded_model import LoadedModel
+from lvm.serving.model_store import ModelStore
+from lvm.serving.server import ModelServer
+from lvm.serving.text import TextPipeline
 from tests.support.lookup_decoder import LookupDecoder
 from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
-Starts = Callable[..., TestClient]
+StartServer = Callable[..., TestClient]
 
 
 @pytest.fixture(scope="session")
-def model(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small trained model under the name of a version; read-only."""
     out = tmp_path_factory.mktemp("models") / "lstm-tiny-v1"
     return Path(shutil.copytree(trained(dataset), out, ignore=shutil.ignore_patterns("training")))
 
 
 @pytest.fixture(scope="session")
-def served(model: Path) -> Served:
-    return Served(model, CPU)
+def model(model_folder: Path) -> LoadedModel:
+    return LoadedModel(model_folder, CPU)
 
 
 @pytest.fixture(scope="session")
-def text_out(dataset: Dataset, encoder: Encoder) -> TextOut:
+def text_pipeline(dataset: Dataset, encoder: Encoder) -> TextPipeline:
     """With a decoder that looks vectors up."""
-    return TextOut(encoder, LookupDecoder(dataset, encoder), ChunkLibrary(dataset, "all", CPU))
+    return TextPipeline(encoder, LookupDecoder(dataset, encoder), ChunkLibrary(dataset, "all", CPU))
 
 
 @pytest.fixture(scope="session")
@@ -50,14 +51,17 @@ def contexts(dataset: Dataset) -> np.ndarray:
 
 
 @pytest.fixture()
-def starts(model: Path, text_out: TextOut) -> Iterator[Starts]:
-    """Starts servers, which end with the test: `starts(limits, key, text, paths)`."""
+def start_server(model_folder: Path, text_pipeline: TextPipeline) -> Iterator[StartServer]:
+    """Starts servers in this process, which end with the test: `start_server(config, key, text, folder)`."""
     open_clients: list[TestClient] = []
 
     def start(
-        limits: Limits = Limits(watch=None), key: str | None = None, text: TextOut = text_out, paths: list[Path] | None = None
+        config: ServingConfig = ServingConfig(watch=None),
+        key: str | None = None,
+        text: TextPipeline = text_pipeline,
+        folder: Path = model_folder,
     ) -> TestClient:
-        server = Server(lambda measures: Models(paths or [model], CPU, measures), lambda models: text, limits, key)
+        server = ModelServer(lambda metrics: ModelStore([folder], CPU, metrics), lambda models: text, config, key)
         client = TestClient(make_app(server), raise_server_exceptions=False)
         client.__enter__()
         open_clients.append(client)
@@ -71,5 +75,5 @@ def starts(model: Path, text_out: TextOut) -> Iterator[Starts]:
 
 
 @pytest.fixture()
-def client(starts: Starts) -> TestClient:
-    return starts()
+def client(start_server: StartServer) -> TestClient:
+    return start_server()

@@ -1,12 +1,15 @@
-"""Few may be inside for long, more at once in a burst, and never more than the bound."""
+"""Admission control admits a burst up to its limit, fewer under sustained load, and never more than the limit."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvm.serving import admission as rooms_module
-from lvm.serving.admission import STEADY, TEXT, VECTORS, Burst, Rooms
-from lvm.serving.metrics import Measures
+from lvm.config import ServingConfig
+from lvm.serving import admission as admission_module
+from lvm.serving.admission import PREDICT, TEXT, AdmissionControl, TokenBucket
+from lvm.serving.metrics import ServingMetrics
+
+BURST, SUSTAINED, TEXTS = 32, 5, 8
 
 
 class Clock:
@@ -22,63 +25,59 @@ class Clock:
 
 @pytest.fixture()
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(rooms_module, "time", found)
-    return found
+    replaced = Clock()
+    monkeypatch.setattr(admission_module, "time", replaced)
+    return replaced
 
 
-def fresh(vectors: int = 32, text: int = 8) -> Rooms:
-    return Rooms({VECTORS: vectors, TEXT: text}, Measures(lambda: 0))
+@pytest.fixture()
+def admission(clock: Clock) -> AdmissionControl:
+    return AdmissionControl(ServingConfig(burst=BURST, sustained=SUSTAINED, text=TEXTS), ServingMetrics(lambda: 0))
 
 
-def entered(rooms: Rooms, group: str, times: int) -> int:
-    return sum(rooms.enter(group) for _ in range(times))
+def admitted(admission: AdmissionControl, group: str, requests: int) -> int:
+    return sum(admission.try_admit(group) for _ in range(requests))
 
 
-def test_burst_finds_all_rooms(clock):
-    rooms = fresh()
-    assert entered(rooms, VECTORS, 50) == 32 == rooms.inside[VECTORS]
+def release(admission: AdmissionControl, group: str, requests: int) -> None:
+    for _ in range(requests):
+        admission.release(group)
 
 
-def test_flood_finds_few_rooms_once_its_burst_is_spent(clock):
-    rooms = fresh()
-    entered(rooms, VECTORS, 50)
-    for _ in range(32):
-        rooms.leave(VECTORS)
-    assert entered(rooms, VECTORS, 50) == STEADY[VECTORS]
-    rooms.leave(VECTORS)
-    assert entered(rooms, VECTORS, 50) == 1
+def test_sustained_load_is_limited_once_the_burst_is_spent(admission):
+    assert admitted(admission, PREDICT, 50) == BURST == admission.in_flight[PREDICT]
+    release(admission, PREDICT, BURST)
+    assert admitted(admission, PREDICT, 50) == SUSTAINED
+    release(admission, PREDICT, 1)
+    assert admitted(admission, PREDICT, 50) == 1
 
 
-def test_rooms_for_bursts_are_there_again_after_a_second(clock):
-    rooms = fresh()
-    for seconds, found in ((0.0, 32), (0.5, STEADY[VECTORS] + 13), (1.0, 32)):
+def test_burst_is_available_again_after_a_second(admission, clock):
+    for seconds, expected in ((0.0, BURST), (0.5, SUSTAINED + 13), (1.0, BURST)):
         clock.now += seconds
-        assert entered(rooms, VECTORS, 50) == found
-        for _ in range(found):
-            rooms.leave(VECTORS)
+        assert admitted(admission, PREDICT, 50) == expected
+        release(admission, PREDICT, expected)
 
 
-def test_texts_have_all_their_rooms_for_long(clock):
-    rooms = fresh()
+def test_text_requests_have_one_limit_of_their_own(admission):
+    assert admitted(admission, PREDICT, 50) == BURST
     for _ in range(3):
-        assert entered(rooms, TEXT, 20) == 8
-        for _ in range(8):
-            rooms.leave(TEXT)
+        assert admitted(admission, TEXT, 20) == TEXTS
+        release(admission, TEXT, TEXTS)
 
 
-@pytest.mark.parametrize("bound", [0, 1, STEADY[VECTORS]])
-def test_fewer_rooms_than_for_long_are_all_there_are(clock, bound):
-    rooms = fresh(vectors=bound)
-    assert entered(rooms, VECTORS, 20) == bound
+@pytest.mark.parametrize("burst", [1, SUSTAINED])
+def test_burst_below_the_sustained_limit_is_the_limit(clock, burst):
+    admission = AdmissionControl(ServingConfig(burst=burst, sustained=SUSTAINED), ServingMetrics(lambda: 0))
+    assert admitted(admission, PREDICT, 20) == burst
 
 
 @given(st.integers(0, 40), st.lists(st.tuples(st.floats(0, 0.3), st.integers(1, 60)), max_size=30))
-def test_no_second_sees_more_than_two_buckets(size, arrivals):
+def test_no_second_sees_more_than_two_buckets_of_tokens(size, arrivals):
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rooms_module, "time", clock)
-        bucket, taken = Burst(size), []
+        patch.setattr(admission_module, "time", clock)
+        bucket, taken = TokenBucket(size), []
         for wait, wanted in arrivals:
             clock.now += wait
             taken += [clock.now for _ in range(wanted) if bucket.take()]

@@ -1,0 +1,73 @@
+"""A continuation encodes only what the model reads, and each text only once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from lvm.data.dataset import Dataset
+from lvm.data.encoders import Encoder
+from lvm.serving.loaded_model import LoadedModel
+from lvm.serving.text import TextPipeline
+from tests.support.lookup_decoder import written
+
+CONTEXT = ["The finances are sound.", "Trade has grown."]
+
+
+class RecordingEncoder:
+    """Records the texts that are encoded."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder, self.recipe, self.tokenizer, self.dtype = encoder, encoder.recipe, encoder.tokenizer, encoder.dtype
+        self.encoded: list[str] = []
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        self.encoded += texts
+        return self._encoder.encode(texts)
+
+
+class NumberingDecoder:
+    """Decodes into a new text each time, with the plain encoder."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.recipe, self.encoder, self._calls = encoder.recipe, encoder, 0
+
+    def decode(self, vectors: np.ndarray):
+        self._calls += 1
+        return written(self.encoder, [f"Decoded {self._calls}."], vectors)
+
+
+@pytest.fixture()
+def recording(encoder: Encoder) -> RecordingEncoder:
+    return RecordingEncoder(encoder)
+
+
+@pytest.fixture()
+def pipeline(recording: RecordingEncoder, encoder: Encoder, text_pipeline: TextPipeline) -> TextPipeline:
+    return TextPipeline(recording, NumberingDecoder(encoder), text_pipeline.library)
+
+
+@pytest.mark.parametrize("neighbours", [0, 4])
+def test_single_step_encodes_the_context_alone(neighbours, pipeline, model, recording):
+    (step,) = pipeline.continue_text(model, CONTEXT, 1, False, neighbours)
+    assert recording.encoded == CONTEXT and len(step.neighbours) == neighbours
+
+
+def test_context_beyond_what_the_model_reads_is_not_encoded(pipeline, model: LoadedModel, recording, dataset: Dataset):
+    texts = dataset.texts(np.arange(model.max_context + 3))
+    (step,) = pipeline.continue_text(model, texts, 1, False, 0)
+    assert recording.encoded == texts[3:] and len(step.similarities) == model.max_context
+
+
+def test_continuation_by_real_chunks_takes_their_vectors_from_the_dataset(pipeline, model, recording, encoder):
+    steps = pipeline.continue_text(model, CONTEXT, 3, False, 2)
+    assert recording.encoded == CONTEXT
+    texts = [*CONTEXT, *(step.neighbours[0].text for step in steps[:2])]
+    expected = model.predict(encoder.encode(texts)[None])
+    cosines = encoder.encode(texts) @ expected.decoder[0] / np.linalg.norm(expected.decoder[0])
+    np.testing.assert_allclose(steps[2].similarities, cosines, atol=1e-4)
+
+
+def test_continuation_by_decoded_text_encodes_each_text_that_a_step_continues(pipeline, model, recording):
+    pipeline.continue_text(model, CONTEXT, 3, True, 1)
+    assert recording.encoded == [*CONTEXT, "Decoded 1.", "Decoded 2."]

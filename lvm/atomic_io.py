@@ -1,7 +1,7 @@
-"""Durable writes: whatever a later stage reads appears whole, or not at all.
+"""Durable writes: a file that a later stage reads appears complete, or not at all.
 
-A file is written beside its destination, flushed to the disk, renamed over it, and the folder
-is flushed too, so that neither a kill nor a power cut leaves half a file under the final name.
+A file is written beside its destination, flushed to the disk and renamed over it, and the folder is flushed too. Neither a killed
+process nor a power cut leaves half a file under the final name.
 """
 
 import errno
@@ -19,14 +19,14 @@ from lvm.errors import InputError
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk is full; libraries in other languages wrap the system's in kinds of their own."""
+    """Whether an error says that the disk is full. Libraries in other languages raise errors of their own, known by their text."""
     words = ("No space left", "StorageFull", "disk is full")
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(word in str(error) for word in words)
 
 
 @contextmanager
 def explaining_full_disk(path: Path) -> Iterator[None]:
-    """Turn whatever a full disk raises in the block into an `InputError` that names `path`."""
+    """Raise an `InputError` that names `path` for any error of the block that says that the disk is full."""
     try:
         yield
     except Exception as error:
@@ -46,17 +46,16 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it over `path` when the block ends well.
+    """Yield a temporary path beside `path`, and rename it over `path` when the block ends without an error.
 
-    On an exception the temporary file is removed and whatever stood at `path` still stands.
-    Raises `InputError` when the disk is full.
+    After an error the temporary file is removed and the old file at `path` is still there. Raises `InputError` when the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     with explaining_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            temporary.chmod(0o644)  # safetensors makes its files private; a served model need not be
+            temporary.chmod(0o644)  # safetensors makes its files private, but other users may serve them
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
@@ -71,17 +70,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, durably. NaN and infinity are refused: they are not JSON."""
+    """Write `value` as indented JSON, durably. `ValueError` for NaN and infinity, which are not JSON."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def publish_folder(source: Path, link: Path, version: str, leave_out: str = "") -> Path:
-    """Copy the folder `source` to `versions/<version>` beside `link`, then point `link` at the copy.
+    """Copy the folder `source` to `versions/<version>` beside `link`, then point `link` to the copy. Returns the copy.
 
-    `leave_out` names an entry of the folder that is not published.
-
-    The link is replaced by one rename, so a reader of `link` finds the old folder or the new
-    one, never a mixture and never nothing. Returns the folder now published.
+    `leave_out` names an entry of the folder that is not copied. The link is replaced by one rename: a reader of `link` finds the old
+    folder or the new one, never a mixture and never nothing.
     """
     target = link.parent / "versions" / version
     if not target.exists():

@@ -1,7 +1,7 @@
-"""Which device a trainer runs on, and how several share a host.
+"""Devices of this host: which there are, in which precision they compute, and how several processes share them.
 
-A lease is a lock on a file per device, so that trainers of several flows never meet on one
-accelerator; the operating system drops it when its holder dies, however it dies.
+A lease is a lock on a file, one for each device, so that the trainers of several flows never use one accelerator at a time. The
+operating system frees it when the process that holds it ends, for whatever reason.
 """
 
 import os
@@ -20,16 +20,16 @@ from lvm.errors import InputError
 
 
 def accelerators() -> list[str]:
-    """Accelerators of this host, as torch device names; empty on a host with a CPU alone."""
+    """Accelerators of this host, as torch device names; empty where there is only a CPU."""
     if torch.cuda.is_available():
         return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return ["mps"] if torch.backends.mps.is_available() else []
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called `name`: 'auto' (the first accelerator, else the CPU), 'cpu', 'mps', 'cuda', 'cuda:N'.
+    """The device called `name`: 'auto' (the first accelerator, else the CPU), 'cpu', 'mps', 'cuda' or 'cuda:N'.
 
-    Raises `InputError` when it is not there: a run never falls back to another device.
+    Raises `InputError` when this host has no such device. A run never falls back to another one.
     """
     if name == "auto":
         return torch.device((accelerators() or ["cpu"])[0])
@@ -42,9 +42,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_devices(names: str) -> list[torch.device]:
-    """The devices of a list such as 'cuda:0,cuda:1', one for each of the processes that train a model together.
+    """The devices of a list such as 'cuda:0,cuda:1', one for each process that trains a model together with the others.
 
-    Raises `InputError` when one is not there, an accelerator stands twice, or they are of two kinds.
+    Raises `InputError` when this host lacks one of them, an accelerator is named twice, or they are of two kinds.
     """
     devices = [resolve_device(name) for name in names.split(",")]
     kinds = {device.type for device in devices}
@@ -53,25 +53,38 @@ def resolve_devices(names: str) -> list[torch.device]:
     return devices
 
 
+def resolve_dtype(device: str, dtype: str) -> torch.dtype:
+    """The precision called `dtype`: 'float32', 'bfloat16', or 'auto' (bfloat16 where `device` computes in it natively, else float32)."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype in known:
+        return known[dtype]
+    if dtype != "auto":
+        raise InputError(f"field 'dtype': {dtype!r} is not one of auto, float32, bfloat16")
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.bfloat16 if native else torch.float32
+
+
 class Slots(NamedTuple):
-    """How models share the devices of a host."""
+    """How models that train at once share the devices of a host."""
 
     places: list[str]
-    """What may be leased."""
+    """Names that can be leased: accelerators, or `cpu-0`, `cpu-1`, ... on the CPU."""
 
     per_model: int
-    """Places that a model takes."""
+    """Places that each model takes."""
 
     threads: int
-    """CPU threads of each process that trains."""
+    """CPU threads of each training process."""
 
 
 def slots(models: int, device: str = "auto", per_model: int | None = None) -> Slots:
-    """Places to train `models` models at once, how many each takes, and the CPU threads of each process.
+    """Places to train `models` models at once, how many each model takes, and the CPU threads of each process.
 
-    One place an accelerator where there are any (or the one that `device` names); on the CPU as
-    many places as are wanted, the cores shared out among them. `per_model` None shares the accelerators out: one
-    for each model, or more where there are more than models. Raises `InputError` when a model asks for more than there are.
+    Each accelerator is a place, or the one that `device` names. On the CPU there are as many places as are needed, and the cores are
+    divided among them. Where `per_model` is None, the accelerators are divided among the models, and each model gets at least one.
+    Raises `InputError` when a model asks for more accelerators than there are.
     """
     cores = os.cpu_count() or 1
     first = resolve_device(device)
@@ -90,7 +103,7 @@ def slots(models: int, device: str = "auto", per_model: int | None = None) -> Sl
 
 
 def lease_folder() -> Path:
-    """Folder of the lock files, one for all flows of a user on this host."""
+    """Folder of the lock files, shared by all flows of a user on this host."""
     folder = Path(tempfile.gettempdir()) / f"lvm-leases-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -98,10 +111,10 @@ def lease_folder() -> Path:
 
 @contextmanager
 def lease(places: list[str], count: int = 1, poll_seconds: float = 0.2) -> Iterator[str]:
-    """Hold `count` of `places` for the length of the block, waiting until so many are free.
+    """Wait until `count` of `places` are free, and hold them until the block ends.
 
-    Yields them as `lvm train --device` takes them: 'cuda:1', or 'cuda:0,cuda:1'. Nobody waits with a part of what it
-    needs in hand, so that those who wait for each other's devices never wait forever.
+    Yields them as `lvm train --device` takes them: 'cuda:1', or 'cuda:0,cuda:1'. A process that waits holds none of the places, so two
+    processes can never wait for each other forever.
     """
     while True:
         with ExitStack() as held:
@@ -116,5 +129,5 @@ def lease(places: list[str], count: int = 1, poll_seconds: float = 0.2) -> Itera
             if len(devices) == count:
                 yield ",".join(devices)
                 return
-        # Unevenly, or two that each need all would let go and grasp in the same moments.
+        # For a random time: two processes that each need all places would else try at the same moments.
         time.sleep(poll_seconds * random.uniform(0.5, 1.5))

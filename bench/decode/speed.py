@@ -19,10 +19,10 @@ import torch
 
 from bench.decode.vec2text_peer import vec2text_loop
 from lvm.config import InverterConfig
-from lvm.data.encoders import resolve_dtype
 from lvm.decoding.inverter.model import InverterModel
 from lvm.decoding.inverter.text_writer import TextWriter
 from lvm.decoding.inverter.tokens import train_tokenizer
+from lvm.devices import resolve_dtype
 from lvm.reports.tables.table import Table
 
 DIM = 384

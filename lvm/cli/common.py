@@ -4,16 +4,15 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-if TYPE_CHECKING:
-    pass
-
+from lvm.errors import InputError
 
 people = Console(stderr=True)
 
@@ -39,6 +38,14 @@ SetOption = Annotated[
     typer.Option("--set", help="FIELD=VALUE, as model.width=512; wins over --config. Repeatable; see 'lvm settings'."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def registered(names: Callable[[], str]) -> str:
+    """What `names` lists, for a help text. Where a plug-in cannot be imported, the help says so; the command itself refuses."""
+    try:
+        return names()
+    except InputError as error:
+        return str(error)
 
 
 def output(value: dict[str, Any], as_json: bool, *parts: Any) -> None:

@@ -63,8 +63,8 @@ def make_chunker(config: ChunkerConfig, encoder: Encoder) -> Chunker:
     limit = encoder.recipe.max_tokens - specials
     if config.max_tokens > limit:
         raise InputError(
-            f"field 'max_tokens': {config.max_tokens} + {specials} special tokens exceed the encoder's {encoder.recipe.max_tokens}; "
-            f"give --max-tokens {limit} or less"
+            f"field 'chunker.max_tokens': {config.max_tokens} and {specials} special tokens are more than the {encoder.recipe.max_tokens} "
+            f"that the encoder reads; set chunker.max_tokens={limit} or less"
         )
     return Chunker(config, encoder.tokenizer)
 

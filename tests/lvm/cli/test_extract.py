@@ -28,15 +28,17 @@ def test_extract_again_has_nothing_to_do_and_says_so(dataset, small_corpus):
     ("arguments", "says"),
     [
         (("--source", "no/such/folder"), "source 'no/such/folder' does not exist"),
-        (("--source", "builtin:news"), "the only built-in corpus is 'builtin:sotu'"),
-        (("--source", "builtin:sotu", "--encoder", "word2vec"), "encoder 'word2vec': expected 'minilm'"),
+        (("--source", "builtin:news"), "source 'builtin:news' does not exist: give builtin:sotu, a folder, "),
+        (("--source", "builtin:sotu", "--encoder", "word2vec"), "encoder 'word2vec' is not known: there are minilm, gtr-t5-base, "),
         (
             ("--source", "builtin:sotu", "--device", ABSENT_DEVICE),
             f"device '{ABSENT_DEVICE if ':' in ABSENT_DEVICE else 'cuda:0'}' is not on this machine",
         ),
         (("--source", "builtin:sotu", "--dtype", "int8"), "field 'dtype'"),
-        (("--source", "builtin:sotu", "--max-tokens", "4"), "field 'max_tokens'"),
-        (("--source", "builtin:sotu", "--max-tokens", "400"), "give --max-tokens 254 or less"),
+        (("--source", "builtin:sotu", "--set", "chunker.max_tokens=4"), "field 'chunker.max_tokens'"),
+        (("--source", "builtin:sotu", "--set", "chunker.max_tokens=400"), "set chunker.max_tokens=254 or less"),
+        (("--source", "builtin:sotu", "--set", "chunker.language=English"), "field 'chunker.language'"),
+        (("--source", "builtin:sotu", "--set", "epochs=4"), "this command reads the settings of chunker, splits"),
     ],
 )
 def test_extract_refuses_in_one_sentence_and_leaves_nothing(arguments, says, untouched):

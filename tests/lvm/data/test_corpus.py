@@ -123,7 +123,7 @@ def test_sources_without_a_usable_document_are_refused_with_the_number_skipped(k
         ("a.jsonl", b'{"doc_id": "x"}', "'text' is missing"),
         ("a.jsonl.gz", gzip.compress(b'{"doc_id": "x", "text": "' + TWO.encode() + b'"}\n', mtime=0)[:-9], "truncated"),
         ("a.parquet", b"PAR1 and no footer", "not a readable Parquet file"),
-        ("a.docx", b"PK", "expected a folder"),
+        ("a.docx", b"PK", "is of an unknown kind: expected builtin:sotu, a folder, "),
     ],
 )
 def test_malformed_source_after_a_good_one_is_refused(kept, name, content, reason, tmp_path):

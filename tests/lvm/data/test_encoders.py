@@ -265,7 +265,7 @@ def test_gtr_takes_any_number_of_texts(gtr):
 
 
 def test_gtr_refuses_a_token_budget_over_its_own(gtr, small_corpus, tmp_path):
-    with pytest.raises(InputError, match="--max-tokens 31"):
+    with pytest.raises(InputError, match=r"set chunker\.max_tokens=31 or less"):
         extract([str(small_corpus)], tmp_path / "out", gtr, ChunkerConfig(max_tokens=32))
     assert not (tmp_path / "out").exists()
     done = extract([str(small_corpus)], tmp_path / "out", gtr, ChunkerConfig(max_tokens=31), max_docs=2)

@@ -187,7 +187,7 @@ def test_malformed_source_after_a_good_one_leaves_nothing(source, encoder, tmp_p
 
 
 def test_budget_over_the_encoders_limit_is_refused_with_the_greatest_that_fits(source, encoder, tmp_path):
-    assert "--max-tokens 254" in refusal([source], tmp_path / "out", encoder, ChunkerConfig(max_tokens=255))
+    assert "set chunker.max_tokens=254 or less" in refusal([source], tmp_path / "out", encoder, ChunkerConfig(max_tokens=255))
     assert extract([source], tmp_path / "out", encoder, ChunkerConfig(max_tokens=254), max_docs=1).encoded_chunks > 1
 
 

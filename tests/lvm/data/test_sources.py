@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvm.data.sources import Document, IgnoredField, Skipped, iter_source, markdown_text
+from lvm.config import SOURCES
+from lvm.data.sources import Document, IgnoredField, Skipped, iter_source, markdown_text, source_kinds
 from lvm.errors import InputError
 
 ROWS = [
@@ -42,6 +43,15 @@ def refusal(spec: str) -> str:
     return str(caught.value)
 
 
+@pytest.fixture()
+def registered():
+    """Names of sources that a test registers; they are taken out again."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        del SOURCES._entries[name], SOURCES._about[name]
+
+
 def test_built_in_corpus_has_every_address_once_in_order_of_years():
     found = documents("builtin:sotu")
     ids = [document.doc_id for document in found]
@@ -51,19 +61,28 @@ def test_built_in_corpus_has_every_address_once_in_order_of_years():
     assert all(document.text.strip() for document in found)
 
 
-@pytest.mark.parametrize("spec", ["builtin:news", "builtin:"])
-def test_unknown_built_in_corpus_is_refused_naming_the_known_one(spec):
-    assert "builtin:sotu" in refusal(spec)
+@pytest.mark.parametrize("spec", ["builtin:news", "builtin:", "no/such.jsonl", "no/such.parquet", "no/such/folder"])
+def test_source_that_does_not_exist_is_refused_naming_the_kinds(spec):
+    assert f"source '{spec}' does not exist: give builtin:sotu, a folder, a .jsonl or .jsonl.gz file, a .parquet file" in refusal(spec)
 
 
-def test_source_that_does_not_exist_is_refused(tmp_path):
-    assert "does not exist" in refusal(str(tmp_path / "nothing.jsonl"))
-
-
-def test_unknown_kind_of_file_is_refused_naming_the_known_ones(tmp_path):
+def test_file_of_unknown_kind_is_refused_naming_the_known_ones(tmp_path):
     (tmp_path / "table.csv").write_text("doc_id,text\n")
-    message = refusal(str(tmp_path / "table.csv"))
-    assert "table.csv" in message and ".jsonl" in message and ".parquet" in message
+    assert f"table.csv' is of an unknown kind: expected {source_kinds()}" in refusal(str(tmp_path / "table.csv"))
+
+
+def test_kind_that_is_registered_from_outside_is_read_and_named(registered):
+    @SOURCES.register("poems")
+    def poems(spec: str):
+        yield Document(spec, "poems", "Roses are red.")
+
+    registered.append("poems")
+    assert documents("poems") + documents("poems:by/night.txt") == [
+        Document("poems", "poems", "Roses are red."),
+        Document("poems:by/night.txt", "poems", "Roses are red."),
+    ]
+    assert source_kinds().endswith(", a .parquet file, poems")
+    assert "does not exist" in refusal("poem")
 
 
 def test_folder_gives_text_and_markdown_under_their_relative_paths(tmp_path):

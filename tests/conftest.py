@@ -7,6 +7,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,24 @@ def dataset(small_corpus: Path, encoder: Encoder, tmp_path_factory: pytest.TempP
         if not (out / "manifest.json").exists():
             extract([str(small_corpus)], out, encoder)
         return open_dataset(out)
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One Prefect server for all flows that the tests of this process run; it takes long to start."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def flow_environment(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """That server, an MLflow store in the workspace, and device leases apart from everyone else's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("leases")))
+        yield
 
 
 @pytest.fixture()

@@ -1,87 +1,24 @@
-"""The deployments, really run: services up on free ports, a champion by `prefect deployment run`, everything down again."""
+"""The services, really run: up on free ports, the flows deployed, what is refused, everything down again."""
 
-import json
-import os
 import re
-import shlex
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from mlflow import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, StateType
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, StateType
 
-from flows.retrain_all import ARCHITECTURES
 from flows.services.prefect_api import CONCURRENT_RUNS, POOL
-from flows.services.process import Service, running
 from flows.services.waiting import answers
+from tests.support.checkout import HERE, Checkout, family, flow_runs, given, make_checkout
 from tests.support.processes import alive, until
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parents[2]
 DEPLOYED = ["retrain-all/local", "train-decoder/local", "validate-nightly/nightly"]
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """A folder that looks like a checkout, and how a user calls things in it."""
-
-    path: Path
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """A shell in which nobody has named a Prefect or an MLflow; device leases apart from everyone else's."""
-        mine = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-        temporary = self.path.parent / f"{self.path.name} tmp"
-        temporary.mkdir(exist_ok=True)
-        return mine | {"TMPDIR": str(temporary), "COLUMNS": "300", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-
-    def services(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """`python -m flows.services`, which is what `make up`, `make ui` and `make down` call."""
-        command = [sys.executable, "-m", "flows.services", *words]
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=self.path, env=self.environment | variables, timeout=400, check=False
-        )
-
-    def prefect(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """`prefect` in a shell that has read .prefect/env."""
-        command = f". .prefect/env && exec {shlex.join([sys.executable, '-m', 'prefect', '--no-prompt', *words])}"
-        return subprocess.run(
-            ["sh", "-c", command], capture_output=True, text=True, cwd=self.path, env=self.environment, timeout=600, check=False
-        )
-
-    def address(self, name: str) -> str:
-        """One of the exports in .prefect/env."""
-        shown = subprocess.run(["sh", "-c", f'. .prefect/env && printf %s "${name}"'], capture_output=True, text=True, cwd=self.path)
-        return shown.stdout
-
-    def client(self) -> SyncPrefectClient:
-        return SyncPrefectClient(self.address("PREFECT_API_URL"))
-
-    def mlflow(self) -> MlflowClient:
-        """Through the server, as the UI sees it."""
-        return MlflowClient(tracking_uri=self.address("MLFLOW_TRACKING_URI"))
-
-    def running(self) -> dict[str, Service]:
-        found = {name: running(self.path / ".prefect", name) for name in ("prefect", "mlflow", "worker")}
-        return {name: service for name, service in found.items() if service}
-
-
-def make_checkout(path: Path) -> Checkout:
-    path.mkdir()
-    for name in ("prefect.yaml", "automations", "flows", "tasks", "lvm"):
-        (path / name).symlink_to(HERE / name)
-    return Checkout(path)
 
 
 @pytest.fixture(scope="module")
@@ -95,22 +32,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         yield made
     finally:
         made.services("down")
-
-
-def given(**parameters: Any) -> list[str]:
-    return [word for name, value in parameters.items() for word in ("--param", f"{name}={json.dumps(value)}")]
-
-
-def flow_runs(checkout: Checkout, deployment: str) -> list[FlowRun]:
-    with checkout.client() as client:
-        wanted = DeploymentFilter(id=DeploymentFilterId(any_=[client.read_deployment_by_name(deployment).id]))
-        return client.read_flow_runs(deployment_filter=wanted)
-
-
-def family(checkout: Checkout, name: str) -> list[psutil.Process]:
-    """A service and all that it started."""
-    process = psutil.Process(checkout.running()[name].pid)
-    return [process, *process.children(recursive=True)]
 
 
 # Up
@@ -254,39 +175,6 @@ def test_services_start_in_a_checkout_only(checkout, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# The whole job
-
-
-@pytest.fixture(scope="module")
-def retrained(checkout: Checkout, few_documents: Path) -> subprocess.CompletedProcess[str]:
-    """`prefect deployment run 'retrain-all/local' --watch` on few documents."""
-    asked = given(sources=[str(few_documents)], settings=["model.width=128", "epochs=8"], decoder="none", device="cpu")
-    return checkout.prefect("deployment", "run", "retrain-all/local", "--watch", *asked)
-
-
-def test_deployment_run_does_the_whole_job(retrained, checkout):
-    assert retrained.returncode == 0, retrained.stdout[-3000:] + (checkout.path / ".prefect" / "worker.log").read_text()[-3000:]
-    assert "Flow run finished successfully in 'Completed'" in retrained.stdout
-    (run,) = flow_runs(checkout, "retrain-all/local")
-    assert run.state_type == StateType.COMPLETED
-    assert (checkout.path / "models" / "champion" / "model.safetensors").exists(), "paths are relative to the checkout"
-
-
-def test_mlflow_s_server_shows_the_run_its_three_models_and_their_files(retrained, checkout, tmp_path):
-    client = checkout.mlflow()
-    runs = client.search_runs([client.get_experiment_by_name("lvm").experiment_id])
-    (parent,) = (run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags)
-    children = {run.info.run_name: run for run in runs if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent.info.run_id}
-    assert set(children) == set(ARCHITECTURES) and len(runs) == 4
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    (flow_run,) = flow_runs(checkout, "retrain-all/local")
-    assert parent.data.tags["lvm.prefect_flow_run_id"] == str(flow_run.id)
-    assert "report.md" in {file.path for file in client.list_artifacts(parent.info.run_id)}
-    report = Path(client.download_artifacts(parent.info.run_id, "report.md", str(tmp_path))).read_text(encoding="utf-8")
-    assert "Models on test documents" in report
-    assert str(client.get_model_version_by_alias("lvm", "champion").version) == "1"
-
-
 # Down
 
 
@@ -305,10 +193,10 @@ def test_down_cancels_what_runs_and_leaves_no_process(checkout, few_documents):
     assert checkout.running() == {} and not (checkout.path / ".prefect" / "env").exists()
     with sqlite3.connect(checkout.path / ".prefect" / "home" / "prefect.db") as database:
         states = set(database.execute("SELECT flow.name, flow_run.state_type FROM flow_run JOIN flow ON flow.id = flow_run.flow_id"))
-    assert states >= {("retrain-all", "COMPLETED"), ("train-decoder", "CANCELLED"), ("validate-nightly", "SCHEDULED")}
+    assert states >= {("train-decoder", "CANCELLED"), ("validate-nightly", "SCHEDULED")}
     assert not {state for _, state in states} & {"PENDING", "RUNNING", "CANCELLING"}
     with sqlite3.connect(checkout.path / "mlruns" / "mlflow.db") as database:
-        assert {status for (status,) in database.execute("SELECT status FROM runs")} == {"FINISHED", "FAILED"}
+        assert {status for (status,) in database.execute("SELECT status FROM runs")} == {"FAILED"}
 
 
 def test_down_again_has_nothing_to_do(checkout):

@@ -3,12 +3,8 @@
 import contextlib
 import io
 import json
-import os
 import random
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mlflow import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
-from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 import lvm.decoding.load
 from flows.retrain_all import ARCHITECTURES, retrain_all
@@ -30,7 +23,8 @@ from lvm.evaluation.record import read_record
 from lvm.models.checkpoint import load_checkpoint
 from tasks.promote import Promotion
 from tests.support.commands import tree
-from tests.support.lookup_decoder import LookupDecoder, loader
+from tests.support.flow_runs import children, files, flow_command, in_prefect, logged, parents, sentence, store
+from tests.support.lookup_decoder import LookupDecoder
 
 pytestmark = pytest.mark.slow
 
@@ -45,86 +39,57 @@ class First:
     root: Path
     promotion: Promotion
     terminal: str
+    state: str
     artifacts: dict[str, str]
-    flow_state: str
 
     @property
     def dataset(self) -> Dataset:
         """The one dataset that it made."""
-        (folder,) = (self.root / "data").iterdir()
-        return open_dataset(folder)
+        return only_dataset(self.root)
+
+    @property
+    def parent(self) -> Any:
+        """The flow's own MLflow run."""
+        return parents(self.root)[0]
+
+    @property
+    def models(self) -> dict[str, Any]:
+        """The models' MLflow runs, by architecture."""
+        return by_name(children(self.root, self.parent))
+
+
+def only_dataset(root: Path) -> Dataset:
+    (folder,) = (root / "data").iterdir()
+    return open_dataset(folder)
+
+
+def by_name(runs: list[Any]) -> dict[str, Any]:
+    assert len({run.info.run_name for run in runs}) == len(runs)
+    return {run.info.run_name: run for run in runs}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Prefect server for the flows of this process; device leases apart from everyone else's."""
-    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("leases")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def first(server: None, small_corpus: Path, dataset: Dataset, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> First:
-    """The flow on the small corpus in an empty folder, with a decoder that looks vectors up among that corpus' chunks."""
+def first(flow_environment: None, few_documents: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> First:
+    """The flow in an empty folder, with a decoder that looks vectors up among the stored chunks."""
     root = tmp_path_factory.mktemp("root")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as terminal:
-        patch.setattr(lvm.decoding.load, "load_decoder", loader(LookupDecoder(dataset, encoder)))
-        promotion = retrain_all(sources=[str(small_corpus)], settings=SETTINGS, decoder="lookup", device="cpu", root=root)
-    with get_client(sync_client=True) as client:
-        artifacts = {artifact.key: artifact.data for artifact in client.read_artifacts()}
-        (run,) = client.read_flow_runs()
-    return First(root, promotion, terminal.getvalue(), artifacts, run.state_name)
+        patch.setattr(lvm.decoding.load, "load_decoder", lambda *_, **__: LookupDecoder(only_dataset(root), encoder))
+        promotion = retrain_all(sources=[str(few_documents)], settings=SETTINGS, decoder="lookup", device="cpu", root=root)
+    return First(root, promotion, terminal.getvalue(), *in_prefect(parents(root)[0]))
 
 
 def command(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """`python -m flows.retrain_all` as a user types it, with a Prefect of its own."""
-    home = root.parent / f"{root.name}-home"
-    (home / "tmp").mkdir(parents=True, exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    environment |= {"PREFECT_HOME": str(home), "TMPDIR": str(home / "tmp"), "COLUMNS": "200"}
-    words = [sys.executable, "-m", "flows.retrain_all", "--device", "cpu", "--root", str(root), *map(str, arguments)]
-    words += [f"--set={setting}" for setting in SETTINGS]
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=900)
-
-
-def store(root: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{root / 'mlruns' / 'mlflow.db'}")
-
-
-def parents(root: Path) -> list[Any]:
-    """The flow's own MLflow runs, oldest first."""
-    client = store(root)
-    found = client.search_runs([client.get_experiment_by_name("lvm").experiment_id], order_by=["attributes.start_time ASC"])
-    return [run for run in found if MLFLOW_PARENT_RUN_ID not in run.data.tags]
-
-
-def children(root: Path, parent: Any) -> dict[str, Any]:
-    """The runs below one of them, by architecture."""
-    found = store(root).search_runs([parent.info.experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'")
-    assert len({run.info.run_name for run in found}) == len(found)
-    return {run.info.run_name: run for run in found}
-
-
-def files(root: Path, run: Any, folder: str = "") -> set[str]:
-    """Paths of a run's artifacts in one folder."""
-    return {file.path for file in store(root).list_artifacts(run.info.run_id, folder) if not file.is_dir}
-
-
-def logged(root: Path, run: Any, path: str) -> Any:
-    with tempfile.TemporaryDirectory() as folder:
-        return json.loads(Path(store(root).download_artifacts(run.info.run_id, path, folder)).read_text(encoding="utf-8"))
+    return flow_command("retrain_all", root, *arguments, *(f"--set={setting}" for setting in SETTINGS))
 
 
 # The first run
 
 
 def test_flow_ends_with_a_champion_that_passed_every_gate(first):
-    assert first.flow_state == "Completed"
+    assert first.state == "Completed"
     assert (first.promotion.promoted, first.promotion.version) == (True, "1")
     assert first.promotion.challenger in ARCHITECTURES
-    (parent,) = parents(first.root)
-    gates = logged(first.root, children(first.root, parent)[first.promotion.challenger], "gates/model.json")["gates"]
+    gates = logged(first.root, first.models[first.promotion.challenger], "gates/model.json")["gates"]
     assert [g["name"] for g in gates if not g["passed"]] == []
     assert str(store(first.root).get_model_version_by_alias("lvm", "champion").version) == "1"
 
@@ -139,8 +104,7 @@ def test_exported_champion_loads_without_mlflow_or_prefect(first):
 
 
 def test_three_runs_stand_under_one_parent_and_all_are_finished(first):
-    (parent,) = parents(first.root)
-    runs = children(first.root, parent)
+    parent, runs = first.parent, first.models
     assert set(runs) == set(ARCHITECTURES)
     assert {parent.info.status, *(run.info.status for run in runs.values())} == {"FINISHED"}
     digest = first.dataset.manifest.digest[:12]
@@ -152,8 +116,7 @@ def test_three_runs_stand_under_one_parent_and_all_are_finished(first):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(arch, first):
-    (parent,) = parents(first.root)
-    run = children(first.root, parent)[arch]
+    run = first.models[arch]
     assert (run.data.params["model.arch"], run.data.params["model.width"], run.data.params["epochs"]) == (arch, "128", "8")
     assert run.data.tags["lvm.device"] == "cpu" and run.data.tags["lvm.gate"] in ("pass", "fail")
     wanted = {"train/loss_infonce", "train/loss_regression", "val/cosine", "val/recall_at_5", "val/skill_cosine", "val/sigma_ratio"}
@@ -178,9 +141,9 @@ def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(a
     assert run.data.metrics["test/cosine"] == pytest.approx(summary["metrics"]["cosine"]["value"])
 
 
-def test_parent_run_holds_what_was_asked_the_data_gates_the_figures_and_the_report(first, small_corpus):
-    (parent,) = parents(first.root)
-    assert json.loads(parent.data.params["sources"]) == [str(small_corpus)]
+def test_parent_run_holds_what_was_asked_the_data_gates_the_figures_and_the_report(first, few_documents):
+    parent = first.parent
+    assert json.loads(parent.data.params["sources"]) == [str(few_documents)]
     assert json.loads(parent.data.params["architectures"]) == ARCHITECTURES
     assert all(setting in parent.data.params["settings"] for setting in SETTINGS)
     assert all(g["passed"] for g in logged(first.root, parent, "gates/data.json")["gates"])
@@ -189,7 +152,7 @@ def test_parent_run_holds_what_was_asked_the_data_gates_the_figures_and_the_repo
     assert "report.md" in files(first.root, parent)
     note = parent.data.tags[MLFLOW_RUN_NOTE]
     assert f"Champion: {first.promotion.challenger} (version 1)" in note and "[their curves](#/experiments/" in note
-    for run in children(first.root, parent).values():
+    for run in first.models.values():
         assert run.info.run_id in note
 
 
@@ -204,9 +167,8 @@ def test_terminal_ends_with_the_comparison_the_champion_and_the_next_command(fir
 
 
 def test_challenger_s_hundred_predictions_stand_in_words_beside_the_real_chunks(first):
-    (parent,) = parents(first.root)
-    assert [g["name"] for g in logged(first.root, parent, "gates/decoder.json")["gates"]] == ["encoder_contract"]
-    runs = children(first.root, parent)
+    assert [g["name"] for g in logged(first.root, first.parent, "gates/decoder.json")["gates"]] == ["encoder_contract"]
+    runs = first.models
     run = runs.pop(first.promotion.challenger)
     assert {"decode/bleu", "decode/roundtrip_cosine", "decode/A_bleu", "decode/about_C_over_copy_last"} <= set(run.data.metrics)
     summary = logged(first.root, run, "decode/summary.json")
@@ -236,7 +198,7 @@ def test_prefect_keeps_gates_models_and_comparison_as_artifacts(first):
 
 
 @pytest.fixture(scope="module")
-def second(first: First, small_corpus: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, dict[str, int]]]:
+def second(first: First, few_documents: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, dict[str, int]]]:
     """The same again, as a real command; with the times of data and models before and after it."""
 
     def times() -> dict[str, int]:
@@ -245,7 +207,7 @@ def second(first: First, small_corpus: Path) -> tuple[subprocess.CompletedProces
         return {str(file): file.stat().st_mtime_ns for file in kept}
 
     before = times()
-    done = command(first.root, "--source", small_corpus)
+    done = command(first.root, "--source", few_documents)
     return done, {"before": before, "after": times()}
 
 
@@ -266,7 +228,7 @@ def test_second_run_reuses_dataset_and_finished_trainings(second):
 
 def test_second_run_has_runs_of_its_own_with_the_whole_curves(first, second):
     old, new = parents(first.root)
-    runs = {"old": children(first.root, old), "new": children(first.root, new)}
+    runs = {"old": by_name(children(first.root, old)), "new": by_name(children(first.root, new))}
     assert set(runs["new"]) == set(ARCHITECTURES)
     assert {new.info.status, *(run.info.status for run in runs["new"].values())} == {"FINISHED"}
     for arch in ARCHITECTURES:
@@ -277,8 +239,7 @@ def test_second_run_has_runs_of_its_own_with_the_whole_curves(first, second):
 def test_second_run_takes_the_shipped_decoder(first, second):
     """Its decoder is `auto`."""
     done, _ = second
-    runs = children(first.root, parents(first.root)[1])
-    decoded = [run for run in runs.values() if "decode/A_bleu" in run.data.metrics]
+    decoded = [run for run in children(first.root, parents(first.root)[1]) if "decode/A_bleu" in run.data.metrics]
     assert [run.data.tags["lvm.decoder"] for run in decoded] == ["minilm"]
     assert f"Text of {decoded[0].info.run_name}: " in done.stdout and "C: in words" in done.stdout
 
@@ -313,8 +274,8 @@ def spoilt(first: First, tmp_path_factory: pytest.TempPathFactory) -> tuple[subp
 def test_spoilt_documents_end_the_command_with_3_and_the_reason(spoilt):
     done, _ = spoilt
     assert done.returncode == 3, done.stderr[-3000:]
-    (sentence,) = (line for line in done.stderr.splitlines() if line.startswith("retrain-all: "))
-    assert sentence.startswith("retrain-all: chunk_order: ") and "The order of chunks was lost" in sentence
+    said = sentence("retrain-all", done)
+    assert said.startswith("retrain-all: chunk_order: ") and "The order of chunks was lost" in said
 
 
 def test_nothing_is_trained_on_spoilt_documents(spoilt):
@@ -331,7 +292,7 @@ def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):
     assert parent.info.status == "FAILED"
     assert parent.data.tags["lvm.gate"] == "fail"
     assert parent.data.tags[MLFLOW_RUN_NOTE].startswith("GateRefused: chunk_order: ")
-    assert children(root, parent) == {}
+    assert children(root, parent) == []
     verdicts = {g["name"]: g["passed"] for g in logged(root, parent, "gates/data.json")["gates"]}
     assert verdicts["chunk_order"] is False and verdicts["duplicates"] is True
 
@@ -348,7 +309,7 @@ def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):
         ({"devices_per_model": 0}, "field 'devices_per_model' is 0: give 1 or more"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_any_work(asked, says, server, small_corpus, tmp_path):
+def test_what_cannot_be_trained_is_refused_before_any_work(asked, says, flow_environment, few_documents, tmp_path):
     with pytest.raises(InputError, match=says):
-        retrain_all(**{"sources": [str(small_corpus)], "device": "cpu", "root": tmp_path, **asked})
+        retrain_all(**{"sources": [str(few_documents)], "device": "cpu", "root": tmp_path, **asked})
     assert list(tmp_path.iterdir()) == []

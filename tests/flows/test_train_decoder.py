@@ -1,4 +1,4 @@
-"""The whole flow, really run: documents to a decoder that decodes, once more without work, and on after a kill."""
+"""The whole flow, really run: documents to a decoder that decodes although its trainer is killed, and once more without work."""
 
 import contextlib
 import io
@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
-from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from flows.train_decoder import train_decoder
 from lvm.data.dataset import open_dataset
@@ -29,66 +24,52 @@ from lvm.decoding import evaluate as ceiling
 from lvm.decoding.load import load_decoder
 from lvm.errors import InputError
 from tasks.evaluate_decoder import EvaluatedDecoder
+from tests.support.flow_runs import children, files, flow_command, in_prefect, parents, store
 from tests.support.processes import events, trainers, until
 
 pytestmark = pytest.mark.slow
 
 DOCUMENTS, TEXTS = 12, 32
 MODEL = ["width=64", "feed_forward=64", "encoder_layers=1", "decoder_layers=1", "vocabulary=600", "max_tokens=24"]
-SETTINGS = [*(f"model.{setting}" for setting in MODEL), "texts=128", "batch=32", "passes=1", "rounds=2"]
-STEPS_IN_A_ROUND = 4
+SETTINGS = [*(f"model.{setting}" for setting in MODEL), "texts=128", "batch=32", "passes=1", "rounds=3"]
+ROUNDS, STEPS = 3, [4, 8, 12]
 
 
 @dataclass(frozen=True)
 class First:
-    """What the first run of the flow left behind."""
+    """What the first run of the flow, whose trainer was killed once, left behind."""
 
     root: Path
-    judged: EvaluatedDecoder
+    evaluated: EvaluatedDecoder
     terminal: str
     artifacts: dict[str, str]
+    killed_at: float
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Prefect server for the flows of this process; device leases apart from everyone else's; few texts to judge by."""
-    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("leases")))
-        patch.setattr(ceiling, "TEXTS", TEXTS)
-        yield
-
-
-@pytest.fixture(scope="module")
-def first(server: None, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> First:
-    """The flow on a dozen documents in an empty folder."""
+def first(flow_environment: None, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[First]:
+    """The flow on a dozen documents in an empty folder; its trainer is killed once it has saved a round."""
     root = tmp_path_factory.mktemp("root")
-    with contextlib.redirect_stdout(io.StringIO()) as terminal:
-        judged = train_decoder(sources=[str(small_corpus)], max_docs=DOCUMENTS, settings=SETTINGS, device="cpu", root=root)
-    with get_client(sync_client=True) as client:
-        artifacts = {artifact.key: artifact.data for artifact in client.read_artifacts()}
-    return First(root, judged, terminal.getvalue(), artifacts)
+    moments: list[float] = []
 
+    def saved() -> int | None:
+        for pid, command in trainers(root / "decoders").items():
+            if (Path(command.partition("--out ")[2].split()[0]) / "training" / "state.safetensors").exists():
+                return pid
+        return None
 
-def store(root: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{root / 'mlruns' / 'mlflow.db'}")
+    def kill() -> None:
+        os.kill(until(saved, 300), signal.SIGKILL)
+        moments.append(time.time())
 
-
-def parents(root: Path) -> list[Any]:
-    """The flow's own MLflow runs, oldest first."""
-    client = store(root)
-    found = client.search_runs([client.get_experiment_by_name("lvm").experiment_id], order_by=["attributes.start_time ASC"])
-    return [run for run in found if MLFLOW_PARENT_RUN_ID not in run.data.tags]
-
-
-def children(root: Path, parent: Any) -> list[Any]:
-    """The runs below one of them, oldest first."""
-    filters = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
-    return list(store(root).search_runs([parent.info.experiment_id], filters, order_by=["attributes.start_time ASC"]))
-
-
-def files(root: Path, run: Any, folder: str = "") -> set[str]:
-    return {file.path for file in store(root).list_artifacts(run.info.run_id, folder) if not file.is_dir}
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as terminal:
+        patch.setattr(ceiling, "TEXTS", TEXTS)
+        evaluated = train_decoder(sources=[str(small_corpus)], max_docs=DOCUMENTS, settings=SETTINGS, device="cpu", root=root)
+        killer.join(5)
+        _, artifacts = in_prefect(parents(root)[0])
+        yield First(root, evaluated, terminal.getvalue(), artifacts, *moments)
 
 
 def rounds(root: Path, run: Any) -> list[int]:
@@ -99,14 +80,24 @@ def rounds(root: Path, run: Any) -> list[int]:
 # The first run
 
 
+def test_killed_trainer_is_retried_and_continues_from_its_last_round(first):
+    found = [e for e in events(first.evaluated.trained.path) if "val/bleu_0_corrections" in e["metrics"]]
+    assert [e["epoch"] for e in found] == list(range(1, ROUNDS + 1)), "each round once"
+    kept = [e["epoch"] for e in found if e["timing"]["time"] < first.killed_at]
+    assert kept and len(kept) < ROUNDS, "what was done before the kill was kept, and not everything was done"
+    (parent,) = parents(first.root)[:1]
+    killed, finished = children(first.root, parent)
+    assert (parent.info.status, killed.info.status, finished.info.status) == ("FINISHED", "FAILED", "FINISHED")
+    assert "trainer ended with -9" in killed.data.tags[MLFLOW_RUN_NOTE]
+    assert finished.info.run_id == first.evaluated.trained.run_id
+    assert rounds(first.root, finished) == STEPS, "the whole curve, each point once"
+
+
 def test_curves_scores_tags_and_files_stand_in_mlflow_under_the_flow_s_run(first):
-    (parent,) = parents(first.root)
-    (run,) = children(first.root, parent)
-    assert (parent.info.status, run.info.status) == ("FINISHED", "FINISHED")
-    assert run.info.run_id == first.judged.trained.run_id
-    assert rounds(first.root, run) == [STEPS_IN_A_ROUND, 2 * STEPS_IN_A_ROUND]
+    parent = parents(first.root)[0]
+    run = children(first.root, parent)[-1]
     assert {"train/loss_first", "train/learning_rate", "system/texts_per_second"} <= set(run.data.metrics)
-    scores = first.judged.summary["scores"]["corrected"]
+    scores = first.evaluated.summary["scores"]["corrected"]
     for name in ("bleu", "token_f1", "rouge_l", "roundtrip_cosine"):
         assert run.data.metrics[f"decode/A_{name}"] == pytest.approx(scores[name])
         assert parent.data.metrics[f"decode/A_{name}"] == pytest.approx(scores[name])
@@ -115,16 +106,16 @@ def test_curves_scores_tags_and_files_stand_in_mlflow_under_the_flow_s_run(first
         assert {i.dataset.digest for i in found.inputs.dataset_inputs} == {dataset.manifest.digest[:12]}
         assert (found.data.tags["lvm.encoder"], found.data.tags["lvm.dataset_digest"]) == ("minilm", dataset.manifest.digest[:12])
     assert run.data.tags["lvm.device"] == "cpu"
-    assert (run.data.params["model.width"], run.data.params["rounds"]) == ("64", "2")
+    assert (run.data.params["model.width"], run.data.params["rounds"]) == ("64", str(ROUNDS))
     assert files(first.root, run) == {"card.md"}
     assert files(first.root, run, "decode") == {"decode/summary.json", "decode/samples.json", "decode/text.md"}
     assert files(first.root, parent) == {"report.md"}
 
 
-def test_the_folder_is_a_decoder_that_decodes_as_it_was_judged(first, encoder: Encoder):
-    folder = first.judged.trained.path
+def test_the_folder_is_a_decoder_that_decodes_as_it_was_evaluated(first, encoder: Encoder):
+    folder = first.evaluated.trained.path
     assert folder.parent == first.root / "decoders" and folder.name.startswith("minilm-")
-    samples = first.judged.summary["samples"]
+    samples = first.evaluated.summary["samples"]
     assert len(samples) == TEXTS
     decoder = load_decoder(folder, "cpu", None, encoder)
     decoded = decoder.decode(encoder.encode([sample["truth"] for sample in samples]))
@@ -132,11 +123,11 @@ def test_the_folder_is_a_decoder_that_decodes_as_it_was_judged(first, encoder: E
         assert found.roundtrip_cosine == pytest.approx(sample["roundtrip_cosine"], abs=1e-4)
 
 
-def test_two_rounds_do_not_make_a_decoder_and_the_report_says_so(first):
-    assert not first.judged.available
+def test_three_rounds_do_not_make_a_decoder_and_the_report_says_so(first):
+    assert not first.evaluated.available
     shown = " ".join(first.terminal.split())
     assert shown.startswith(f"Decoder of minilm on {TEXTS} texts") and "DECODING UNAVAILABLE" in shown
-    assert first.terminal.splitlines()[-1] == f"Next: lvm decode --decoder {first.judged.trained.path} --text-file FILE"
+    assert first.terminal.splitlines()[-1] == f"Next: lvm decode --decoder {first.evaluated.trained.path} --text-file FILE"
     assert set(first.artifacts) == {"data-gates", "decoder"}
     assert "decoder_ceiling" in first.artifacts["decoder"] and "DECODING UNAVAILABLE" in first.artifacts["decoder"]
 
@@ -149,17 +140,12 @@ def second(first: First, small_corpus: Path) -> tuple[subprocess.CompletedProces
     """The same again with a Prefect of its own; and whether every file of data and decoder is as it was."""
 
     def times() -> dict[str, int]:
-        kept = [*(first.root / "data").rglob("*.parquet"), *first.judged.trained.path.rglob("*")]
+        kept = [*(first.root / "data").rglob("*.parquet"), *first.evaluated.trained.path.rglob("*")]
         return {str(file): file.stat().st_mtime_ns for file in kept if file.is_file()}
 
-    home = first.root.parent / "home"
-    (home / "tmp").mkdir(parents=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    environment |= {"PREFECT_HOME": str(home), "TMPDIR": str(home / "tmp"), "COLUMNS": "120"}
-    words = [sys.executable, "-m", "flows.train_decoder", "--source", str(small_corpus), "--max-docs", str(DOCUMENTS)]
-    words += ["--device", "cpu", "--root", str(first.root), *(f"--set={setting}" for setting in SETTINGS)]
     before = times()
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=600)
+    settings = [f"--set={setting}" for setting in SETTINGS]
+    done = flow_command("train_decoder", first.root, "--source", small_corpus, "--max-docs", DOCUMENTS, *settings)
     return done, times() == before and len(before) > 5
 
 
@@ -168,49 +154,9 @@ def test_second_run_reuses_dataset_and_decoder_and_has_the_whole_curve(first, se
     assert done.returncode == 0, done.stderr[-3000:]
     assert unchanged and ", reused" in done.stderr
     assert done.stdout.startswith("Decoder of minilm on ") and "Traceback" not in done.stderr
-    old, new = (children(first.root, parent)[0] for parent in parents(first.root)[:2])
-    assert rounds(first.root, old) == rounds(first.root, new) == [STEPS_IN_A_ROUND, 2 * STEPS_IN_A_ROUND]
+    old, new = (children(first.root, parent)[-1] for parent in parents(first.root)[:2])
+    assert rounds(first.root, old) == rounds(first.root, new) == STEPS
     assert new.info.status == "FINISHED" and new.info.run_id != old.info.run_id
-
-
-# A killed trainer
-
-
-def test_killed_trainer_is_retried_and_goes_on_from_its_last_round(first, second, small_corpus):
-    moments: list[float] = []
-
-    def kill() -> None:
-        def ripe() -> int | None:
-            """The trainer, once it has saved a round."""
-            for pid, command in trainers(first.root / "decoders").items():
-                if (Path(command.partition("--out ")[2].split()[0]) / "training" / "state.safetensors").exists():
-                    return pid
-            return None
-
-        pid = until(ripe, 300)
-        os.kill(pid, signal.SIGKILL)
-        moments.append(time.time())
-
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
-    with contextlib.redirect_stdout(io.StringIO()):
-        judged = train_decoder(
-            sources=[str(small_corpus)], max_docs=DOCUMENTS, settings=[*SETTINGS[:-1], "rounds=5"], device="cpu", root=first.root
-        )
-    killer.join(5)
-    (moment,) = moments
-    assert judged.trained.path != first.judged.trained.path
-    found = [e for e in events(judged.trained.path) if "val/bleu_0_corrections" in e["metrics"]]
-    assert [e["epoch"] for e in found] == [1, 2, 3, 4, 5], "each round once"
-    kept = [e["epoch"] for e in found if e["timing"]["time"] < moment]
-    assert kept and len(kept) < 5, "what was done before the kill was kept, and not everything was done"
-
-    parent = parents(first.root)[-1]
-    killed, finished = children(first.root, parent)
-    assert (parent.info.status, killed.info.status, finished.info.status) == ("FINISHED", "FAILED", "FINISHED")
-    assert "trainer ended with -9" in killed.data.tags[MLFLOW_RUN_NOTE]
-    assert finished.info.run_id == judged.trained.run_id
-    assert rounds(first.root, finished) == [STEPS_IN_A_ROUND * number for number in range(1, 6)], "the whole curve, each point once"
 
 
 # What is refused
@@ -238,7 +184,7 @@ def test_a_dataset_of_another_recipe_cannot_be_held_out_and_nothing_is_trained(f
         ({"device": "cuda:99"}, "is not on this machine"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_any_work(asked, says, server, small_corpus, tmp_path):
+def test_what_cannot_be_trained_is_refused_before_any_work(asked, says, flow_environment, small_corpus, tmp_path):
     with pytest.raises(InputError, match=says):
         train_decoder(**{"sources": [str(small_corpus)], "device": "cpu", "root": tmp_path, **asked})
     assert list(tmp_path.iterdir()) == []

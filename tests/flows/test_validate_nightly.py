@@ -2,10 +2,6 @@
 
 import contextlib
 import io
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +10,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
-from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
-from prefect.testing.utilities import prefect_test_harness
 
 import lvm.decoding.load
 from flows.validate_nightly import night_date, validate_nightly
@@ -26,11 +19,11 @@ from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.errors import GateRefused, InputError
 from tasks.workspace import Workspace
-from tests.flows.test_retrain_all import files, logged, store
+from tests.support.flow_runs import files, flow_command, in_prefect, logged, sentence, store
 from tests.support.lookup_decoder import LookupDecoder, loader
 from tests.support.nights import addresses, rot13, write_documents
 from tests.support.processes import until
-from tests.support.standing import stand
+from tests.support.registered_champion import make_champion
 
 pytestmark = pytest.mark.slow
 
@@ -50,17 +43,10 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield
-
-
-@pytest.fixture(scope="module")
-def root(server: None, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a champion stands."""
+def root(flow_environment: None, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a champion."""
     root = tmp_path_factory.mktemp("root")
-    stand(Workspace(root=root), dataset)
+    make_champion(Workspace(root=root), dataset)
     return root
 
 
@@ -78,12 +64,9 @@ def ran(root: Path, **asked: Any) -> Ran:
             validate_nightly(device="cpu", root=root, **asked)
         except GateRefused as refused:
             error = str(refused)
-    with get_client(sync_client=True) as client:
-        reports = [artifact for artifact in client.read_artifacts() if artifact.key == "nightly-report"]
-        latest = max(reports, key=lambda artifact: artifact.created)  # Prefect gives them in no order of time
-        states = sorted((run.start_time, run.state_name) for run in client.read_flow_runs() if run.start_time)
     (run,) = (entry for entry in entries(root) if entry.data.tags["lvm.night"] == asked["date"])
-    return Ran(terminal.getvalue(), str(latest.data), states[-1][1], run, error)
+    state, artifacts = in_prefect(run)
+    return Ran(terminal.getvalue(), artifacts["nightly-report"], state, run, error)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +90,7 @@ def poisoned(healthy: Ran, root: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def test_healthy_night_passes_and_is_entered_with_gates_metrics_figures_and_report(healthy, root):
     assert (healthy.error, healthy.state) == ("", "Completed")
-    run = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlruns' / 'mlflow.db'}").get_run(healthy.run.info.run_id)
+    run = store(root).get_run(healthy.run.info.run_id)
     assert healthy.run.info.status == "FINISHED" and healthy.run.data.tags["lvm.gate"] == "pass"
     wanted = {"night/skill_cosine", "night/skill_cosine_low", "own/skill_cosine", "night/recall_at_5", "night/baseline_ridge_cosine"}
     wanted |= {"drift/skill_cosine", "drift/skill_recall_at_5_p", "drift/embedding", "drift/embedding_low", "gate/embedding_drift"}
@@ -185,13 +168,13 @@ def test_night_of_nothing_but_training_documents_is_refused_and_leaves_the_recor
         ({"device": "cuda:99"}, "is not on this machine"),
     ],
 )
-def test_what_cannot_be_judged_is_refused_before_any_work(asked, says, server, tmp_path):
+def test_what_cannot_be_validated_is_refused_before_any_work(asked, says, flow_environment, tmp_path):
     with pytest.raises(InputError, match=says):
         validate_nightly(**{"device": "cpu", "root": tmp_path, **asked})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_night_is_today_in_utc_unless_said(server):
+def test_night_is_today_in_utc_unless_said():
     assert night_date(None) in {datetime.now(UTC).date().isoformat(), night_date(None)}
     assert night_date("2026-01-31") == "2026-01-31"
 
@@ -199,33 +182,15 @@ def test_night_is_today_in_utc_unless_said(server):
 # As a command
 
 
-def command(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m flows.validate_nightly` as a user types it, with a Prefect of its own."""
-    home = root.parent / f"{root.name}-home"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    environment |= {"PREFECT_HOME": str(home), "COLUMNS": "200"}
-    words = [sys.executable, "-m", "flows.validate_nightly", "--device", "cpu", "--root", str(root), *arguments]
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
-
-
 def test_command_without_documents_takes_a_slice_of_the_built_in_corpus_and_says_so(poisoned, root):
-    done = command(root, "--date", "2026-01-02", "--max-docs", "6", "--decoder", "none")
+    done = flow_command("validate_nightly", root, "--date", "2026-01-02", "--max-docs", "6", "--decoder", "none")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "6 of " in done.stdout and "new documents of the built-in corpus of addresses, since no source was given" in done.stdout
     assert done.stdout.splitlines()[-1] == "Next: make ui"
     assert [entry.data.tags["lvm.night"] for entry in sorted(entries(root), key=lambda e: e.info.start_time)] == [NIGHT, "2026-01-02"]
 
 
-def test_command_ends_with_3_on_a_breach(poisoned, root, tmp_path):
-    source = write_documents(addresses(6, rot13), tmp_path / "arrived.jsonl")
-    done = command(root, "--date", "2026-01-03", "--source", str(source), "--decoder", "none")
-    assert done.returncode == 3, done.stderr[-3000:]
-    (sentence,) = (line for line in done.stderr.splitlines() if line.startswith("validate-nightly: "))
-    assert "embedding_drift: " in sentence
-
-
-def test_command_ends_with_2_where_no_champion_stands(tmp_path):
-    done = command(tmp_path / "empty")
+def test_command_ends_with_2_where_there_is_no_champion(tmp_path):
+    done = flow_command("validate_nightly", tmp_path / "empty")
     assert done.returncode == 2
-    (sentence,) = (line for line in done.stderr.splitlines() if line.startswith("validate-nightly: "))
-    assert sentence.startswith("validate-nightly: there is no champion at ")
+    assert sentence("validate-nightly", done).startswith("validate-nightly: there is no champion at ")

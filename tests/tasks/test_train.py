@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from prefect import flow
 from prefect.futures import wait
-from prefect.testing.utilities import prefect_test_harness
 
 from lvm.devices import lease
 from lvm.errors import GateRefused, InputError
@@ -32,14 +29,11 @@ SETTINGS = ["model.width=64", "context_length=2", f"epochs={EPOCHS}", "patience=
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A workspace with its store and leases, and a Prefect server of its own."""
-    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("leases")))
-        workspace = Workspace(root=tmp_path_factory.mktemp("workspace"))
-        connect(workspace)
-        yield workspace
+def workspace(flow_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with its store, for tasks that run on a Prefect server."""
+    workspace = Workspace(root=tmp_path_factory.mktemp("workspace"))
+    connect(workspace)
+    return workspace
 
 
 def attempts(parent: str) -> dict[str, Any]:

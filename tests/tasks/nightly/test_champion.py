@@ -14,12 +14,12 @@ from lvm.errors import InputError
 from tasks.nightly.champion import Champion, champion_folder, find_champion
 from tasks.tracking.runs import MODEL, connect
 from tasks.workspace import Workspace
-from tests.support.standing import stand
+from tests.support.registered_champion import make_champion
 
 
 @pytest.fixture(scope="module")
 def standing(workspace: Workspace, dataset: Dataset) -> Workspace:
-    stand(workspace, dataset)
+    make_champion(workspace, dataset)
     return workspace
 
 

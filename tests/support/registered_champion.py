@@ -1,4 +1,4 @@
-"""A workspace in which a champion stands: its dataset, its registry entry, its link."""
+"""A workspace with a champion: its dataset, its registry entry, its link."""
 
 import shutil
 
@@ -16,8 +16,8 @@ from tasks.workspace import Workspace
 from tests.support.nights import champion
 
 
-def stand(workspace: Workspace, dataset: Dataset) -> None:
-    """Make the model of tests/support/nights.py champion, as retrain-all would."""
+def make_champion(workspace: Workspace, dataset: Dataset) -> None:
+    """Register and export the model of tests/support/nights.py as champion, as retrain-all would."""
     shutil.copytree(dataset.path, workspace.datasets / dataset.manifest.key[:12], ignore=shutil.ignore_patterns("*.tmp"))
     checkpoint = champion(dataset)
     path = workspace.runs / "lstm-champion"

@@ -3,9 +3,22 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from lvm.atomic_io import is_full
 from lvm.errors import OUT_OF_MEMORY, GateRefused, InputError, ran_out_of_memory
+
+PresetOption = Annotated[str | None, typer.Option(help="Named settings; 'lvm settings' lists the presets.")]
+ConfigOption = Annotated[Path | None, typer.Option(dir_okay=False, help="YAML file of settings; overrides --preset.")]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set", help="FIELD=VALUE, as model.width=512 or lstm:model.width=512; overrides --config. Repeatable; see 'lvm settings'."
+    ),
+]
 
 
 @contextmanager

@@ -21,11 +21,12 @@ from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Crashed
 from pydantic import BaseModel, ConfigDict
 
 from lvm.atomic_io import write_text
-from tasks.tracking.runs import EXPERIMENT, PREFECT_RUN, connect, kill
+from tasks.tracking.runs import EXPERIMENT, PREFECT_RUN, connect, kill, parent_run
 from tasks.workspace import Workspace
 
 HOST = socket.gethostname()
@@ -65,6 +66,17 @@ def registered_flow(workspace: Workspace, flow_run_id: object) -> Iterator[None]
             yield
         finally:
             _remove(record)
+
+
+@contextmanager
+def tracked_flow(workspace: Workspace, name: str | None = None) -> Iterator[str]:
+    """Register the current Prefect flow run and open its MLflow run, with its parameters; yields the id of the latter.
+
+    The MLflow run has the name of the flow run unless another one is given.
+    """
+    name, tags = name or str(flow_run.name), {PREFECT_RUN: str(flow_run.id)}
+    with registered_flow(workspace, flow_run.id), parent_run(workspace, name, flow_run.parameters, tags) as run:
+        yield run
 
 
 def _clean_up(record: Path, workspace: Workspace, same_flow_run: bool = False) -> None:

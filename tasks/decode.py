@@ -8,6 +8,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
+from lvm.config import GateThresholds
 from lvm.data.dataset import open_dataset
 from lvm.decoding.evaluate import CORRECTIONS, DecodedWindows, decode_windows
 from lvm.decoding.load import NoDecoder, open_decoder
@@ -56,14 +57,14 @@ class DecodedModel(BaseModel):
 
 
 @task
-def diagnose_decoder(dataset: Path, asked: str, run_id: str, device: str) -> DecoderChoice:
+def diagnose_decoder(dataset: Path, asked: str, limits: GateThresholds, run_id: str, device: str) -> DecoderChoice:
     """Choose the decoder and hold it against the stored vectors, before anything is trained for it.
 
     Raises `InputError` when there is no such decoder or it is of another recipe, and `GateRefused`
     when its encoder does not give the stored vectors.
     """
     data = open_dataset(dataset)
-    loaded = open_decoder(asked, data, str(resolve_device(device)))
+    loaded = open_decoder(asked, data, str(resolve_device(device)), limits=limits)
     if isinstance(loaded, NoDecoder):
         get_run_logger().warning(loaded.reason)
         return DecoderChoice(name=None, reason=loaded.reason)
@@ -74,7 +75,13 @@ def diagnose_decoder(dataset: Path, asked: str, run_id: str, device: str) -> Dec
 
 @task
 def decode_challenger(
-    models: list[ValidatedModel], promotion: Promotion, choice: DecoderChoice, dataset: Path, figures: Path, device: str
+    models: list[ValidatedModel],
+    promotion: Promotion,
+    choice: DecoderChoice,
+    dataset: Path,
+    limits: GateThresholds,
+    figures: Path,
+    device: str,
 ) -> DecodedModel:
     """Put 100 test predictions of the best new model into words: that one alone, since text takes longer than vectors.
 
@@ -88,10 +95,10 @@ def decode_challenger(
     place = resolve_device(device)
     checkpoint = load_checkpoint(model.trained.path, place)
     data = open_dataset(dataset)
-    loaded = open_decoder(choice.name, data, str(place), CORRECTIONS)
+    loaded = open_decoder(choice.name, data, str(place), CORRECTIONS, limits)
     if isinstance(loaded, NoDecoder):
         return DecodedModel(arch=None, reason=loaded.reason, summary={})
-    found = decode_windows(data, checkpoint, loaded)
+    found = decode_windows(data, checkpoint, loaded, limits=limits)
     run, step = model.trained.run_id, last_step(model.trained.path)
     return log_text(run, promotion.challenger, choice.name, found, figures / promotion.challenger, step)
 

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
+from lvm.config import GateThresholds
 from lvm.data.dataset import open_dataset
 from lvm.decoding.evaluate import CORRECTED, FIRST, decode_texts
 from lvm.decoding.gates import decoder_ceiling, encoder_contract
@@ -43,7 +44,9 @@ class EvaluatedDecoder(BaseModel):
 
 
 @task
-def evaluate_decoder(trained: TrainedDecoder, dataset: Path, hold_out: list[Path], parent: str, device: str) -> EvaluatedDecoder:
+def evaluate_decoder(
+    trained: TrainedDecoder, dataset: Path, hold_out: list[Path], limits: GateThresholds, parent: str, device: str
+) -> EvaluatedDecoder:
     """Hold a decoder against the stored vectors, and against validation texts of the first of `hold_out`, or of `dataset`.
 
     Its run gets metrics, gates, texts and card, and ends here; the flow's run `parent` gets the page. Raises
@@ -51,12 +54,12 @@ def evaluate_decoder(trained: TrainedDecoder, dataset: Path, hold_out: list[Path
     """
     data, place = open_dataset(dataset), str(resolve_device(device))
     decoder = load_decoder(trained.path, place)
-    contract = encoder_contract(data, decoder)
+    contract = encoder_contract(data, decoder, limits)
     log_gates(trained.run_id, [contract], "decoder")
     require([contract])
     judge = open_dataset(hold_out[0]) if hold_out else data
     found = decode_texts(judge, load_decoder(trained.path, place, 0, decoder.encoder), decoder)
-    gates = [contract, decoder_ceiling(found.roundtrip, len(found.windows))]
+    gates = [contract, decoder_ceiling(found.roundtrip, len(found.windows), limits)]
     judged = EvaluatedDecoder(trained=trained, available=gates[1].passed, gates=[gate.as_json() for gate in gates], summary=found.summary())
     _report(judged, gates, decoder.recipe.name, parent)
     return judged

@@ -15,17 +15,18 @@ LOG_EVERY_CHUNKS = 8_192
 
 
 @task
-def extract_documents(workspace: Workspace, sources: list[str], encoder: str, max_docs: int | None, max_tokens: int, device: str) -> Path:
+def extract_documents(
+    workspace: Workspace, sources: list[str], encoder: str, max_docs: int | None, chunker: ChunkerConfig, splits: SplitConfig, device: str
+) -> Path:
     """Extract `sources` below `data/`, or find the dataset that an earlier run made of them. Returns its folder."""
     logger = get_run_logger()
     loaded = load_encoder(encoder, str(resolve_device(device)))
-    splits = SplitConfig()
 
     def progress(done: int, total: int) -> None:
         if done % LOG_EVERY_CHUNKS == 0 or done == total:
             logger.info("encoded %s of %s chunks", f"{done:,}", f"{total:,}")
 
-    with read_corpus(sources, make_chunker(ChunkerConfig(max_tokens=max_tokens), loaded), workspace.datasets, max_docs) as corpus:
+    with read_corpus(sources, make_chunker(chunker, loaded), workspace.datasets, max_docs) as corpus:
         out = workspace.datasets / dataset_key(corpus, splits, loaded)[:12]
         made = extract_corpus(corpus, out, loaded, splits, progress)
     m = made.manifest

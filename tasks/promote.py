@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import mlflow
 import numpy as np
@@ -21,6 +21,7 @@ import lvm
 from lvm.atomic_io import publish_folder
 from lvm.data.dataset import open_dataset
 from lvm.devices import resolve_device
+from lvm.errors import GateRefused
 from lvm.evaluation.compare import choose, paired_difference
 from lvm.models.checkpoint import FILES, load_checkpoint, read_config
 from tasks.tracking.runs import MODEL, set_tags
@@ -52,6 +53,12 @@ class Promotion(BaseModel):
     """Version in the registry."""
 
     reason: str
+
+    def require_challenger(self) -> Self:
+        """Itself; raises `GateRefused` when no model passed its gates."""
+        if self.challenger is None:
+            raise GateRefused(self.reason)
+        return self
 
 
 @task

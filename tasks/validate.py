@@ -1,22 +1,24 @@
-"""Stage `evaluate_checkpoint`: every new model beside the baselines, and through the gates."""
+"""Stage `validate`: every new model beside the baselines, and its gates."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
+from lvm.config import GateThresholds
 from lvm.data.dataset import Manifest, open_dataset
 from lvm.devices import resolve_device
 from lvm.errors import GateRefused, InputError
-from lvm.evaluation.evaluate import Reference, evaluate_checkpoint, make_reference
+from lvm.evaluation.evaluate import Evaluation, Reference, evaluate_checkpoint, make_reference
 from lvm.evaluation.record import write_record
 from lvm.gates.model import model_gates
 from lvm.gates.result import GateResult
-from lvm.models.checkpoint import load_checkpoint
+from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.reports.figures.evaluation import evaluation_figures
 from lvm.reports.figures.style import save
 from lvm.reports.figures.training import share_figure, training_figure
@@ -28,15 +30,17 @@ from tasks.tracking.runs import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
 from tasks.trainer_process import last_step, metrics_file
 
+SPLITS = ("val", "test")
+
 
 class ValidatedModel(BaseModel):
-    """What was measured on one model. Choices are made on `val`; `test` is only reported."""
+    """The evaluation of one model. Choices are made on `val`; `test` is only reported."""
 
     model_config = ConfigDict(frozen=True)
 
     trained: TrainedModel
     model_id: str
-    """Its checkpoint as MLflow's LoggedModel."""
+    """Id of its checkpoint as MLflow's LoggedModel."""
 
     val: dict[str, Any]
     test: dict[str, Any]
@@ -49,52 +53,52 @@ class ValidatedModel(BaseModel):
 
 
 @task
-def validate_models(models: list[TrainedModel], dataset: Path, parent: str, figures: Path, device: str) -> list[ValidatedModel]:
-    """Measure each model on validation and test documents; log metrics, gates, tables and figures."""
-    client = MlflowClient()
+def validate_models(
+    models: list[TrainedModel], dataset: Path, limits: GateThresholds, parent: str, figures: Path, device: str
+) -> list[ValidatedModel]:
+    """Evaluate each model on validation and test documents and run its gates; log metrics, gates, tables and figures.
+
+    A model that does not load is logged and left out. Raises `GateRefused` when none is left.
+    """
     data = open_dataset(dataset)
-    evaluations, validated = {}, []
+    validated: list[ValidatedModel] = []
+    on_test: dict[str, Evaluation] = {}
     references: dict[str, Reference] = {}
     for model in models:
         try:
             checkpoint = load_checkpoint(model.path, resolve_device(device))
-        except (InputError, GateRefused) as error:  # the model is barred, its siblings go on
-            get_run_logger().error("%s does not reload: %s", model.arch, error)
+        except (InputError, GateRefused) as error:
+            get_run_logger().error("%s does not load: %s", model.arch, error)
             set_tags(model.run_id, {"lvm.gate": "fail"})
             fail(model.run_id, str(error))
             continue
-        # All models of one flow share dataset, context length and baselines, hence these too.
-        references = references or {split: make_reference(data, checkpoint, split) for split in ("val", "test")}
-        found = {split: evaluate_checkpoint(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
-        gates = model_gates(checkpoint, found["val"])
-        evaluations[model.arch] = found["test"]
-        validated.append(
-            ValidatedModel(
-                trained=model,
-                model_id=log_checkpoint(model.run_id, model.path, checkpoint.config),
-                val=found["val"].summary(),
-                test=found["test"].summary(),
-                gates=[g.as_json() for g in gates],
-            )
-        )
-        _log(validated[-1], gates, data.manifest)
-        folder = figures / model.arch
-        made = evaluation_figures({model.arch: found["test"]}, folder)
-        made.append(save(training_figure({model.arch: metrics_file(model.path)}), folder / "training.png"))
-        made.append(save(share_figure(checkpoint.config.gradient_shares, model.arch), folder / "shares.png"))
-        for file in made:
-            client.log_artifact(model.run_id, str(file), "figures")
+        # The models of a flow share dataset, context length and retrieval pool, so they share these too.
+        references = references or {split: make_reference(data, checkpoint, split) for split in SPLITS}
+        found = {split: evaluate_checkpoint(data, checkpoint, split, ref=references[split]) for split in SPLITS}
+        validated.append(_logged(model, checkpoint, found, model_gates(checkpoint, found["val"], limits), data.manifest))
+        on_test[model.arch] = found["test"]
+        shares = share_figure(checkpoint.config.gradient_shares, model.arch, limits)
+        _log_figures(model.run_id, {model.arch: model.path}, {model.arch: found["test"]}, figures / model.arch, shares)
     if not validated:
-        raise GateRefused("no model could be reloaded; see the log above")
-    together = evaluation_figures(evaluations, figures)
-    together.append(save(training_figure({m.arch: metrics_file(m.path) for m in models}), figures / "training.png"))
-    for file in together:
-        client.log_artifact(parent, str(file), "figures")
+        raise GateRefused("no model could be loaded; see the log above")
+    _log_figures(parent, {model.arch: model.path for model in models}, on_test, figures)
     return validated
 
 
+def _log_figures(
+    run_id: str, folders: dict[str, Path], evaluations: dict[str, Evaluation], figures: Path, shares: Figure | None = None
+) -> None:
+    """Draw models into one set of figures and log it to a run; `shares` are the gradient shares of a single model's losses."""
+    made = evaluation_figures(evaluations, figures)
+    made.append(save(training_figure({arch: metrics_file(folder) for arch, folder in folders.items()}), figures / "training.png"))
+    if shares is not None:
+        made.append(save(shares, figures / "shares.png"))
+    for file in made:
+        MlflowClient().log_artifact(run_id, str(file), "figures")
+
+
 def evaluation_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
-    """Names for MLflow of an `Evaluation.summary()`: the model's own values and every baseline's."""
+    """An `Evaluation.summary()` as MLflow metrics: the model's own values and those of every baseline."""
     return own_metrics(split, summary) | baseline_metrics(split, summary)
 
 
@@ -107,7 +111,7 @@ def own_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
 
 
 def baseline_metrics(split: str, summary: dict[str, Any]) -> dict[str, float]:
-    """What each baseline reaches, as `split/baseline_ridge_cosine`."""
+    """Values of each baseline, as `split/baseline_ridge_cosine`."""
     return {f"{split}/baseline_{b}_{q}": v for b, values in summary["baselines"].items() for q, v in values.items()}
 
 
@@ -117,21 +121,31 @@ def interval_metrics(name: str, interval: Mapping[str, float | None]) -> dict[st
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _log(model: ValidatedModel, gates: list[GateResult], data: Manifest) -> None:
-    """Metrics with their intervals, summaries, gates and card to the model's run, which ends here; what is the model's own to it too."""
-    client, run_id, arch, step = MlflowClient(), model.trained.run_id, model.trained.arch, last_step(model.trained.path)
+def _logged(
+    trained: TrainedModel, checkpoint: Checkpoint, found: Mapping[str, Evaluation], gates: list[GateResult], data: Manifest
+) -> ValidatedModel:
+    """Log metrics, summaries, gates and card to the model's run, and end it; the model's own metrics go to its LoggedModel too."""
+    client, run_id, arch, step = MlflowClient(), trained.run_id, trained.arch, last_step(trained.path)
+    summaries = {split: evaluation.summary() for split, evaluation in found.items()}
+    model = ValidatedModel(
+        trained=trained,
+        model_id=log_checkpoint(run_id, trained.path, checkpoint.config),
+        **summaries,
+        gates=[gate.as_json() for gate in gates],
+    )
     own: dict[str, float] = {}
-    others: dict[str, float] = {}
-    for split, summary in (("val", model.val), ("test", model.test)):
+    baselines: dict[str, float] = {}
+    for split, summary in summaries.items():
         own |= own_metrics(split, summary)
-        others |= baseline_metrics(split, summary)
+        baselines |= baseline_metrics(split, summary)
         client.log_dict(run_id, summary, f"evaluation/{split}.json")
-    log_metrics(run_id, others, step)
+    log_metrics(run_id, baselines, step)
     log_model_metrics(run_id, model.model_id, own, step, data)
     log_gates(run_id, gates, "model", step)
-    write_record(model.trained.path, data.digest, model.gates, model.val, model.test)
-    client.log_artifact(run_id, str(model.trained.path / "card.md"))
+    write_record(trained.path, data.digest, model.gates, model.val, model.test)
+    client.log_artifact(run_id, str(trained.path / "card.md"))
     set_tags(run_id, {"lvm.gate": "pass" if model.passed else "fail"})
     client.set_terminated(run_id, "FINISHED")
     tables = [gate_table(gates, f"Gates on {arch}, validation documents"), model_table(model.test, arch)]
     create_markdown_artifact("\n\n".join(t.markdown() for t in tables), key=f"model-{arch}", description=f"{arch}: gates and baselines")
+    return model

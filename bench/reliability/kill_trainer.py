@@ -21,21 +21,17 @@ from typing import Any
 
 import psutil
 from prefect import flow
-from prefect.futures import wait
-from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from bench.reliability.corpus import small_corpus
 from lvm.atomic_io import sha256_file
-from lvm.config import train_config
-from lvm.data.dataset import read_manifest
+from lvm.config import read_settings
 from lvm.data.encoders import load_encoder
 from lvm.data.extract import extract
-from lvm.devices import slots
 from lvm.reports.tables.table import Table
 from tasks.diagnose import prepare_baselines
 from tasks.tracking.runs import parent_run
-from tasks.train import TrainedModel, train_model
+from tasks.train import TrainedModel, finished_models, plan_training, train_model
 from tasks.workspace import Workspace
 
 ARCHITECTURES = ["lstm", "mamba2", "transformer"]
@@ -46,12 +42,10 @@ SETTINGS = ["model.width=64", "epochs=6", "threads=1", "sampler.stretches=4"]
 def train_three(root: Path, dataset: Path) -> list[TrainedModel]:
     """The training stage of `retrain-all` alone."""
     workspace = Workspace(root=root)
-    places = slots(len(ARCHITECTURES), "cpu").places
+    plan = plan_training(ARCHITECTURES, read_settings(assignments=SETTINGS), "cpu", None)
     with parent_run(workspace, "train-three", {}, {}) as run:
-        prepare_baselines(dataset, train_config("lstm", read_manifest(dataset).recipe.dim, SETTINGS), "cpu")
-        training = [train_model.submit(workspace, dataset, arch, SETTINGS, places, run, str(flow_run.id), False) for arch in ARCHITECTURES]
-        wait(training)
-        return [future.result() for future in training]
+        prepare_baselines(dataset, plan, "cpu")
+        return finished_models([train_model.submit(workspace, dataset, arch, plan, run) for arch in ARCHITECTURES])
 
 
 def events(out: Path) -> list[dict[str, Any]]:

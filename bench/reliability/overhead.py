@@ -23,7 +23,7 @@ from statistics import median
 
 from rich.console import Console
 
-from flows.retrain_all import ARCHITECTURES
+from flows.retrain_all import DEFAULT_ARCHITECTURES
 from lvm.atomic_io import publish_folder
 from lvm.config import train_config
 from lvm.data.dataset import open_dataset
@@ -48,14 +48,14 @@ from lvm.reports.tables.table import Table
 
 def bare(root: Path, max_docs: int, settings: list[str]) -> None:
     """The work of `retrain-all` by the library's own functions, in its order."""
-    places, per_model, threads = slots(len(ARCHITECTURES), "cpu", None)
+    places, per_model, threads = slots(len(DEFAULT_ARCHITECTURES), "cpu", None)
     settings, device = [f"threads={threads}", *settings], resolve_device("cpu")
     extract(["builtin:sotu"], root / "data", load_encoder("minilm"), max_docs=max_docs)
     data = open_dataset(root / "data")
     results = data_gates(data, device=device)
     data_figures(data, root / "figures", device)
     require(results)
-    config = train_config(ARCHITECTURES[0], data.manifest.recipe.dim, settings)
+    config = train_config(DEFAULT_ARCHITECTURES[0], data.manifest.recipe.dim, settings)
     fit_baselines(data, config.context_length, config.eval_windows, device)
 
     def train(arch: str) -> Path:
@@ -68,7 +68,7 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
         return out
 
     with ThreadPoolExecutor() as pool:
-        runs = dict(zip(ARCHITECTURES, pool.map(train, ARCHITECTURES), strict=True))
+        runs = dict(zip(DEFAULT_ARCHITECTURES, pool.map(train, DEFAULT_ARCHITECTURES), strict=True))
     found = {}
     references = {}
     for arch, out in runs.items():
@@ -87,7 +87,7 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
     save(training_figure({arch: out / "training" / "metrics.jsonl" for arch, out in runs.items()}), root / "figures" / "training.png")
     best = choose({arch: evaluations["val"].summary() for arch, evaluations in found.items()})
     publish_folder(runs[best], root / "champion", f"{best}-v1", leave_out="training")
-    passed = dict.fromkeys(ARCHITECTURES, True)
+    passed = dict.fromkeys(DEFAULT_ARCHITECTURES, True)
     Console().print(comparison_table({arch: evaluation.summary() for arch, evaluation in tests.items()}, passed, best).rich())
 
 

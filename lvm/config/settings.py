@@ -86,16 +86,16 @@ class Settings:
         values["model"] = _merged({"arch": arch, "dim": dim}, values.get("model", {}))
         return parse(TrainConfig, values)
 
-    def training_values(self, arch: str) -> dict[str, Any]:
+    def training_values(self, arch: str | None) -> dict[str, Any]:
         """What was set of the training of `arch`, as nested values without defaults."""
         out: dict[str, Any] = {}
         for layer in self.layers:
-            for values in (layer.common, layer.by_architecture.get(arch, {})):
+            for values in (layer.common, layer.by_architecture.get(arch or "", {})):
                 out = _merged(out, {name: value for name, value in values.items() if name not in SECTIONS})
         return out
 
-    def as_file(self, arch: str) -> str:
-        """What was set, for one architecture, as YAML that `--config` reads: how a flow hands settings to a trainer process."""
+    def as_file(self, arch: str | None = None) -> str:
+        """What was set, for one architecture or for none, as YAML that `--config` reads: a flow gives it to a trainer process."""
         values = self.training_values(arch) | {name: found for name in SECTIONS if (found := self._values(name))}
         return yaml.safe_dump(values, sort_keys=True)
 

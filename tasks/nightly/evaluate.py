@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from prefect import task
 from pydantic import BaseModel, ConfigDict
 
+from lvm.config import GateThresholds
 from lvm.data.dataset import open_dataset
 from lvm.data.encoders import load_encoder
 from lvm.decoding.evaluate import CORRECTIONS, decode_windows
@@ -32,12 +33,14 @@ class NightText(BaseModel):
 
 
 @task
-def evaluate_champion(champion: Champion, documents: NightDocuments, run_id: str, figures: Path, device: str) -> dict[str, Any]:
+def evaluate_champion(
+    champion: Champion, documents: NightDocuments, limits: GateThresholds, run_id: str, figures: Path, device: str
+) -> dict[str, Any]:
     """A `JudgedNight.summary()`; its figures go to the run. A gate that fails stops nothing here: the whole night is reported."""
     place = resolve_device(device)
     checkpoint, record = load_checkpoint(champion.path, place), open_dataset(champion.dataset)
     fresh = open_dataset(documents.dataset) if documents.dataset else None
-    judged = evaluate_night(checkpoint, record, fresh, champion.recorded, load_encoder(record.manifest.recipe.name, str(place)))
+    judged = evaluate_night(checkpoint, record, fresh, champion.recorded, load_encoder(record.manifest.recipe.name, str(place)), limits)
     made = [*evaluation_figures({champion.arch: judged.night}, figures), save(night_figure(judged), figures / "documents.png")]
     for file in made:
         MlflowClient().log_artifact(run_id, str(file), "figures")
@@ -45,19 +48,21 @@ def evaluate_champion(champion: Champion, documents: NightDocuments, run_id: str
 
 
 @task
-def decode_night(champion: Champion, documents: NightDocuments, decoder: str, run_id: str, figures: Path, device: str) -> NightText:
+def decode_night(
+    champion: Champion, documents: NightDocuments, decoder: str, limits: GateThresholds, run_id: str, figures: Path, device: str
+) -> NightText:
     """Put 100 of the champion's predictions into words, as after a training.
 
     Nothing is decoded with a decoder of another encoder: that is a breach. One that reads badly is reported, not a breach.
     """
     place = resolve_device(device)
     data = open_dataset(documents.dataset or champion.dataset)
-    loaded = open_decoder(decoder, data, str(place), CORRECTIONS)
+    loaded = open_decoder(decoder, data, str(place), CORRECTIONS, limits)
     if isinstance(loaded, NoDecoder):  # to be trained on the dataset of record, not on one night's documents
         reason = no_decoder_reason(decoder, data.manifest.recipe, str(champion.dataset))
         return NightText(text=DecodedModel(arch=None, reason=reason, summary={}), gates=[])
     contract = loaded.contract
     if not contract.passed:
         return NightText(text=DecodedModel(arch=None, reason=contract.sentence, summary={}), gates=[contract.as_json()])
-    found = decode_windows(data, load_checkpoint(champion.path, place), loaded, "all" if documents.dataset else "test")
+    found = decode_windows(data, load_checkpoint(champion.path, place), loaded, "all" if documents.dataset else "test", limits=limits)
     return NightText(text=log_text(run_id, champion.arch, loaded.name, found, figures, key="nightly-decode"), gates=[contract.as_json()])

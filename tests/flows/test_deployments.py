@@ -179,7 +179,7 @@ def test_services_start_in_a_checkout_only(checkout, tmp_path):
 
 
 def test_down_cancels_what_runs_and_leaves_no_process(checkout, few_documents):
-    long = ["rounds=1000", "texts=128", "batch=32", "model.width=64"]
+    long = ["decoder.rounds=1000", "decoder.texts=128", "decoder.batch=32", "decoder.model.width=64"]
     asked = given(sources=[str(few_documents)], settings=long, device="cpu")
     begun = checkout.prefect("deployment", "run", "train-decoder/local", *asked)
     assert begun.returncode == 0, begun.stderr

@@ -15,7 +15,7 @@ import torch
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 import lvm.decoding.load
-from flows.retrain_all import ARCHITECTURES, retrain_all
+from flows.retrain_all import DEFAULT_ARCHITECTURES, retrain_all
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder
 from lvm.errors import InputError
@@ -23,6 +23,7 @@ from lvm.evaluation.record import read_record
 from lvm.models.checkpoint import load_checkpoint
 from tasks.promote import Promotion
 from tests.support.commands import tree
+from tests.support.corpora import count_hashes
 from tests.support.flow_runs import children, files, flow_command, in_prefect, logged, parents, sentence, store
 from tests.support.lookup_decoder import LookupDecoder
 
@@ -37,6 +38,7 @@ class First:
     """What the first run of the flow left behind."""
 
     root: Path
+    hashed: list[Path]
     promotion: Promotion
     terminal: str
     state: str
@@ -74,8 +76,9 @@ def first(flow_environment: None, few_documents: Path, encoder: Encoder, tmp_pat
     root = tmp_path_factory.mktemp("root")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as terminal:
         patch.setattr(lvm.decoding.load, "load_decoder", lambda *_, **__: LookupDecoder(only_dataset(root), encoder))
+        hashed = count_hashes(patch)
         promotion = retrain_all(sources=[str(few_documents)], settings=SETTINGS, decoder="lookup", device="cpu", root=root)
-    return First(root, promotion, terminal.getvalue(), *in_prefect(parents(root)[0]))
+    return First(root, hashed, promotion, terminal.getvalue(), *in_prefect(parents(root)[0]))
 
 
 def command(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -85,10 +88,15 @@ def command(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 # The first run
 
 
+def test_every_file_of_the_dataset_is_hashed_once(first):
+    shards = [file for file in first.hashed if file.suffix == ".parquet"]
+    assert sorted(shards) == sorted(first.dataset.path / shard.file for shard in first.dataset.manifest.shards)
+
+
 def test_flow_ends_with_a_champion_that_passed_every_gate(first):
     assert first.state == "Completed"
     assert (first.promotion.promoted, first.promotion.version) == (True, "1")
-    assert first.promotion.challenger in ARCHITECTURES
+    assert first.promotion.challenger in DEFAULT_ARCHITECTURES
     gates = logged(first.root, first.models[first.promotion.challenger], "gates/model.json")["gates"]
     assert [g["name"] for g in gates if not g["passed"]] == []
     assert str(store(first.root).get_model_version_by_alias("lvm", "champion").version) == "1"
@@ -105,7 +113,7 @@ def test_exported_champion_loads_without_mlflow_or_prefect(first):
 
 def test_three_runs_stand_under_one_parent_and_all_are_finished(first):
     parent, runs = first.parent, first.models
-    assert set(runs) == set(ARCHITECTURES)
+    assert set(runs) == set(DEFAULT_ARCHITECTURES)
     assert {parent.info.status, *(run.info.status for run in runs.values())} == {"FINISHED"}
     digest = first.dataset.manifest.digest[:12]
     for run in (parent, *runs.values()):
@@ -114,7 +122,7 @@ def test_three_runs_stand_under_one_parent_and_all_are_finished(first):
         assert run.data.tags["lvm.prefect_flow_run_id"] == parent.data.tags["lvm.prefect_flow_run_id"]
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", DEFAULT_ARCHITECTURES)
 def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(arch, first):
     run = first.models[arch]
     assert (run.data.params["model.arch"], run.data.params["model.width"], run.data.params["epochs"]) == (arch, "128", "8")
@@ -144,7 +152,7 @@ def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(a
 def test_parent_run_holds_what_was_asked_the_data_gates_the_figures_and_the_report(first, few_documents):
     parent = first.parent
     assert json.loads(parent.data.params["sources"]) == [str(few_documents)]
-    assert json.loads(parent.data.params["architectures"]) == ARCHITECTURES
+    assert json.loads(parent.data.params["architectures"]) == DEFAULT_ARCHITECTURES
     assert all(setting in parent.data.params["settings"] for setting in SETTINGS)
     assert all(g["passed"] for g in logged(first.root, parent, "gates/data.json")["gates"])
     figures = {"lags", "neighbours", "skill", "sigma", "ranks", "training"}
@@ -159,7 +167,7 @@ def test_parent_run_holds_what_was_asked_the_data_gates_the_figures_and_the_repo
 def test_terminal_ends_with_the_comparison_the_champion_and_the_next_command(first):
     shown = " ".join(first.terminal.split())
     assert "Models on test documents" in shown
-    for arch in ARCHITECTURES:
+    for arch in DEFAULT_ARCHITECTURES:
         assert arch in shown
     assert f"Champion: {first.promotion.challenger} (version 1): no champion stood" in shown
     assert "Curves in MLflow (make ui): http://127.0.0.1:5000/#/experiments/" in shown
@@ -187,7 +195,7 @@ def test_terminal_shows_the_real_chunk_before_the_words(first):
 
 
 def test_prefect_keeps_gates_models_and_comparison_as_artifacts(first):
-    assert set(first.artifacts) == {"data-gates", "comparison", "decode", *(f"model-{arch}" for arch in ARCHITECTURES)}
+    assert set(first.artifacts) == {"data-gates", "comparison", "decode", *(f"model-{arch}" for arch in DEFAULT_ARCHITECTURES)}
     assert "chunk_order" in first.artifacts["data-gates"]
     assert "| skill over the best baseline |" in first.artifacts["model-lstm"]
     assert f"{first.promotion.challenger} (champion)" in first.artifacts["comparison"]
@@ -229,9 +237,9 @@ def test_second_run_reuses_dataset_and_finished_trainings(second):
 def test_second_run_has_runs_of_its_own_with_the_whole_curves(first, second):
     old, new = parents(first.root)
     runs = {"old": by_name(children(first.root, old)), "new": by_name(children(first.root, new))}
-    assert set(runs["new"]) == set(ARCHITECTURES)
+    assert set(runs["new"]) == set(DEFAULT_ARCHITECTURES)
     assert {new.info.status, *(run.info.status for run in runs["new"].values())} == {"FINISHED"}
-    for arch in ARCHITECTURES:
+    for arch in DEFAULT_ARCHITECTURES:
         curves = [store(first.root).get_metric_history(runs[age][arch].info.run_id, "train/loss") for age in ("old", "new")]
         assert [(p.step, p.value) for p in curves[0]] == [(p.step, p.value) for p in curves[1]] != []
 
@@ -300,11 +308,11 @@ def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"architectures": ["lstm", "rnn"]}, "model.arch"),
-        ({"architectures": ["lstm", "lstm"]}, "each architecture once"),
-        ({"architectures": []}, "each architecture once"),
-        ({"settings": ["model.widht=64"]}, "unknown field 'model.widht'"),
-        ({"settings": ["reverse=true"]}, "field 'reverse' makes a model to be compared with, not one to be promoted"),
+        ({"architectures": ["lstm", "rnn"]}, "architecture 'rnn' is not known: there are "),
+        ({"settings": ["model.widht=64"]}, "unknown setting 'model.widht'"),
+        ({"settings": ["serving.burst=1"]}, "has no effect here: this command reads the settings of "),
+        ({"preset": "fastest"}, "preset 'fastest' is not known: there are "),
+        ({"config": Path("nowhere.yaml")}, "config file nowhere.yaml cannot be read"),
         ({"device": "cuda:99"}, "is not on this machine"),
         ({"devices_per_model": 0}, "field 'devices_per_model' is 0: give 1 or more"),
     ],

@@ -30,8 +30,10 @@ from tests.support.processes import events, trainers, until
 pytestmark = pytest.mark.slow
 
 DOCUMENTS, TEXTS = 12, 32
-MODEL = ["width=64", "feed_forward=64", "encoder_layers=1", "decoder_layers=1", "vocabulary=600", "max_tokens=24"]
-SETTINGS = [*(f"model.{setting}" for setting in MODEL), "texts=128", "batch=32", "passes=1", "rounds=3"]
+MODEL = [
+    f"model.{size}" for size in ("width=64", "feed_forward=64", "encoder_layers=1", "decoder_layers=1", "vocabulary=600", "max_tokens=24")
+]
+SETTINGS = [f"decoder.{setting}" for setting in (*MODEL, "texts=128", "batch=32", "passes=1", "rounds=3")]
 ROUNDS, STEPS = 3, [4, 8, 12]
 
 
@@ -179,7 +181,8 @@ def test_a_dataset_of_another_recipe_cannot_be_held_out_and_nothing_is_trained(f
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"settings": ["model.widht=64"]}, "unknown field 'model.widht'"),
+        ({"settings": ["decoder.model.widht=64"]}, "unknown setting 'decoder.model.widht'"),
+        ({"settings": ["epochs=3"]}, "setting 'epochs' has no effect here: this command reads the settings of "),
         ({"hold_out": ["nowhere"]}, "dataset nowhere is not a folder"),
         ({"device": "cuda:99"}, "is not on this machine"),
     ],

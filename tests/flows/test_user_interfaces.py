@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from prefect.client.schemas.objects import StateType
 from selenium.webdriver.common.by import By
 
-from flows.retrain_all import ARCHITECTURES
+from flows.retrain_all import DEFAULT_ARCHITECTURES
 from tests.support.browser import Browser
 from tests.support.checkout import Checkout, flow_runs, given, make_checkout
 
@@ -107,7 +107,7 @@ def test_deployment_run_does_the_whole_job(done):
 
 def test_mlflow_s_server_has_the_run_its_three_models_and_their_files(done, tmp_path):
     client = done.checkout.mlflow()
-    assert set(done.children) == set(ARCHITECTURES) and len(done.runs) == 4
+    assert set(done.children) == set(DEFAULT_ARCHITECTURES) and len(done.runs) == 4
     assert {run.info.status for run in done.runs} == {"FINISHED"}
     (flow_run,) = flow_runs(done.checkout, "retrain-all/local")
     assert done.parent.data.tags["lvm.prefect_flow_run_id"] == str(flow_run.id)
@@ -122,16 +122,16 @@ def test_mlflow_s_server_has_the_run_its_three_models_and_their_files(done, tmp_
 def test_runs_of_the_three_models_stand_below_their_flow_s(done, browser):
     browser.open(f"{done.experiment}/runs", done.parent.info.run_name, "4 matching runs")
     browser.click(By.CSS_SELECTOR, "[role=row] button[data-component-id*=runnamecellrenderer]")
-    browser.reads(*ARCHITECTURES, "addresses (")
+    browser.reads(*DEFAULT_ARCHITECTURES, "addresses (")
 
 
 def test_link_in_the_flow_s_run_opens_the_curves_of_the_three_in_one_chart_a_metric(done, browser, pictures):
-    browser.open(done.run(done.parent), "Champion: ", "their curves", *ARCHITECTURES)
+    browser.open(done.run(done.parent), "Champion: ", "their curves", *DEFAULT_ARCHITECTURES)
     browser.click(By.LINK_TEXT, "their curves")
-    browser.reads("3 matching runs", *ARCHITECTURES)
+    browser.reads("3 matching runs", *DEFAULT_ARCHITECTURES)
     browser.paste("input[placeholder='Search metric charts']", "best/(skill_)?(cosine|recall_at_5|mrr)$")
     for metric in ("best/cosine", "best/skill_cosine", "best/recall_at_5", "best/skill_recall_at_5"):
-        browser.reads(metric, *(f"{arch} ({metric})" for arch in ARCHITECTURES[:2]))
+        browser.reads(metric, *(f"{arch} ({metric})" for arch in DEFAULT_ARCHITECTURES[:2]))
     browser.count(".js-plotly-plot:first-of-type .scatterlayer .trace", 3)
     browser.picture(pictures / "mlflow-curves.png")
 
@@ -139,16 +139,16 @@ def test_link_in_the_flow_s_run_opens_the_curves_of_the_three_in_one_chart_a_met
 def test_link_in_the_flow_s_run_opens_the_numbers_of_the_three_side_by_side(done, browser):
     browser.open(done.run(done.parent), "their numbers")
     browser.click(By.LINK_TEXT, "their numbers")
-    browser.reads("Comparing 3 Runs from 1 Experiment", "model.arch", *ARCHITECTURES, "best/cosine", "best/recall_at_10")
+    browser.reads("Comparing 3 Runs from 1 Experiment", "model.arch", *DEFAULT_ARCHITECTURES, "best/cosine", "best/recall_at_10")
     browser.count(".js-plotly-plot", 1)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", DEFAULT_ARCHITECTURES)
 def test_figure_of_a_run_is_shown_among_its_artifacts(arch, done, browser, pictures):
     browser.open(f"{done.run(done.children[arch])}/artifacts/figures/training.png", arch, "skill.png", "card.md")
     drawn = "return [...document.images].some(i => i.naturalWidth > 1000 && i.getBoundingClientRect().width > 300)"
     browser.until(lambda: browser.driver.execute_script(drawn), "the figure in")
-    if arch == ARCHITECTURES[0]:
+    if arch == DEFAULT_ARCHITECTURES[0]:
         browser.picture(pictures / "mlflow-figure.png")
 
 
@@ -158,7 +158,7 @@ def test_run_shows_what_its_host_did(done, browser):
 
 
 def test_each_checkpoint_is_a_model_with_what_was_measured_on_it(done, browser):
-    browser.open(f"{done.experiment}/models", *ARCHITECTURES, "Ready")
+    browser.open(f"{done.experiment}/models", *DEFAULT_ARCHITECTURES, "Ready")
     (output,) = done.children["mamba2"].outputs.model_outputs
     browser.open(f"{done.experiment}/models/{output.model_id}", "mamba2", "val/skill_cosine", "addresses (#")
 
@@ -173,7 +173,7 @@ def test_registered_model_shows_its_champion_and_its_card(done, browser, picture
 def test_prefect_shows_the_flow_run_its_tasks_and_its_artifacts(done, browser, pictures):
     browser.open(done.flow_run, "Completed", "retrain-all", "12 Task runs")
     browser.click(By.XPATH, "//li[contains(@class, 'p-tab')][normalize-space() = 'Artifacts']")
-    browser.reads("data-gates", "comparison", *(f"model-{arch}" for arch in ARCHITECTURES))
+    browser.reads("data-gates", "comparison", *(f"model-{arch}" for arch in DEFAULT_ARCHITECTURES))
     browser.picture(pictures / "prefect-flow-run.png")
 
 
@@ -181,7 +181,7 @@ def test_prefect_s_comparison_leads_to_the_curves_in_mlflow(done, browser):
     browser.open(done.flow_run, "12 Task runs")
     browser.click(By.XPATH, "//li[contains(@class, 'p-tab')][normalize-space() = 'Artifacts']")
     browser.click(By.PARTIAL_LINK_TEXT, "comparison")
-    browser.reads("Models on test documents", "(champion)", *ARCHITECTURES)
+    browser.reads("Models on test documents", "(champion)", *DEFAULT_ARCHITECTURES)
     browser.click(By.LINK_TEXT, "their curves")
-    browser.reads("3 matching runs", *ARCHITECTURES)
+    browser.reads("3 matching runs", *DEFAULT_ARCHITECTURES)
     assert browser.driver.current_url.startswith(done.experiment)

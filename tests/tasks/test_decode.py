@@ -13,6 +13,7 @@ from prefect.logging import disable_run_logger
 
 import lvm.decoding.load
 import tasks.decode
+from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.decoding import evaluate as pipeline
@@ -31,6 +32,7 @@ from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, loader
 from tests.support.trainings import trained
 
 WINDOWS = 20
+LIMITS = GateThresholds()
 CHOICE = DecoderChoice(name="minilm", reason="it fits")
 
 
@@ -80,7 +82,7 @@ def stage(
         patch.setattr(lvm.decoding.load, "load_decoder", loader(LookupDecoder(dataset, encoder)))
         patch.setattr(tasks.decode, "create_markdown_artifact", lambda page, **_: pages.append(page))
         patch.setattr(pipeline, "WINDOWS", WINDOWS)
-        text = decode_challenger.fn([model], promotion("lstm"), CHOICE, dataset.path, tmp_path_factory.mktemp("figures"), "cpu")
+        text = decode_challenger.fn([model], promotion("lstm"), CHOICE, dataset.path, LIMITS, tmp_path_factory.mktemp("figures"), "cpu")
     return Stage(text, pages, model.trained.run_id)
 
 
@@ -120,9 +122,9 @@ def test_every_metric_has_a_name_that_mlflow_takes_and_a_number(stage: Stage) ->
 
 def test_without_a_decoder_or_a_challenger_the_reason_is_told(dataset: Dataset, model: ValidatedModel, tmp_path: Path) -> None:
     none = DecoderChoice(name=None, reason="No decoder for this: lvm train-decoder")
-    text = decode_challenger.fn([model], promotion("lstm"), none, dataset.path, tmp_path, "cpu")
+    text = decode_challenger.fn([model], promotion("lstm"), none, dataset.path, LIMITS, tmp_path, "cpu")
     assert (text.arch, text.reason, text.summary) == (None, none.reason, {})
-    text = decode_challenger.fn([model], promotion(None), CHOICE, dataset.path, tmp_path, "cpu")
+    text = decode_challenger.fn([model], promotion(None), CHOICE, dataset.path, LIMITS, tmp_path, "cpu")
     assert text.arch is None and "no model passed its gates" in text.reason
 
 
@@ -133,7 +135,7 @@ def diagnose(folder: Path, asked: str, run: str, decoder: Any = None, patch: pyt
     if patch is not None:
         patch.setattr(lvm.decoding.load, "load_decoder", loader(decoder))
     with disable_run_logger():
-        return diagnose_decoder.fn(folder, asked, run, "cpu")
+        return diagnose_decoder.fn(folder, asked, LIMITS, run, "cpu")
 
 
 def test_a_decoder_that_fits_the_stored_vectors_is_chosen_and_the_gate_logged(

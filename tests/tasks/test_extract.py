@@ -6,6 +6,7 @@ from pathlib import Path
 from prefect.logging import disable_run_logger
 
 import tasks.extract
+from lvm.config import ChunkerConfig, SplitConfig
 from lvm.data.dataset import open_dataset
 from lvm.data.encoders import Encoder
 from tasks.extract import extract_documents
@@ -22,7 +23,7 @@ def test_flow_reads_and_cuts_once_and_a_second_one_finds_the_dataset(small_corpu
 
     def extracted() -> Path:
         with disable_run_logger():
-            return extract_documents.fn(workspace, [source], "minilm", None, 64, "cpu")
+            return extract_documents.fn(workspace, [source], "minilm", None, ChunkerConfig(), SplitConfig(), "cpu")
 
     path = extracted()
     made = open_dataset(path)

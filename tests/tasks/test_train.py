@@ -13,12 +13,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from prefect import flow
-from prefect.futures import wait
 
+from lvm.config import read_settings
 from lvm.devices import lease
 from lvm.errors import GateRefused, InputError
 from tasks.tracking.runs import connect, parent_run
-from tasks.train import TrainedModel, not_barred, train_model
+from tasks.train import TrainedModel, TrainingPlan, finished_models, plan_training, train_model
 from tasks.workspace import Workspace
 from tests.support.commands import copy_of, with_vectors
 from tests.support.processes import events, trainers, until
@@ -34,6 +34,13 @@ def workspace(flow_environment: None, tmp_path_factory: pytest.TempPathFactory) 
     workspace = Workspace(root=tmp_path_factory.mktemp("workspace"))
     connect(workspace)
     return workspace
+
+
+PLACES = ["cpu-0", "cpu-1"]
+
+
+def plan(settings: list[str], per_model: int = 1) -> TrainingPlan:
+    return TrainingPlan(("lstm", "gru"), read_settings(assignments=settings), PLACES, per_model)
 
 
 def attempts(parent: str) -> dict[str, Any]:
@@ -63,10 +70,8 @@ def test_killed_trainer_is_retried_and_goes_on_while_its_sibling_finishes(worksp
 
     @flow(name="two-trainings")
     def both(parent: str) -> list[TrainedModel]:
-        places = ["cpu-0", "cpu-1"]
-        futures = [train_model.submit(workspace, dataset.path, arch, SETTINGS, places, parent, "flow", False) for arch in ("lstm", "gru")]
-        wait(futures)
-        return [future.result() for future in futures]
+        futures = [train_model.submit(workspace, dataset.path, arch, plan(SETTINGS), parent) for arch in ("lstm", "gru")]
+        return finished_models(futures)
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -95,15 +100,14 @@ def test_killed_trainer_is_retried_and_goes_on_while_its_sibling_finishes(worksp
 
 @pytest.mark.slow
 def test_two_devices_train_one_model_and_are_free_afterwards(workspace, dataset):
-    places = ["cpu-0", "cpu-1"]
     with parent_run(workspace, "together", {}, {}) as parent:
-        model = train_model(workspace, dataset.path, "gru", [*SETTINGS, "seed=1"], places, parent, "flow", False, per_model=2)
+        model = train_model(workspace, dataset.path, "gru", plan([*SETTINGS, "seed=1"], per_model=2), parent)
     (run,) = attempts(parent).values()
     assert run.data.tags["lvm.device"] == "cpu,cpu"
     assert "gru on cpu and 1 more" in model.path.with_name(f"{model.path.name}.log").read_text()
     sent = sorted(p.step for p in MlflowClient().get_metric_history(model.run_id, "train/loss"))
     assert sent == [e["step"] for e in events(model.path) if "train/loss" in e["metrics"]], "one process tells, each point once"
-    with lease(places, 2) as devices:
+    with lease(PLACES, 2) as devices:
         assert devices == "cpu,cpu"
 
 
@@ -112,7 +116,7 @@ def test_input_that_the_trainer_refuses_is_not_tried_again(workspace, dataset, t
     folder = copy_of(dataset, tmp_path / "data")
     os.truncate(folder / "chunks-00000.parquet", 100_000)
     with parent_run(workspace, "truncated", {}, {}) as parent:
-        state = train_model(workspace, folder, "lstm", SETTINGS, ["cpu-0"], parent, "flow", False, return_state=True)
+        state = train_model(workspace, folder, "lstm", plan(SETTINGS), parent, return_state=True)
     error = state.result(raise_on_failure=False)
     assert state.is_failed() and isinstance(error, InputError)
     assert "chunks-00000.parquet is truncated or altered" in str(error)
@@ -128,9 +132,7 @@ def test_model_that_a_gate_stops_is_barred_and_its_sibling_goes_on(workspace, da
 
     @flow(name="one-barred")
     def both(folders: list[Path], parent: str) -> list[TrainedModel]:
-        futures = [train_model.submit(workspace, f, "lstm", settings, ["cpu-0", "cpu-1"], parent, "flow", False) for f in folders]
-        wait(futures)
-        return not_barred(futures)
+        return finished_models([train_model.submit(workspace, folder, "lstm", plan(settings), parent) for folder in folders])
 
     with parent_run(workspace, "barred", {}, {}) as parent:
         (model,) = both([alike, dataset.path], parent)
@@ -145,10 +147,30 @@ def test_model_that_a_gate_stops_is_barred_and_its_sibling_goes_on(workspace, da
     assert len(json.loads((model.path / "config.json").read_text())["history"]) == 2
 
 
-@pytest.mark.slow
-def test_unknown_setting_is_refused_before_any_run_or_process(workspace, dataset):
-    with parent_run(workspace, "unknown", {}, {}) as parent:
-        state = train_model(workspace, dataset.path, "lstm", ["model.widht=64"], ["cpu-0"], parent, "flow", False, return_state=True)
-    assert isinstance(state.result(raise_on_failure=False), InputError)
-    assert "model.widht" in str(state.result(raise_on_failure=False))
-    assert attempts(parent) == {}
+# The plan, before any work
+
+
+@pytest.mark.parametrize(
+    ("architectures", "settings", "says"),
+    [
+        (["lstm", "rnn"], [], "architecture 'rnn' is not known: there are lstm, "),
+        (["lstm", "lstm"], [], "name each architecture once"),
+        ([], [], "name each architecture once"),
+        (["lstm"], ["reverse=true"], "field 'reverse' makes a model for comparisons, which cannot be promoted"),
+        (["lstm", "gru"], ["gru:context_length=4"], "setting 'context_length' differs between architectures: give all of them the same"),
+    ],
+)
+def test_what_cannot_be_trained_and_compared_is_refused(architectures, settings, says):
+    with pytest.raises(InputError, match=says):
+        plan_training(architectures, read_settings(assignments=settings), "cpu", None)
+
+
+def test_settings_of_one_architecture_reach_its_training_alone():
+    planned = plan_training(["lstm", "gru"], read_settings(assignments=["model.width=64", "lstm:model.width=128", "epochs=2"]), "cpu", None)
+    found = {arch: planned.config(arch, 384) for arch in planned.architectures}
+    assert {arch: (config.model.width, config.epochs) for arch, config in found.items()} == {"lstm": (128, 2), "gru": (64, 2)}
+
+
+def test_threads_are_shared_out_unless_they_are_set():
+    assert plan_training(["lstm"], read_settings(), "cpu", None).config("lstm", 1).threads == max(1, os.cpu_count() or 1)
+    assert plan_training(["lstm"], read_settings(assignments=["threads=3"]), "cpu", None).config("lstm", 1).threads == 3

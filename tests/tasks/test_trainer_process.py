@@ -68,9 +68,11 @@ def test_fresh_clears_an_earlier_run_but_not_what_the_attempt_before_left(attemp
     state = tmp_path / "lstm" / "training" / "state.safetensors"
     state.parent.mkdir(parents=True)
     state.touch()
-    train_into(tmp_path / "lstm", "run", ["train", "data"], ["epochs=2"], 1, fresh=True)
+    train_into(tmp_path / "lstm", "run", ["train", "data"], "epochs: 2\n", 1, fresh=True)
     assert state.exists() == kept
-    words = ["-m", "lvm", "train", "data", "--out", str(tmp_path / "lstm"), "--set=epochs=2", "--resume", "--until-stdin-closes"]
+    config = tmp_path / "lstm.settings.yaml"
+    assert config.read_text() == "epochs: 2\n"
+    words = ["-m", "lvm", "train", "data", "--out", str(tmp_path / "lstm"), "--config", str(config), "--resume", "--until-stdin-closes"]
     assert started == [[sys.executable, *words]]
 
 

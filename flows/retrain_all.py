@@ -75,7 +75,7 @@ def retrain_all(
         training = [train_model.submit(workspace, dataset, arch, plan, run, fresh) for arch in architectures]
         models = validate_models(finished_models(training), dataset, given.gates, run, figures, device)
 
-        promotion = promote_best(models, dataset, workspace, champion_passes, device)
+        promotion = promote_best(models, dataset, workspace, champion_passes, given.gates, device)
         text = decode_challenger(models, promotion, chosen_decoder, dataset, given.gates, figures, device)
         write_report(models, promotion, text, workspace, dataset, run)
         return promotion.require_challenger()

@@ -63,7 +63,7 @@ def validate_nightly(
         found = evaluate_champion(champion, documents, limits, run, workspace.figures(run), device)
         text = decode_night(champion, documents, decoder, limits, run, workspace.figures(run), device)
 
-        require(write_night(champion, documents, found, text, night, run, workspace.figures(run)))
+        require(write_night(champion, documents, found, text, night, limits, run, workspace.figures(run)))
 
 
 def night_date(asked: str | None) -> str:

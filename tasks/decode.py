@@ -93,7 +93,7 @@ def decode_challenger(
         return DecodedModel(arch=None, reason="Nothing is decoded: no model passed its gates", summary={})
     (model,) = (m for m in models if m.trained.arch == promotion.challenger)
     place = resolve_device(device)
-    checkpoint = load_checkpoint(model.trained.path, place)
+    checkpoint = load_checkpoint(model.trained.path, place, limits.parity)
     data = open_dataset(dataset)
     loaded = open_decoder(choice.name, data, str(place), CORRECTIONS, limits)
     if isinstance(loaded, NoDecoder):

@@ -58,7 +58,7 @@ def diagnose_champion(workspace: Workspace, dataset: Path, limits: GateThreshold
         get_run_logger().info("no champion yet")
         return False
     try:
-        checkpoint = load_checkpoint(workspace.champion.resolve(), resolve_device(device))
+        checkpoint = load_checkpoint(workspace.champion.resolve(), resolve_device(device), limits.parity)
     except (InputError, GateRefused) as error:
         get_run_logger().warning("the champion does not load and will be replaced: %s", error)
         return False

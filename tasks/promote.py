@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 import lvm
 from lvm.atomic_io import publish_folder
+from lvm.config import GateThresholds
 from lvm.data.dataset import open_dataset
 from lvm.devices import resolve_device
 from lvm.errors import GateRefused
@@ -62,7 +63,9 @@ class Promotion(BaseModel):
 
 
 @task
-def promote_best(models: list[ValidatedModel], dataset: Path, workspace: Workspace, champion_stands: bool, device: str) -> Promotion:
+def promote_best(
+    models: list[ValidatedModel], dataset: Path, workspace: Workspace, champion_stands: bool, limits: GateThresholds, device: str
+) -> Promotion:
     """Register the best model that passed its gates; promote it when it beats the champion.
 
     `champion_stands` says that a champion exists and passes its own gates; one that does not is replaced.
@@ -74,7 +77,7 @@ def promote_best(models: list[ValidatedModel], dataset: Path, workspace: Workspa
     best = passed[choose({arch: m.val for arch, m in passed.items()})]
     if champion_stands:
         place = resolve_device(device)
-        new, old = load_checkpoint(best.trained.path, place), load_checkpoint(workspace.champion.resolve(), place)
+        new, old = (load_checkpoint(path, place, limits.parity) for path in (best.trained.path, workspace.champion.resolve()))
         if new.config.files == old.config.files:
             _follow_link(workspace)
             return Promotion(challenger=best.trained.arch, promoted=False, version=None, reason="it is the standing champion itself")

@@ -66,7 +66,7 @@ def validate_models(
     references: dict[str, Reference] = {}
     for model in models:
         try:
-            checkpoint = load_checkpoint(model.path, resolve_device(device))
+            checkpoint = load_checkpoint(model.path, resolve_device(device), limits.parity)
         except (InputError, GateRefused) as error:
             get_run_logger().error("%s does not load: %s", model.arch, error)
             set_tags(model.run_id, {"lvm.gate": "fail"})

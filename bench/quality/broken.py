@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lvm.config import train_config
+from lvm.config import GateThresholds, train_config
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.decoding.evaluate import CORRECTIONS, decode_windows
 from lvm.decoding.load import AUTO, LoadedDecoder, NoDecoder, open_decoder
@@ -58,7 +58,7 @@ def judged(data: Dataset, recipe: str, arch: str, settings: list[str], decoder: 
     place = resolve_device(device)
     trained = train(train_config(arch, data.dim, settings, None if recipe == "residual" else recipe), data, out, place, resume=True)
     checkpoint = load_checkpoint(out, place)
-    gates = model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"))
+    gates = model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"), GateThresholds())
     text = decode_windows(data, checkpoint, decoder).summary()
     text["samples"] = text["samples"][:: max(1, len(text["samples"]) // SAMPLES)][:SAMPLES]
     return {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lvm.config import train_config
+from lvm.config import GateThresholds, train_config
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.devices import resolve_device
 from lvm.evaluation.evaluate import evaluate_checkpoint
@@ -73,7 +73,7 @@ def main() -> None:
     found: dict[str, Any] = {"arch": asked.arch, "settings": asked.set, "seconds": round(time.monotonic() - started, 1)}
     found |= {"parameters": trained.parameters, "kept_epoch": trained.best["epoch"], "epochs": len(trained.history)}
     checkpoint = load_checkpoint(asked.out, device)
-    found["gates"] = [gate.as_json() for gate in model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"))]
+    found["gates"] = [gate.as_json() for gate in model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"), GateThresholds())]
     found["training"] = {split: [len(data.docs(split)), len(data.rows(split))] for split in ("train", "val", "test")}
     found[asked.split] = {length: evaluate_checkpoint(data, checkpoint, asked.split, length).summary() for length in asked.length}
     print(json.dumps(found))

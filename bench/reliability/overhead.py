@@ -25,7 +25,7 @@ from rich.console import Console
 
 from flows.retrain_all import DEFAULT_ARCHITECTURES
 from lvm.atomic_io import publish_folder
-from lvm.config import train_config
+from lvm.config import GateThresholds, train_config
 from lvm.data.dataset import open_dataset
 from lvm.data.encoders import load_encoder
 from lvm.data.extract import extract
@@ -52,7 +52,7 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
     settings, device = [f"threads={threads}", *settings], resolve_device("cpu")
     extract(["builtin:sotu"], root / "data", load_encoder("minilm"), max_docs=max_docs)
     data = open_dataset(root / "data")
-    results = data_gates(data, device=device)
+    results = data_gates(data, GateThresholds(), device)
     data_figures(data, root / "figures", device)
     require(results)
     config = train_config(DEFAULT_ARCHITECTURES[0], data.manifest.recipe.dim, settings)
@@ -75,7 +75,7 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
         checkpoint = load_checkpoint(out, device)
         references = references or {split: make_reference(data, checkpoint, split) for split in ("val", "test")}
         found[arch] = {split: evaluate_checkpoint(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
-        require(gates := model_gates(checkpoint, found[arch]["val"]))
+        require(gates := model_gates(checkpoint, found[arch]["val"], GateThresholds()))
         measured = [found[arch][split].summary() for split in ("val", "test")]
         write_record(out, data.manifest.digest, [gate.as_json() for gate in gates], *measured)
         folder = root / "figures" / arch

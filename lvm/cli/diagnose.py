@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lvm.cli.common import DatasetArgument, DecoderOption, DeviceOption, JsonOption, output, people
+from lvm.cli.common import ConfigOption, DatasetArgument, DecoderOption, DeviceOption, JsonOption, PresetOption, SetOption, output, people
+from lvm.config import GateThresholds, read_settings
 from lvm.reports.next_command import next_command
 
 if TYPE_CHECKING:
@@ -22,39 +23,29 @@ def diagnose(
     decoder: DecoderOption = "none",
     figures: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for figures.")] = None,
     device: DeviceOption = "auto",
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    setting: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Hold the data, and a model or a decoder if given, against the gates; exit with 3 when one refuses."""
+    """Run the gates on the data, and on a model or a decoder if given; exit with 3 when one fails."""
     from lvm.data.dataset import open_dataset
     from lvm.devices import resolve_device
-    from lvm.evaluation.evaluate import evaluate_checkpoint as evaluate
     from lvm.gates.data import data_gates
-    from lvm.gates.model import model_gates
-    from lvm.models.checkpoint import load_checkpoint
     from lvm.reports.tables.gates import gate_table
 
+    limits = read_settings(preset, config_file, setting or [], reads=("gates",)).gates
     data, place = open_dataset(dataset), resolve_device(device)
-    gates = data_gates(data, device=place)
+    gates = data_gates(data, limits, place)
     sound = all(gate.passed for gate in gates)
     if figures is not None:
         from lvm.reports.figures.data import data_figures
 
         data_figures(data, figures, place)
     if model is not None and sound:
-        # Any difference of its golden predictions that is a number: the gate judges it in the table.
-        checkpoint = load_checkpoint(model, place, tolerance=sys.float_info.max)
-        found = evaluate(data, checkpoint, "val")
-        gates += model_gates(checkpoint, found)
-        if figures is not None:
-            from lvm.reports.figures.evaluation import evaluation_figures
-            from lvm.reports.figures.style import save
-            from lvm.reports.figures.training import share_figure
-
-            arch = checkpoint.config.arch
-            evaluation_figures({arch: found}, figures)
-            save(share_figure(checkpoint.config.gradient_shares, arch), figures / "shares.png")
+        gates += _model_gates(data, model, limits, figures, place)
     if sound:
-        gates += decoder_gates(data, decoder, place)
+        gates += decoder_gates(data, decoder, limits, place)
     passed = all(gate.passed for gate in gates)
     value = {"passed": passed, "gates": [gate.as_json() for gate in gates]}
     advice = "Refused: see the reasons and remedies above"
@@ -67,11 +58,31 @@ def diagnose(
         raise typer.Exit(3)
 
 
-def decoder_gates(data: "Dataset", decoder: str, device: "torch.device") -> "list[GateResult]":
-    """The gate on the decoder that `lvm diagnose` was given; prints the reason if there is no decoder to check."""
+def _model_gates(data: "Dataset", model: Path, limits: GateThresholds, figures: Path | None, device: "torch.device") -> "list[GateResult]":
+    """The gates on a model, on validation documents; draws its figures if a folder is given."""
+    from lvm.evaluation.evaluate import evaluate_checkpoint
+    from lvm.gates.model import model_gates
+    from lvm.models.checkpoint import load_checkpoint
+
+    # Loaded whatever its golden predictions are: reload_parity says in the table how far they are off.
+    checkpoint = load_checkpoint(model, device, tolerance=sys.float_info.max)
+    found = evaluate_checkpoint(data, checkpoint, "val")
+    if figures is not None:
+        from lvm.reports.figures.evaluation import evaluation_figures
+        from lvm.reports.figures.style import save
+        from lvm.reports.figures.training import share_figure
+
+        arch = checkpoint.config.arch
+        evaluation_figures({arch: found}, figures)
+        save(share_figure(checkpoint.config.gradient_shares, arch, limits), figures / "shares.png")
+    return model_gates(checkpoint, found, limits)
+
+
+def decoder_gates(data: "Dataset", decoder: str, limits: GateThresholds, device: "torch.device") -> "list[GateResult]":
+    """The gate on the decoder; none, with the reason on standard error, if no decoder fits the dataset."""
     from lvm.decoding.load import NONE, NoDecoder, open_decoder
 
-    loaded = open_decoder(decoder, data, str(device))
+    loaded = open_decoder(decoder, data, str(device), limits=limits)
     if isinstance(loaded, NoDecoder):
         if decoder != NONE:
             people.print(loaded.reason, markup=False)

@@ -1,4 +1,4 @@
-"""Subcommand `lvm explain`: what a model uses of its context, and how much that tells."""
+"""`lvm explain`: what a model uses of its context, and how much it knows about the next chunk."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +17,10 @@ def explain(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Ablate the context, measure its information and its direction; on 2,000 windows at most, skill on all."""
+    """Show what a model uses of its context: ablations and information on up to 2,000 windows, skill on all."""
     from lvm.data.dataset import open_dataset
     from lvm.devices import resolve_device
-    from lvm.evaluation.explain import explain as run
+    from lvm.evaluation.explain import explain as explain_model
     from lvm.evaluation.explain import require_mirror, skill
     from lvm.models.checkpoint import load_checkpoint
     from lvm.reports.tables.explain import ablation_table, contrast_table, direction_table, information_table
@@ -32,7 +32,7 @@ def explain(
         other = load_checkpoint(backward, resolve_device(device))
         require_mirror(checkpoint, other)
         mirrored = skill(data, other, split)
-    found = run(data, checkpoint, split) | {"backward": mirrored}
+    found = explain_model(data, checkpoint, split) | {"backward": mirrored}
     if figures is not None:
         from lvm.reports.figures.explain import lag_figure
         from lvm.reports.figures.style import save
@@ -40,5 +40,5 @@ def explain(
         save(lag_figure(found), figures / "lags.png")
     ablated = [ablation_table(found, metric) for metric in found["rivals"]]
     tables = [*ablated, contrast_table(found), information_table(found), direction_table(found, mirrored)]
-    advice = [] if backward else ["Give --backward, the same model trained with --set reverse=true, for the skill of the other direction"]
+    advice = [] if backward else ["For the skill in the other direction give --backward, the same model trained with --set reverse=true"]
     output(found, as_json, *(table.rich() for table in tables), *advice)

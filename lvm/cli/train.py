@@ -71,7 +71,7 @@ def train(
             if "train/micro_batch" in event["metrics"]:
                 bar.console.print(memory_line(event, config.sampler.stretches), style="bold")
 
-        done = run(config, data, out, place, resume, fresh, show, ranks)
+        done = run(config, data, out, place, resume, fresh, show, ranks, settings.gates)
     ranks.leave()
     if ranks.rank:
         return

@@ -1,16 +1,20 @@
-"""`lvm validate`: every metric of a model beside every baseline."""
+"""`lvm validate`: every metric of a model beside every baseline, its gates, and some of its predictions as text."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lvm.cli.common import DatasetArgument, DecoderOption, DeviceOption, JsonOption, output
+from lvm.cli.common import ConfigOption, DatasetArgument, DecoderOption, DeviceOption, JsonOption, PresetOption, SetOption, output
+from lvm.config import GateThresholds, read_settings
 from lvm.reports.next_command import next_command
 
 if TYPE_CHECKING:
     from lvm.data.dataset import Dataset
     from lvm.models.checkpoint import Checkpoint
+
+SHOWN = 3
+"""Windows whose texts are shown in a terminal; `--json` gives all."""
 
 
 def validate(
@@ -21,35 +25,38 @@ def validate(
     device: DeviceOption = "auto",
     figures: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for figures.")] = None,
     decoder: DecoderOption = "auto",
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    setting: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model beside every baseline, and put 100 of its predictions into words."""
+    """Evaluate a model beside every baseline, and decode 100 of its predictions to text."""
     from lvm.data.dataset import open_dataset
     from lvm.devices import resolve_device
-    from lvm.evaluation.evaluate import evaluate_checkpoint as evaluate
+    from lvm.evaluation.evaluate import evaluate_checkpoint
+    from lvm.gates.model import model_gates
     from lvm.models.checkpoint import load_checkpoint
     from lvm.reports.tables.evaluation import model_table, retrieval_table
+    from lvm.reports.tables.gates import gate_table
 
+    limits = read_settings(preset, config_file, setting or [], reads=("gates",)).gates
     data = open_dataset(dataset)
-    checkpoint = load_checkpoint(model, resolve_device(device))
-    found = evaluate(data, checkpoint, split, context_length)
+    checkpoint = load_checkpoint(model, resolve_device(device), limits.parity)
+    found = evaluate_checkpoint(data, checkpoint, split, context_length)
     if figures is not None:
         from lvm.reports.figures.evaluation import evaluation_figures
 
         evaluation_figures({checkpoint.config.arch: found}, figures)
-    summary = found.summary()
-    summary["decode"], texts = decoded_windows(data, checkpoint, split, context_length, decoder)
+    gates = model_gates(checkpoint, found, limits)
+    summary = found.summary() | {"gates": [gate.as_json() for gate in gates]}
+    summary["decode"], texts = decoded_windows(data, checkpoint, split, context_length, decoder, limits)
     name = checkpoint.config.train.model.name
-    tables = [model_table(summary, name).rich(), retrieval_table(summary, name).rich(), *texts]
-    output(summary, as_json, *tables, next_command("diagnose", dataset, "--model", model))
-
-
-SHOWN = 3
-"""Windows whose texts are shown in a terminal; `--json` gives all."""
+    tables = [model_table(summary, name), retrieval_table(summary, name), gate_table(gates, f"Gates of the model on {split} documents")]
+    output(summary, as_json, *(table.rich() for table in tables), *texts, next_command("diagnose", dataset, "--model", model))
 
 
 def decoded_windows(
-    data: "Dataset", checkpoint: "Checkpoint", split: str, context_length: int | None, decoder: str
+    data: "Dataset", checkpoint: "Checkpoint", split: str, context_length: int | None, decoder: str, limits: GateThresholds
 ) -> tuple[dict[str, Any], list[Any]]:
     """The 'decode' object of `lvm validate`, and its tables for people."""
     from lvm.decoding.evaluate import CORRECTIONS, decode_windows
@@ -57,10 +64,10 @@ def decoded_windows(
     from lvm.reports.tables.gates import gate_table
     from lvm.reports.tables.text import arm_table, length_table, sample_table
 
-    loaded = open_decoder(decoder, data, str(checkpoint.model.mean.device), CORRECTIONS)
+    loaded = open_decoder(decoder, data, str(checkpoint.model.mean.device), CORRECTIONS, limits)
     if isinstance(loaded, NoDecoder):
         return {"available": False, "reason": loaded.reason}, [loaded.reason]
-    found = decode_windows(data, checkpoint, loaded, split, context_length)
+    found = decode_windows(data, checkpoint, loaded, split, context_length, limits)
     summary = found.summary()
     gates = gate_table([found.contract, found.abc], f"Gates on the decoder {loaded.name}")
     tables = [gates, arm_table(summary), length_table(summary), sample_table(summary, SHOWN)]

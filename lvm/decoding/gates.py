@@ -9,7 +9,7 @@ from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.decoding.arms import Arms
 from lvm.decoding.protocol import Decoder
-from lvm.gates.data import reencoded
+from lvm.gates.reencoding import reencoded
 from lvm.gates.result import GateResult, gate_result
 
 

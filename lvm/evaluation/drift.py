@@ -16,6 +16,10 @@ from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import Evaluation
 from lvm.evaluation.intervals import Interval, difference_bootstrap, document_sums
 
+DRIFT_METRICS = ("cosine", "recall_at_5")
+"""The metrics whose skill is tested for drift, one for each head."""
+
+
 RESHUFFLES = 9_999
 
 

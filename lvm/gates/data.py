@@ -1,49 +1,48 @@
-"""Gates on the dataset, before any training.
+"""Gates on a dataset, before any training.
 
-Each looks at vectors and keys alone, so it sees what was stored and not what was meant.
+They read stored vectors and keys only, so they see what was stored and not what was meant.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from lvm.config import GateThresholds
+from lvm.config import GATES, GateThresholds
 from lvm.data.dataset import Dataset
-from lvm.data.encoders import Encoder
 from lvm.data.vectors import unusable_rows
 from lvm.data.windows import leaked_rows
 from lvm.evaluation.intervals import MIN_DOCUMENTS, Interval, document_bootstrap
 from lvm.gates.result import GateResult, gate_result
+from lvm.gates.stages import stage_gates
 
 ADJACENT_COSINE = 0.98
+"""Adjacent chunks of a document above this cosine count as nearly equal."""
 
 
 CPU = torch.device("cpu")
 
 
 LAGS = 5
+"""Lags of the profile of `chunk_order`."""
 
 
-# Enough for intervals of ± .003, and a bound on time in a corpus of millions.
 SAMPLED_DOCUMENTS = 400
+"""Documents that `chunk_order` reads at most: enough for intervals of ± .003, and a bound on time in a corpus of millions."""
 
 
 MORE_DOCUMENTS = "give more documents (ten or more)"
 
 
 def unit_rows(dataset: Dataset, start: int, stop: int) -> np.ndarray:
-    """Vectors of a range of rows at unit length; zero and non-finite ones become zero."""
+    """Unit vectors of a range of rows, [rows, D]; zero and non-finite vectors become zero."""
     vectors = np.nan_to_num(np.asarray(dataset.vectors[start:stop]), nan=0.0, posinf=0.0, neginf=0.0)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def lag_profile(dataset: Dataset, seed: int = 0) -> tuple[list[float], Interval]:
-    """Mean cosine at lags 1 to 5, and the lead of lag 1 over a within-document shuffle.
+    """Mean cosine at lags 1 to 5, and the lead of lag 1 over chunks shuffled within their documents.
 
-    Over at most 400 random documents of more than `LAGS` chunks; an empty profile where there is none. The shuffle is averaged in
-    closed form: the mean cosine of two different chunks of the document, which is what a random
-    order would put side by side.
+    Uses at most 400 random documents of more than `LAGS` chunks; the profile is empty if there is none. The mean over all
+    shuffles has a closed form: the mean cosine of two different chunks of the document.
     """
     lengths = np.diff(dataset.starts)
     docs = np.flatnonzero(lengths > LAGS)
@@ -65,11 +64,12 @@ def lag_profile(dataset: Dataset, seed: int = 0) -> tuple[list[float], Interval]
     return list(profile / np.maximum(weights, 1)), document_bootstrap(np.concatenate(leads), np.concatenate(owners))
 
 
+@GATES.register("chunk_order", stage="data", nightly=True)
 def chunk_order(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
-    """Chunks stand in reading order: adjacent ones are more alike than shuffled ones.
+    """Chunks are in reading order: adjacent ones are more alike than shuffled ones.
 
-    Fails when the interval of the lead touches 0 or there is none, when stored positions are not 0, 1, 2, ... in
-    a document (a window would jump), warns under `chunk_order_warn`.
+    Fails when the interval of the lead touches 0 or cannot be computed, or when the stored positions of a document are not
+    0, 1, 2, ..., so that a window would skip chunks; warns below `chunk_order_warn`.
     """
     expected = np.arange(dataset.n_rows) - dataset.starts[dataset.row_doc]
     gaps = np.flatnonzero(dataset.chunk_index != expected)
@@ -91,10 +91,11 @@ def chunk_order(dataset: Dataset, limits: GateThresholds, device: torch.device =
     return gate_result("chunk_order", lead.value, 0.0, not lead.above_zero(), reason, remedy, lead.value < limits.chunk_order_warn)
 
 
+@GATES.register("split_leakage", stage="data")
 def split_leakage(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
-    """No document in two splits, and few evaluation rows whose content stands in train.
+    """No document is in two splits, and few evaluation chunks have their content in train as well.
 
-    The rows that do (equal text, or cosine of .995 or more) are dropped from scoring in any case.
+    Such chunks (equal text, or a cosine of .995 or more) are never scored.
     """
     owner: dict[str, set[str]] = {}
     splits = dataset.table.column("split").to_numpy(zero_copy_only=False)
@@ -103,19 +104,19 @@ def split_leakage(dataset: Dataset, limits: GateThresholds, device: torch.device
         owner.setdefault(dataset.doc_ids[doc], set()).update(found)
     torn = [doc_id for doc_id, found in owner.items() if len(found) > 1]
     if torn:
-        reason = f"{len(torn)} documents stand in two splits: {torn[:5]}"
+        reason = f"{len(torn)} documents are in two splits: {torn[:5]}"
         return gate_result("split_leakage", float(len(torn)), 0.0, True, reason, "split by document, extract again")
     shares, copies = [], []
     for split in ("val", "test"):
         rows, leaked = dataset.rows(split), leaked_rows(dataset, split, device)
         if not len(rows) or not len(dataset.rows("train")):
             empty = split if not len(rows) else "train"
-            reason = f"split '{empty}' is empty, so that nothing can be {'learned' if empty == 'train' else 'judged'}"
+            reason = f"split '{empty}' is empty, so that nothing can be {'learned' if empty == 'train' else 'evaluated'}"
             return gate_result("split_leakage", 1.0, limits.leaked_rows_fail, True, reason, MORE_DOCUMENTS)
         shares.append(len(leaked) / len(rows))
         copies.append(leaked)
     share = max(shares)
-    reason = f"rows that stand in train: val {shares[0]:.2%}, test {shares[1]:.2%}, dropped from scoring"
+    reason = f"chunks that are in train as well: val {shares[0]:.2%}, test {shares[1]:.2%}, left out of scoring"
     failed, warned = share > limits.leaked_rows_fail, share > limits.leaked_rows_warn
     if warned:
         worst = _most_often(dataset, np.concatenate(copies))
@@ -125,13 +126,14 @@ def split_leakage(dataset: Dataset, limits: GateThresholds, device: torch.device
 
 
 def _most_often(dataset: Dataset, rows: np.ndarray) -> str:
-    """The three documents that hold most of `rows`, with their counts."""
+    """The three documents with most of `rows`, with their counts."""
     docs, counts = np.unique(dataset.row_doc[rows], return_counts=True)
     return ", ".join(f"{dataset.doc_ids[docs[i]]} ({counts[i]})" for i in np.argsort(-counts, kind="stable")[:3])
 
 
+@GATES.register("duplicates", stage="data", nightly=True)
 def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
-    """No chunk stored twice, no vector zero or NaN, few neighbours that are all but equal."""
+    """No chunk is stored twice, no vector is zero or not finite, and few adjacent chunks are nearly equal."""
     keys = dataset.row_doc.astype(np.int64) << 32 | dataset.chunk_index.astype(np.int64)
     repeated = np.setdiff1d(np.arange(dataset.n_rows), np.unique(keys, return_index=True)[1])
     bad = unusable_rows(dataset.vectors)
@@ -158,12 +160,12 @@ def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = 
     return gate_result("duplicates", share, limits.adjacent_duplicates, bool(problems), reason, "extract again, each document once")
 
 
+@GATES.register("pairing", stage="data")
 def pairing(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
     """Contexts and targets of the evaluation splits belong together as they do in train.
 
-    Compares the mean cosine(last context chunk, target) of val and test with train's: rows
-    that were mispaired on the way fall to the corpus mean. Keys of windows must be distinct. Fails,
-    since nothing can be compared, when a split has no two chunks in a row.
+    Compares the mean cosine(last context chunk, target) of val and test with train's: for mispaired rows it drops to the
+    corpus mean. Window keys must be distinct. Fails when a split has no two chunks in a row, since nothing can be compared then.
     """
     means = {}
     for split in ("train", "val", "test"):
@@ -188,49 +190,6 @@ def pairing(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU
     )
 
 
-DATA_GATES: dict[str, Callable[[Dataset, GateThresholds, torch.device], GateResult]] = {
-    "chunk_order": chunk_order,
-    "split_leakage": split_leakage,
-    "duplicates": duplicates,
-    "pairing": pairing,
-}
-
-
-def data_gates(dataset: Dataset, limits: GateThresholds = GateThresholds(), device: torch.device = CPU) -> list[GateResult]:
-    """Every gate on the data, in the order in which a reader would ask."""
-    return [gate(dataset, limits, device) for gate in DATA_GATES.values()]
-
-
-SAMPLE = 64
-
-
-def encoder_unchanged(dataset: Dataset, encoder: Encoder, limits: GateThresholds = GateThresholds()) -> GateResult:
-    """The encoder of today gives chunks that were stored some time ago their stored vectors again; measured as `encoder_contract`.
-
-    Weights of the same digest can still give other vectors, after an upgrade of a library or a driver. Raises `InputError`
-    when the recipes differ.
-    """
-    dataset.manifest.recipe.require_same(encoder.recipe, f"dataset {dataset.path}")
-    problem = "The encoder gives other vectors than the model was trained on"
-    remedy = "go back to the versions of then, or extract and train again"
-    return reencoded("encoder_unchanged", "today's encoder", dataset, encoder, problem, remedy, limits)
-
-
-def reencoded(name: str, whose: str, dataset: Dataset, encoder: Encoder, problem: str, remedy: str, limits: GateThresholds) -> GateResult:
-    """The gate `name`: a sample of rows, embedded by `encoder`, against their stored vectors."""
-    rows = np.sort(np.random.default_rng(0).choice(dataset.n_rows, min(SAMPLE, dataset.n_rows), replace=False))
-    stored = np.asarray(dataset.vectors[rows], np.float64)
-    again = encoder.encode(dataset.texts(rows)).astype(np.float64)
-    norms = np.linalg.norm(stored, axis=1), np.linalg.norm(again, axis=1)
-    agreement = (stored * again).sum(1) / np.maximum(*norms) ** 2
-    same_dtype = dataset.manifest.encoder_dtype == encoder.dtype
-    threshold = limits.encoder_contract if same_dtype else limits.encoder_contract_other_dtype
-    off = np.flatnonzero(~(agreement >= threshold))  # a NaN is off too
-    worst = float(agreement.min())
-    reason = f"{len(rows)} chunks embedded again by {whose} agree to {agreement.mean():.5f}, at worst {worst:.5f}"
-    if not same_dtype:
-        reason += f" ({encoder.dtype} against {dataset.manifest.encoder_dtype})"
-    if len(off):
-        documents = sorted({dataset.doc_ids[dataset.row_doc[rows[i]]] for i in off})[:5]
-        reason += f"; {len(off)} do not, in {documents}. {problem}"
-    return gate_result(name, worst, threshold, bool(len(off)), reason, remedy)
+def data_gates(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> list[GateResult]:
+    """Every gate on a dataset, in their order."""
+    return [gate(dataset, limits, device) for gate in stage_gates("data").values()]

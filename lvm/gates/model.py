@@ -1,22 +1,52 @@
-"""Gates on a trained model: the standing champion before training, and every model after it.
+"""Gates on a trained model: on the current champion before a training, and on every model after it.
 
 They read an `Evaluation`, so that a gate, a table and a figure never disagree about a number.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from lvm.config import GateThresholds
+from lvm.config import GATES, GateThresholds
 from lvm.evaluation.evaluate import Evaluation
 from lvm.evaluation.intervals import MIN_DOCUMENTS
 from lvm.gates.result import GateResult, gate_result
-from lvm.gates.training import CHECK_LOSS, greatest_pairwise, loss_balance
+from lvm.gates.stages import stage_gates
+from lvm.gates.training import CHECK_LOSS, early_collapse, early_loss_balance, gradient_balance, greatest_pairwise
 from lvm.models.checkpoint import Checkpoint
 
 
-def mean_vector_baseline(found: Evaluation, limits: GateThresholds) -> GateResult:
-    """The model beats every baseline, the mean vector among them, by an interval above 0."""
+@dataclass(frozen=True)
+class CheckedModel:
+    """What a gate on a model reads."""
+
+    checkpoint: Checkpoint
+    evaluation: Evaluation
+    """On validation documents; in the nightly validation on the night's."""
+
+    limits: GateThresholds
+
+
+@GATES.register("reload_parity", stage="model", nightly=True)
+def reload_parity(model: CheckedModel) -> GateResult:
+    """The reloaded model gives the predictions that it gave when it was saved."""
+    parity, limit = model.checkpoint.parity, model.limits.parity
+    reason = f"golden predictions differ by {parity:.1e} after the reload"
+    return gate_result("reload_parity", parity, limit, not parity <= limit, reason, "restore the weights and the code, or train again")
+
+
+@GATES.register("loss_balance", stage="model", early=early_loss_balance)
+def loss_balance(model: CheckedModel) -> GateResult:
+    """Every loss term with a weight contributed to the training's gradient; see `gradient_balance`."""
+    config = model.checkpoint.config
+    return gradient_balance(config.train.loss, config.gradient_shares, model.limits)
+
+
+@GATES.register("mean_vector_baseline", stage="model")
+def mean_vector_baseline(model: CheckedModel) -> GateResult:
+    """The model beats every baseline, the mean vector among them: the interval of its skill lies above 0."""
+    found = model.evaluation
     skill, best = found.skill("cosine"), found.best_baseline("cosine")
     mean = float(found.baselines["mean_vector"].cosine.mean())
     reason = f"cosine {found.model.cosine.mean():.4f}, mean vector {mean:.4f}, best baseline {best}: skill {skill}"
@@ -28,18 +58,14 @@ def mean_vector_baseline(found: Evaluation, limits: GateThresholds) -> GateResul
     return gate_result("mean_vector_baseline", skill.low if skill.low is not None else 0.0, 0.0, not skill.above_zero(), reason, remedy)
 
 
-def _least(margins: Mapping[str, float]) -> float:
-    """The least margin, NaN when any is: Python's `min` would step over a NaN that is not the first."""
-    return float(np.min(list(margins.values())))
+@GATES.register("moment_matching", stage="model", nightly=True)
+def moment_matching(model: CheckedModel) -> GateResult:
+    """The outputs have the encoder's per-dimension deviation, and y_dec its norm.
 
-
-def moment_matching(found: Evaluation, limits: GateThresholds) -> GateResult:
-    """Per-dimension deviation of the outputs against the encoder's, and y_dec's norm.
-
-    A conditional mean varies less than its targets, so y_dec is held against ridge's deviation;
-    y_cos against the targets'. y_dec is for a decoder, so its norm must be the encoder's. The
-    value is the least of the three margins: positive passes.
+    A conditional mean varies less than its targets, so y_dec is compared with ridge's deviation and y_cos with the
+    targets'. A decoder reads y_dec, so its norm must be the encoder's. The value is the least of three margins; positive passes.
     """
+    found, limits = model.evaluation, model.limits
     c = found.collapse()
     norm = c["y_dec_norm"] / c["target_norm"]
     margins = {
@@ -57,12 +83,14 @@ def moment_matching(found: Evaluation, limits: GateThresholds) -> GateResult:
     return gate_result("moment_matching", worst, 0.0, not worst >= 0, reason, "raise loss.moments, loss.variance or loss.norm")
 
 
-def collapse(found: Evaluation, limits: GateThresholds) -> GateResult:
-    """Outputs differ from each other: mean pairwise cosine and effective rank.
+@GATES.register("collapse", stage="model", nightly=True, early=early_collapse)
+def collapse(model: CheckedModel) -> GateResult:
+    """The outputs differ from each other, by mean pairwise cosine and effective rank.
 
-    y_dec against ridge's, y_cos against the targets'; above .95 anything has collapsed. The
-    value is the least margin: positive passes.
+    y_dec is compared with ridge, y_cos with the targets. Above a pairwise cosine of .95 any output counts as collapsed. The
+    value is the least margin; positive passes.
     """
+    found, limits = model.evaluation, model.limits
     c = found.collapse()
     margins = {
         f"y_dec pairwise {c['y_dec_pairwise_cosine']:.2f} (ridge {c['ridge_pairwise_cosine']:.2f})": c["ridge_pairwise_cosine"]
@@ -83,23 +111,12 @@ def collapse(found: Evaluation, limits: GateThresholds) -> GateResult:
     return gate_result("collapse", worst, 0.0, not worst >= 0, reason, CHECK_LOSS)
 
 
-def reload_parity(checkpoint: Checkpoint, limits: GateThresholds) -> GateResult:
-    """The reloaded model gives the predictions that it gave when it was saved."""
-    failed = not checkpoint.parity <= limits.parity
-    reason = f"golden predictions differ by {checkpoint.parity:.1e} after the reload"
-    return gate_result(
-        "reload_parity", checkpoint.parity, limits.parity, failed, reason, "restore the weights and the code, or train again"
-    )
+def _least(margins: Mapping[str, float]) -> float:
+    """The least margin, NaN when any is: Python's `min` ignores a NaN that does not come first."""
+    return float(np.min(list(margins.values())))
 
 
-EVALUATION_GATES: dict[str, Callable[[Evaluation, GateThresholds], GateResult]] = {
-    "mean_vector_baseline": mean_vector_baseline,
-    "moment_matching": moment_matching,
-    "collapse": collapse,
-}
-
-
-def model_gates(checkpoint: Checkpoint, found: Evaluation, limits: GateThresholds = GateThresholds()) -> list[GateResult]:
-    """Every gate on a model that loads at all; `load_checkpoint` itself refuses one that does not."""
-    balance = loss_balance(checkpoint.config.train.loss, checkpoint.config.gradient_shares, limits)
-    return [reload_parity(checkpoint, limits), balance, *(gate(found, limits) for gate in EVALUATION_GATES.values())]
+def model_gates(checkpoint: Checkpoint, evaluation: Evaluation, limits: GateThresholds) -> list[GateResult]:
+    """Every gate on a model, in their order."""
+    model = CheckedModel(checkpoint, evaluation, limits)
+    return [gate(model) for gate in stage_gates("model").values()]

@@ -1,4 +1,4 @@
-"""What a gate returns, and what happens when one refuses."""
+"""The result of a gate, and the refusal when one fails."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from lvm.errors import GateRefused
 
 @dataclass(frozen=True)
 class GateResult:
-    """The verdict of one gate."""
+    """The result of one gate."""
 
     name: str
     passed: bool
@@ -17,16 +17,16 @@ class GateResult:
     """`warn` passes and is shown; `fail` stops the flow, bars the model from promotion, or makes decoding unavailable."""
 
     value: float
-    """What was measured."""
+    """What the gate compares with the threshold."""
 
     threshold: float
-    """What it was held against."""
+    """The bound; whether the value has to be above or below it is in the gate's docstring."""
 
     reason: str
     """What was found, and in which documents."""
 
     remedy: str
-    """What to do about it; "" where there is nothing to do."""
+    """What the user can do about it; empty for a gate that is ok."""
 
     @property
     def sentence(self) -> str:
@@ -39,13 +39,13 @@ class GateResult:
 
 
 def gate_result(name: str, value: float, threshold: float, failed: bool, reason: str, remedy: str, warned: bool = False) -> GateResult:
-    """Build a result from the two questions that a gate answers; the remedy is left out where both are answered with no."""
+    """Build a result. Severity follows from `failed` and `warned`; the remedy is left out where neither holds."""
     severity: Literal["ok", "warn", "fail"] = "fail" if failed else "warn" if warned else "ok"
     return GateResult(name, not failed, severity, float(value), float(threshold), reason, remedy if failed or warned else "")
 
 
 def require(results: Sequence[GateResult]) -> None:
-    """Raise `GateRefused`, with every reason and remedy, when a gate failed."""
+    """Raise `GateRefused`, with the reason and the remedy of every failed gate, if there is one."""
     failures = [f"{r.name}: {r.sentence}" for r in results if not r.passed]
     if failures:
         raise GateRefused("; ".join(failures))

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lvm.config import GateThresholds
+from lvm.evaluation.drift import DRIFT_METRICS
 from lvm.evaluation.intervals import document_sums
-from lvm.gates.nightly import METRICS, NightEvaluation
-from lvm.reports.figures.style import BASELINE, ENCODER, colour
+from lvm.gates.evaluate_night import NightEvaluation
+from lvm.reports.figures.style import BASELINE, ENCODER, OTHER
 from lvm.reports.tables.table import Table, interval_text
 
 COMPARED = ("cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5", "shuffle_drop")
@@ -44,7 +45,7 @@ class NightEntry:
 def night_table(summary: Mapping[str, Any], recorded: Mapping[str, float]) -> Table:
     """The night beside the champion's own test documents, at one pool size, and what was recorded when it was trained.
 
-    `summary` is a `JudgedNight.summary()`.
+    `summary` is a `NightEvaluation.summary()`.
     """
     night, own = summary["night"], summary["own"]
     drift = {f"skill_{metric}": found["difference"] for metric, found in summary["skill_drift"].items()}
@@ -84,9 +85,9 @@ DATES = 12
 
 def night_figure(judged: NightEvaluation) -> Figure:
     """Skill document by document: the night's beside the champion's own test documents', each point one document."""
-    figure, axes = plt.subplots(1, len(METRICS), figsize=(11, 3.2))
-    for axis, metric in zip(axes, METRICS, strict=True):
-        for height, (label, found, c) in enumerate((("own test documents", judged.own, BASELINE), ("night", judged.night, colour("")))):
+    figure, axes = plt.subplots(1, len(DRIFT_METRICS), figsize=(11, 3.2))
+    for axis, metric in zip(axes, DRIFT_METRICS, strict=True):
+        for height, (label, found, c) in enumerate((("own test documents", judged.own, BASELINE), ("night", judged.night, OTHER))):
             sums, counts = document_sums(found.skills(metric), found.windows.docs)
             spread = np.random.default_rng(0).uniform(-0.25, 0.25, len(sums))
             axis.scatter(sums / counts, height + spread, s=4 + counts / 20, color=c, alpha=0.5, label=label)
@@ -98,7 +99,7 @@ def night_figure(judged: NightEvaluation) -> Figure:
     return figure
 
 
-def trend_figure(nights: Sequence[NightEntry], limits: GateThresholds = GateThresholds()) -> Figure:
+def trend_figure(nights: Sequence[NightEntry], limits: GateThresholds) -> Figure:
     """All nights: both skills beside the champion's own, and the drift of the embeddings; a breach is red."""
     figure, axes = plt.subplots(3, 1, figsize=(10, 8), sharex=True)
     _panel(axes[0], nights, "night/skill_cosine", "own/skill_cosine", "skill, cosine")
@@ -118,7 +119,7 @@ def trend_figure(nights: Sequence[NightEntry], limits: GateThresholds = GateThre
 def _panel(axis: Axes, nights: Sequence[NightEntry], metric: str, own: str | None, title: str) -> None:
     measured = [(night, found) for night in nights if (found := night.interval(metric))]
     for night, found in measured:
-        c = colour("") if night.passed else BREACH
+        c = OTHER if night.passed else BREACH
         value = float(found["value"] or 0.0)
         low, high = (value if end is None else end for end in (found["low"], found["high"]))
         axis.plot(np.array([night.date] * 2, "datetime64[D]"), [low, high], color=c, linewidth=2)

@@ -16,14 +16,14 @@ import torch
 from torch import nn
 
 from lvm.atomic_io import digest_json, write_json
-from lvm.config import LOSS_TERMS, TrainConfig
+from lvm.config import LOSS_TERMS, GateThresholds, TrainConfig
 from lvm.data.dataset import Dataset
 from lvm.data.statistics import encoder_statistics
 from lvm.data.windows import contexts, make_windows
 from lvm.errors import InputError, TrainingDiverged
 from lvm.evaluation.evaluate import Evaluation, evaluate, score_baselines
 from lvm.gates.result import require
-from lvm.gates.training import SHARE_STEPS, early_gates
+from lvm.gates.training import SHARE_STEPS, CheckedTraining, early_gates
 from lvm.models import Ensemble, build_predictor
 from lvm.models.baselines import fit_baselines
 from lvm.models.card import model_card
@@ -75,6 +75,7 @@ class Trainer:
         device: torch.device,
         on_event: Callable[[Event], None] = lambda event: None,
         ranks: Ranks = Ranks(),
+        limits: GateThresholds = GateThresholds(),
     ) -> None:
         if config.model.dim != dataset.dim:
             raise InputError(f"field 'model.dim' is {config.model.dim}, the dataset's embeddings have {dataset.dim}")
@@ -85,7 +86,7 @@ class Trainer:
         dataset.require_finite()
         dataset = dataset.directed(config.reverse)
         self.config, self.dataset, self.out, self.device = config, dataset, out, device
-        self.on_event, self.ranks = on_event, ranks
+        self.on_event, self.ranks, self.limits = on_event, ranks, limits
         self.key = run_key(config, dataset)
         self.folder = out / STATE_FOLDER
         self.progress = Progress()
@@ -120,7 +121,8 @@ class Trainer:
             self._train_epoch()
             found = self._validate()
             # Before the state is saved: a run that resumes must meet the same gates.
-            require(early_gates(self.config.loss, self.progress.epoch, self.total_steps, self.progress.gradient_shares, found))
+            done = self.progress
+            require(early_gates(CheckedTraining(self.config.loss, done.epoch, self.total_steps, done.gradient_shares, found, self.limits)))
             self.progress.epoch += 1
             self.progress.epoch_step = 0
             if self._affordable(0):
@@ -281,6 +283,7 @@ def train(
     fresh: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     ranks: Ranks = Ranks(),
+    limits: GateThresholds = GateThresholds(),
 ) -> CheckpointConfig:
     """Train a model into `out`; return at once when `resume` finds it finished.
 
@@ -295,7 +298,7 @@ def train(
     finished = prepare_run_folder(out, FILES, read_config, same_run, resume, fresh, ranks)
     if finished is not None:
         return finished
-    trainer = Trainer(config, dataset, out, device, on_event, ranks)
+    trainer = Trainer(config, dataset, out, device, on_event, ranks, limits)
     if resume:
         trainer.resume()
     if ranks.rank == 0:

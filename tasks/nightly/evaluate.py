@@ -13,7 +13,7 @@ from lvm.data.encoders import load_encoder
 from lvm.decoding.evaluate import CORRECTIONS, decode_windows
 from lvm.decoding.load import NoDecoder, no_decoder_reason, open_decoder
 from lvm.devices import resolve_device
-from lvm.gates.nightly import evaluate_night
+from lvm.gates.evaluate_night import evaluate_night
 from lvm.models.checkpoint import load_checkpoint
 from lvm.reports.figures.evaluation import evaluation_figures
 from lvm.reports.figures.style import save
@@ -36,9 +36,9 @@ class NightText(BaseModel):
 def evaluate_champion(
     champion: Champion, documents: NightDocuments, limits: GateThresholds, run_id: str, figures: Path, device: str
 ) -> dict[str, Any]:
-    """A `JudgedNight.summary()`; its figures go to the run. A gate that fails stops nothing here: the whole night is reported."""
+    """A `NightEvaluation.summary()`; its figures go to the run. A gate that fails stops nothing here: the whole night is reported."""
     place = resolve_device(device)
-    checkpoint, record = load_checkpoint(champion.path, place), open_dataset(champion.dataset)
+    checkpoint, record = load_checkpoint(champion.path, place, limits.parity), open_dataset(champion.dataset)
     fresh = open_dataset(documents.dataset) if documents.dataset else None
     judged = evaluate_night(checkpoint, record, fresh, champion.recorded, load_encoder(record.manifest.recipe.name, str(place)), limits)
     made = [*evaluation_figures({champion.arch: judged.night}, figures), save(night_figure(judged), figures / "documents.png")]
@@ -64,5 +64,6 @@ def decode_night(
     contract = loaded.contract
     if not contract.passed:
         return NightText(text=DecodedModel(arch=None, reason=contract.sentence, summary={}), gates=[contract.as_json()])
-    found = decode_windows(data, load_checkpoint(champion.path, place), loaded, "all" if documents.dataset else "test", limits=limits)
+    checkpoint = load_checkpoint(champion.path, place, limits.parity)
+    found = decode_windows(data, checkpoint, loaded, "all" if documents.dataset else "test", limits=limits)
     return NightText(text=log_text(run_id, champion.arch, loaded.name, found, figures, key="nightly-decode"), gates=[contract.as_json()])

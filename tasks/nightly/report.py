@@ -8,6 +8,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 
+from lvm.config import GateThresholds
 from lvm.gates.result import GateResult
 from lvm.reports.figures.style import save
 from lvm.reports.nightly import NightEntry, night_table, trend_figure, trend_table
@@ -26,7 +27,14 @@ from tasks.validate import evaluation_metrics, interval_metrics
 
 @task
 def write_night(
-    champion: Champion, documents: NightDocuments, summary: dict[str, Any], text: NightText, night: str, run_id: str, figures: Path
+    champion: Champion,
+    documents: NightDocuments,
+    summary: dict[str, Any],
+    text: NightText,
+    night: str,
+    limits: GateThresholds,
+    run_id: str,
+    figures: Path,
 ) -> list[GateResult]:
     """Report the night in MLflow, as a Prefect artifact and in the terminal; enter it; return its gates."""
     gates = [GateResult(**gate) for gate in summary["gates"] + text.gates]
@@ -51,7 +59,7 @@ def write_night(
     client.log_dict(run_id, summary, "evaluation/night.json")
     log_gates(run_id, gates, "night")
     client.log_text(run_id, page, "report.md")
-    client.log_artifact(run_id, str(save(trend_figure(nights), figures / "trend.png")), "figures")
+    client.log_artifact(run_id, str(save(trend_figure(nights, limits), figures / "trend.png")), "figures")
     create_markdown_artifact(page, key="nightly-report", description=verdict)
     enter_night(run_id, night, {"lvm.gate": "pass" if passed else "fail", "lvm.version": champion.version})
 

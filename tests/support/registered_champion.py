@@ -5,6 +5,7 @@ import shutil
 from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
+from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import evaluate_checkpoint
 from tasks.promote import promote_best
@@ -30,4 +31,4 @@ def make_champion(workspace: Workspace, dataset: Dataset) -> None:
     logged = log_checkpoint(run, path, checkpoint.config)
     model = ValidatedModel(trained=TrainedModel(arch="lstm", path=path, run_id=run), model_id=logged, **found, gates=[])
     with disable_run_logger():
-        assert promote_best.fn([model], dataset.path, workspace, False, "cpu").promoted
+        assert promote_best.fn([model], dataset.path, workspace, False, GateThresholds(), "cpu").promoted

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 from prefect.logging import disable_run_logger
 
-from lvm.config import train_config
+from lvm.config import GateThresholds, train_config
 from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import evaluate_checkpoint
 from lvm.gates.model import model_gates
@@ -74,7 +74,7 @@ class Step:
 def promote(workspace: Workspace, dataset: Dataset, *models: ValidatedModel) -> Step:
     """Run the task's own function; a champion that is there stands."""
     with disable_run_logger():
-        outcome = promote_best.fn(list(models), dataset.path, workspace, workspace.champion.exists(), "cpu")
+        outcome = promote_best.fn(list(models), dataset.path, workspace, workspace.champion.exists(), GateThresholds(), "cpu")
     versions = sorted(str(found.version) for found in MlflowClient().search_model_versions(f"name = '{MODEL}'"))
     aliases = MlflowClient().get_registered_model(MODEL).aliases if versions else {}
     champion = workspace.champion.resolve().name if workspace.champion.exists() else None

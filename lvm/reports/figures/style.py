@@ -7,14 +7,17 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lvm.atomic_io import replacing
+from lvm.config import ARCHITECTURES
 
 matplotlib.use("Agg")
 
 
-COLOURS = {"lstm": "#1f77b4", "gru": "#2ca02c", "mamba2": "#d62728", "transformer": "#9467bd", "amn": "#ff7f0e"}
+PALETTE = ("#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#bcbd22", "#393b79", "#637939")
+"""Colours of the architectures, in the order of their registry; an eleventh starts over."""
 
 
-ENCODER, BASELINE = "black", "#888888"
+ENCODER, BASELINE, OTHER = "black", "#888888", "#17becf"
+"""Colours of the encoder's own vectors, of baselines, and of what is not a single architecture's."""
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -26,5 +29,6 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def colour(name: str) -> str:
-    """Colour of a model by its architecture."""
-    return COLOURS.get(name, "#17becf")
+    """Colour of an architecture; `OTHER` if there is none of this name."""
+    names = ARCHITECTURES.names()
+    return PALETTE[names.index(name) % len(PALETTE)] if name in names else OTHER

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from lvm.reports.figures.style import BASELINE, ENCODER, colour
+from lvm.reports.figures.style import BASELINE, ENCODER, OTHER
 
 
 def decode_figure(summary: Mapping[str, Any]) -> Figure:
@@ -16,7 +16,7 @@ def decode_figure(summary: Mapping[str, Any]) -> Figure:
     `summary` is a `DecodedWindows.summary()`. What lies between ceiling and prediction is the model's.
     """
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
-    arms = {"A: ceiling": ("A", ENCODER), "C: prediction": ("C", colour("")), "nearest real chunk": ("nearest", BASELINE)}
+    arms = {"A: ceiling": ("A", ENCODER), "C: prediction": ("C", OTHER), "nearest real chunk": ("nearest", BASELINE)}
     for axis, (metric, title) in zip(axes, (("bleu", "BLEU"), ("token_f1", "token F1"), ("roundtrip_cosine", "round trip")), strict=True):
         for label, (arm, c) in arms.items():
             lengths = summary["arms"][arm]["by_length"]

@@ -3,13 +3,13 @@
 import torch
 
 from lvm.cli.diagnose import decoder_gates
-from lvm.config import ARCHITECTURES
+from lvm.config import ARCHITECTURES, GateThresholds
 from lvm.data.dataset import open_dataset
 from tests.support.commands import lvm, with_vectors
 from tests.support.swapped_model import Backwards
 
 
-def test_diagnose_json_is_the_verdict_and_every_gate(dataset):
+def test_diagnose_json_is_the_result_of_every_gate_and_of_all(dataset):
     finished = lvm("diagnose", dataset.path, "--json")
     assert finished.code == 0
     assert set(finished.json) == {"passed", "gates"}
@@ -19,7 +19,7 @@ def test_diagnose_json_is_the_verdict_and_every_gate(dataset):
         assert set(gate) == {"name", "passed", "severity", "value", "threshold", "reason", "remedy"}
 
 
-def test_diagnose_judges_model_and_decoder_where_they_are_given_and_draws(dataset, trained_lstm, tmp_path):
+def test_diagnose_checks_model_and_decoder_where_they_are_given_and_draws(dataset, trained_lstm, tmp_path):
     finished = lvm("diagnose", dataset.path, "--model", trained_lstm[1], "--decoder", "auto", "--figures", tmp_path / "figures", "--json")
     gates = {gate["name"]: gate for gate in finished.json["gates"]}
     assert list(gates)[4:] == ["reload_parity", "loss_balance", "mean_vector_baseline", "moment_matching", "collapse", "encoder_contract"]
@@ -30,10 +30,10 @@ def test_diagnose_judges_model_and_decoder_where_they_are_given_and_draws(datase
     assert drawn == {"lags.png", "neighbours.png", "skill.png", "sigma.png", "ranks.png", "shares.png"}
 
 
-def test_diagnose_says_where_there_is_no_decoder_to_judge(unnormalised, capsys):
+def test_diagnose_says_where_there_is_no_decoder_to_check(unnormalised, capsys):
     data = open_dataset(unnormalised[1])
-    assert decoder_gates(data, "none", torch.device("cpu")) == [] and capsys.readouterr().err == ""
-    assert decoder_gates(data, "auto", torch.device("cpu")) == []
+    assert decoder_gates(data, "none", GateThresholds(), torch.device("cpu")) == [] and capsys.readouterr().err == ""
+    assert decoder_gates(data, "auto", GateThresholds(), torch.device("cpu")) == []
     assert f"lvm train-decoder {data.path}" in " ".join(capsys.readouterr().err.split())
 
 

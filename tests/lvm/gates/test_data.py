@@ -12,8 +12,9 @@ import pytest
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.errors import GateRefused
-from lvm.gates.data import CPU, DATA_GATES, chunk_order, data_gates, duplicates, lag_profile, pairing, split_leakage
+from lvm.gates.data import CPU, chunk_order, data_gates, duplicates, lag_profile, pairing, split_leakage
 from lvm.gates.result import GateResult, gate_result, require
+from lvm.gates.stages import stage_gates
 from tests.support.poisoned_data import boundaries_lost, changed, column, copied, mixed, stored_twice, within_documents
 
 LIMITS = GateThresholds()
@@ -34,8 +35,8 @@ def failed(result: GateResult) -> str:
 
 
 def test_clean_text_passes_every_gate(dataset: Dataset) -> None:
-    results = data_gates(dataset)
-    assert [result.name for result in results] == list(DATA_GATES) == ["chunk_order", "split_leakage", "duplicates", "pairing"]
+    results = data_gates(dataset, LIMITS)
+    assert [result.name for result in results] == list(stage_gates("data")) == ["chunk_order", "split_leakage", "duplicates", "pairing"]
     for result in results:
         assert (result.passed, result.severity) == (True, "ok"), result
     require(results)
@@ -280,7 +281,7 @@ def test_repeated_window_keys_fail_pairing(dataset: Dataset, poisoned: Poison) -
 def test_refusal_names_every_gate_that_failed_and_no_other(dataset: Dataset, poisoned: Poison) -> None:
     vectors = within_documents(dataset, np.random.default_rng(0).permutation)
     vectors[dataset.starts[7]] = 0
-    results = data_gates(poisoned(vectors))
+    results = data_gates(poisoned(vectors), LIMITS)
     assert {result.name for result in results if not result.passed} == {"chunk_order", "duplicates"}
     with pytest.raises(GateRefused) as caught:
         require(results)
@@ -306,10 +307,10 @@ def test_a_gate_that_is_ok_has_nothing_to_remedy() -> None:
     assert (passed.severity, passed.remedy, passed.sentence) == ("ok", "", "why")
 
 
-@pytest.mark.parametrize("gate", DATA_GATES)
+@pytest.mark.parametrize("gate", stage_gates("data"))
 def test_verdict_on_data_with_broken_vectors_is_a_number(dataset: Dataset, poisoned: Poison, gate: str) -> None:
     vectors = np.array(dataset.vectors)
     vectors[::40] = np.nan
     vectors[1::40] = np.inf
-    result = DATA_GATES[gate](poisoned(vectors), LIMITS, CPU)
+    result = stage_gates("data")[gate](poisoned(vectors), LIMITS, CPU)
     assert np.isfinite(result.value)

@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.errors import InputError
+from lvm.evaluation.drift import DRIFT_METRICS
 from lvm.evaluation.evaluate import evaluate_checkpoint
-from lvm.gates.nightly import METRICS, NightEvaluation, evaluate_night
+from lvm.gates.evaluate_night import NightEvaluation, evaluate_night
 from lvm.models.checkpoint import Checkpoint
 from lvm.reports.nightly import NightEntry, night_figure, night_table, trend_figure, trend_table
 from tests.support.nights import addresses, champion, extracted, rot13
 
 DOCUMENTS = 12
+LIMITS = GateThresholds()
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +42,11 @@ def fresh(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Dataset
 
 @pytest.fixture(scope="module")
 def oracle(checkpoint, dataset, fresh, recorded, encoder) -> NightEvaluation:
-    return evaluate_night(checkpoint, dataset, fresh, recorded, encoder)
+    return evaluate_night(checkpoint, dataset, fresh, recorded, encoder, LIMITS)
 
 
-def failed(judged: NightEvaluation) -> set[str]:
-    return {gate.name for gate in judged.gates if not gate.passed}
+def failed(found: NightEvaluation) -> set[str]:
+    return {gate.name for gate in found.gates if not gate.passed}
 
 
 def test_new_documents_of_the_same_kind_pass_every_gate(oracle: NightEvaluation) -> None:
@@ -59,16 +62,16 @@ def test_night_and_own_test_documents_are_compared_at_one_pool_size(oracle: Nigh
 
 
 def test_another_language_fails_embedding_and_skill_drift(checkpoint, dataset, recorded, encoder, tmp_path) -> None:
-    judged = evaluate_night(checkpoint, dataset, extracted(addresses(DOCUMENTS, rot13), tmp_path, encoder), recorded, encoder)
-    assert failed(judged) >= {"embedding_drift", "skill_drift_cosine", "night_skill"}
-    assert not failed(judged) & {"reload_parity", "encoder_unchanged", "own_numbers"}, "the champion is not to blame"
+    found = evaluate_night(checkpoint, dataset, extracted(addresses(DOCUMENTS, rot13), tmp_path, encoder), recorded, encoder, LIMITS)
+    assert failed(found) >= {"embedding_drift", "skill_drift_cosine", "night_skill"}
+    assert not failed(found) & {"reload_parity", "encoder_unchanged", "own_numbers"}, "the champion is not to blame"
 
 
 def test_lost_order_of_chunks_fails_chunk_order(checkpoint, dataset, fresh, recorded, encoder) -> None:
     rng = np.random.default_rng(0)
     order = np.concatenate([rng.permutation(np.arange(a, b)) for a, b in zip(fresh.starts[:-1], fresh.starts[1:], strict=True)])
-    judged = evaluate_night(checkpoint, dataset, replace(fresh, vectors=np.array(fresh.vectors)[order]), recorded, encoder)
-    assert "chunk_order" in failed(judged)
+    found = evaluate_night(checkpoint, dataset, replace(fresh, vectors=np.array(fresh.vectors)[order]), recorded, encoder, LIMITS)
+    assert "chunk_order" in failed(found)
 
 
 def test_champion_whose_weights_were_perturbed_fails_its_own_numbers_and_the_baselines(
@@ -79,8 +82,8 @@ def test_champion_whose_weights_were_perturbed_fails_its_own_numbers_and_the_bas
     with torch.no_grad():
         for weights in noisy.parameters():
             weights.add_(0.3 * torch.randn_like(weights))
-    judged = evaluate_night(replace(checkpoint, model=noisy), dataset, fresh, recorded, encoder)
-    assert failed(judged) >= {"own_numbers", "night_skill"}
+    found = evaluate_night(replace(checkpoint, model=noisy), dataset, fresh, recorded, encoder, LIMITS)
+    assert failed(found) >= {"own_numbers", "night_skill"}
 
 
 class Drifted:
@@ -100,23 +103,23 @@ class Drifted:
 
 
 def test_encoder_that_gives_other_vectors_than_those_stored_fails(checkpoint, dataset, recorded, encoder) -> None:
-    judged = evaluate_night(checkpoint, dataset, None, recorded, Drifted(encoder))
-    assert failed(judged) == {"encoder_unchanged"}
+    found = evaluate_night(checkpoint, dataset, None, recorded, Drifted(encoder), LIMITS)
+    assert failed(found) == {"encoder_unchanged"}
 
 
-def test_night_without_new_documents_judges_the_own_test_documents_and_claims_nothing_of_drift(
+def test_night_without_new_documents_evaluates_the_own_test_documents_and_claims_nothing_of_drift(
     checkpoint, dataset, recorded, encoder
 ) -> None:
-    judged = evaluate_night(checkpoint, dataset, None, recorded, encoder)
-    assert failed(judged) == set() and judged.night is judged.own
-    assert judged.skills == {} and judged.embeddings is None
-    assert not [gate for gate in judged.gates if "drift" in gate.name]
-    assert judged.summary()["night"] == evaluate_checkpoint(dataset, checkpoint, "test").summary()
+    found = evaluate_night(checkpoint, dataset, None, recorded, encoder, LIMITS)
+    assert failed(found) == set() and found.night is found.own
+    assert found.skills == {} and found.embeddings is None
+    assert not [gate for gate in found.gates if "drift" in gate.name]
+    assert found.summary()["night"] == evaluate_checkpoint(dataset, checkpoint, "test").summary()
 
 
 def test_too_few_new_documents_are_refused(checkpoint, dataset, recorded, encoder, tmp_path) -> None:
     with pytest.raises(InputError, match="4 new documents can be scored, too few to tell a change from chance: give 5 or more"):
-        evaluate_night(checkpoint, dataset, extracted(addresses(4), tmp_path, encoder), recorded, encoder)
+        evaluate_night(checkpoint, dataset, extracted(addresses(4), tmp_path, encoder), recorded, encoder, LIMITS)
 
 
 # Tables and figures
@@ -131,7 +134,7 @@ def test_table_sets_the_night_beside_the_own_test_documents_and_the_record(oracl
 
 def test_figure_of_a_night_shows_a_point_a_document(oracle: NightEvaluation) -> None:
     figure = night_figure(oracle)
-    assert len(figure.axes) == len(METRICS)
+    assert len(figure.axes) == len(DRIFT_METRICS)
     own, night = (len(points.get_offsets()) for points in figure.axes[0].collections)
     assert (own, night) == (len(set(oracle.own.windows.docs)), DOCUMENTS)
 
@@ -145,7 +148,7 @@ def test_trend_shows_every_night_and_breaches_in_red_and_what_was_not_measured_n
         NightEntry("2026-01-02", False, "1", metrics),
         NightEntry("2026-01-05", True, "2", without),
     ]
-    figure = trend_figure(nights)
+    figure = trend_figure(nights, LIMITS)
     points = [[line for line in axis.lines if line.get_marker() == "o"] for axis in figure.axes]
     assert [len(found) for found in points] == [3, 3, 2]
     assert len({line.get_color() for line in points[0]}) == 2 and points[0][0].get_color() == points[0][2].get_color()

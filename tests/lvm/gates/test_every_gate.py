@@ -18,14 +18,14 @@ from lvm.data.windows import contexts
 from lvm.decoding.evaluate import DecodedWindows, decode_windows
 from lvm.decoding.gates import decoder_abc, encoder_contract
 from lvm.errors import GateRefused
-from lvm.evaluation.evaluate import Evaluation, Reference, make_reference
+from lvm.evaluation.evaluate import Reference, make_reference
 from lvm.gates.data import data_gates
-from lvm.gates.model import EVALUATION_GATES, model_gates, reload_parity
+from lvm.gates.model import CheckedModel, collapse, mean_vector_baseline, model_gates, moment_matching, reload_parity
 from lvm.gates.result import GateResult
-from lvm.gates.training import loss_balance
+from lvm.gates.training import gradient_balance
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.training.trainer import Trainer
-from tests.support.evaluations import judged
+from tests.support.evaluations import checked, evaluation_of
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, opened
 from tests.support.poisoned_data import boundaries_lost, changed, column, copied, mixed, stored_twice, within_documents
 from tests.support.poisoned_decoder import Posing, spoilt
@@ -52,8 +52,8 @@ class Sound:
 
     def model(self, y_dec: torch.Tensor) -> list[GateResult]:
         """The gates on a model that answers so with both heads."""
-        found: Evaluation = judged(self.ref, y_dec)
-        return [gate(found, LIMITS) for gate in EVALUATION_GATES.values()]
+        model = checked(evaluation_of(self.ref, y_dec))
+        return [gate(model) for gate in (mean_vector_baseline, moment_matching, collapse)]
 
     def last(self) -> torch.Tensor:
         """The last chunk of every context, [N, D]."""
@@ -94,35 +94,35 @@ def output_of_another_scale(sound: Sound) -> list[GateResult]:
 
 
 def shuffled_chunk_order(sound: Sound) -> list[GateResult]:
-    return data_gates(changed(sound.dataset, sound.folder, within_documents(sound.dataset, np.random.default_rng(0).permutation)))
+    return data_gates(changed(sound.dataset, sound.folder, within_documents(sound.dataset, np.random.default_rng(0).permutation)), LIMITS)
 
 
 def windows_across_documents(sound: Sound) -> list[GateResult]:
-    return data_gates(boundaries_lost(sound.dataset, sound.folder))
+    return data_gates(boundaries_lost(sound.dataset, sound.folder), LIMITS)
 
 
 def split_by_chunk_not_document(sound: Sound) -> list[GateResult]:
     splits = np.random.default_rng(0).choice(["train", "val", "test"], sound.dataset.n_rows, p=[0.8, 0.1, 0.1])
-    return data_gates(changed(sound.dataset, sound.folder, columns={"split": splits.tolist()}))
+    return data_gates(changed(sound.dataset, sound.folder, columns={"split": splits.tolist()}), LIMITS)
 
 
 def training_rows_in_the_test_split(sound: Sound) -> list[GateResult]:
     vectors, texts, _ = copied(sound.dataset, "test", 0.12, "both")
-    return data_gates(changed(sound.dataset, sound.folder, vectors, {"text": texts}))
+    return data_gates(changed(sound.dataset, sound.folder, vectors, {"text": texts}), LIMITS)
 
 
 def duplicated_ingestion(sound: Sound) -> list[GateResult]:
-    return data_gates(stored_twice(sound.dataset, sound.folder, renumbered=True))
+    return data_gates(stored_twice(sound.dataset, sound.folder, renumbered=True), LIMITS)
 
 
 def two_chunks_under_one_key(sound: Sound) -> list[GateResult]:
     index = column(sound.dataset, "chunk_index")
     index[sound.dataset.starts[3] + 1] = 0
-    return data_gates(changed(sound.dataset, sound.folder, columns={"chunk_index": index}))
+    return data_gates(changed(sound.dataset, sound.folder, columns={"chunk_index": index}), LIMITS)
 
 
 def evaluation_rows_mispaired(sound: Sound) -> list[GateResult]:
-    return data_gates(changed(sound.dataset, sound.folder, mixed(sound.dataset, ["val", "test"])))
+    return data_gates(changed(sound.dataset, sound.folder, mixed(sound.dataset, ["val", "test"])), LIMITS)
 
 
 def wrong_recipe(sound: Sound) -> list[GateResult]:
@@ -144,11 +144,11 @@ def loss_weight_zeroed_on_its_way(sound: Sound) -> list[GateResult]:
     trainer = Trainer(tiny(sound.dataset, "epochs=1"), sound.dataset, sound.folder, CPU)
     with pytest.raises(GateRefused, match="loss_balance"):
         trainer.run()
-    return [loss_balance(trainer.config.loss, trainer.progress.gradient_shares)]
+    return [gradient_balance(trainer.config.loss, trainer.progress.gradient_shares, LIMITS)]
 
 
 def every_loss_weight_zero(sound: Sound) -> list[GateResult]:
-    return [loss_balance(LossConfig(**dict.fromkeys(LOSS_TERMS, 0.0)), sound.checkpoint.config.gradient_shares)]
+    return [gradient_balance(LossConfig(**dict.fromkeys(LOSS_TERMS, 0.0)), sound.checkpoint.config.gradient_shares, LIMITS)]
 
 
 def swapped_class_with_equal_keys(sound: Sound) -> list[GateResult]:
@@ -157,7 +157,7 @@ def swapped_class_with_equal_keys(sound: Sound) -> list[GateResult]:
         load_checkpoint(sound.checkpoint.path, CPU)
     swapped = load_checkpoint(sound.checkpoint.path, CPU, tolerance=np.inf)
     assert swapped.model.state_dict().keys() == sound.checkpoint.model.state_dict().keys()
-    return [reload_parity(swapped, LIMITS)]
+    return [reload_parity(CheckedModel(swapped, evaluation_of(sound.ref, sound.ref.targets), LIMITS))]
 
 
 POISONS: dict[Callable[[Sound], list[GateResult]], set[str]] = {
@@ -183,9 +183,9 @@ POISONS: dict[Callable[[Sound], list[GateResult]], set[str]] = {
 
 def oracle(sound: Sound) -> list[GateResult]:
     """Every gate on what is right: the text as it is, the true next vectors, an honest training, the decoder of the encoder."""
-    model = model_gates(sound.checkpoint, judged(sound.ref, sound.ref.targets))
+    model = model_gates(sound.checkpoint, evaluation_of(sound.ref, sound.ref.targets), LIMITS)
     return [
-        *data_gates(sound.dataset),
+        *data_gates(sound.dataset, LIMITS),
         *model,
         encoder_contract(sound.dataset, ConstantDecoder(sound.encoder)),
         decoder_abc(sound.decoded.arms),

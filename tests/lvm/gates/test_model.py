@@ -12,15 +12,17 @@ from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows
 from lvm.evaluation.evaluate import Evaluation, Reference, predict, score_baselines
-from lvm.gates.model import EVALUATION_GATES, collapse, mean_vector_baseline, model_gates, moment_matching, reload_parity
+from lvm.gates.model import CheckedModel, collapse, mean_vector_baseline, model_gates, moment_matching, reload_parity
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from tests.support.evaluations import judged
+from tests.support.evaluations import checked, evaluation_of
 from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 LIMITS = GateThresholds()
 NAN = float("nan")
-Judge = Callable[..., Evaluation]
+OF_OUTPUTS = {"mean_vector_baseline": mean_vector_baseline, "moment_matching": moment_matching, "collapse": collapse}
+"""The gates that read nothing but the outputs."""
+Evaluate = Callable[..., Evaluation]
 
 
 @pytest.fixture(scope="module")
@@ -49,29 +51,29 @@ def honest(dataset: Dataset, checkpoint: Checkpoint, ref: Reference) -> tuple[to
 
 
 @pytest.fixture()
-def judge(ref: Reference) -> Judge:
+def evaluate(ref: Reference) -> Evaluate:
     """The evaluation of any two outputs [N, D] on those windows."""
-    return partial(judged, ref)
+    return partial(evaluation_of, ref)
 
 
-def verdicts(found: Evaluation) -> dict[str, bool]:
-    return {name: gate(found, LIMITS).passed for name, gate in EVALUATION_GATES.items()}
+def passed(found: Evaluation) -> dict[str, bool]:
+    return {name: gate(checked(found)).passed for name, gate in OF_OUTPUTS.items()}
 
 
-def test_oracle_passes_every_gate(judge: Judge, ref: Reference, checkpoint: Checkpoint) -> None:
-    found = judge(ref.targets)
-    results = model_gates(checkpoint, found)
+def test_oracle_passes_every_gate(evaluate: Evaluate, ref: Reference, checkpoint: Checkpoint) -> None:
+    found = evaluate(ref.targets)
+    results = model_gates(checkpoint, found, LIMITS)
     assert [result.name for result in results] == ["reload_parity", "loss_balance", "mean_vector_baseline", "moment_matching", "collapse"]
     assert all(result.passed for result in results), results
 
 
-def test_honest_model_keeps_its_spread_and_scale(judge: Judge, honest: tuple[torch.Tensor, torch.Tensor]) -> None:
-    found = judge(*honest)
+def test_honest_model_keeps_its_spread_and_scale(evaluate: Evaluate, honest: tuple[torch.Tensor, torch.Tensor]) -> None:
+    found = evaluate(*honest)
     for gate in (moment_matching, collapse):
-        result = gate(found, LIMITS)
+        result = gate(checked(found))
         assert result.passed and result.value > 0.05, result
     skill = found.skill("cosine")
-    assert mean_vector_baseline(found, LIMITS).passed is skill.above_zero()
+    assert mean_vector_baseline(checked(found)).passed is skill.above_zero()
     assert skill.value > 0, "it beats every baseline, if by little"
 
 
@@ -80,10 +82,10 @@ def test_honest_model_keeps_its_spread_and_scale(judge: Judge, honest: tuple[tor
 
 @pytest.mark.parametrize("name", ["mean_vector", "copy_last", "context_mean", "ridge"])
 def test_baseline_under_a_models_name_fails_mean_vector_baseline(
-    judge: Judge, checkpoint: Checkpoint, context: torch.Tensor, name: str
+    evaluate: Evaluate, checkpoint: Checkpoint, context: torch.Tensor, name: str
 ) -> None:
-    found = judge(checkpoint.baselines.predict(context)[name].clone())
-    result = mean_vector_baseline(found, LIMITS)
+    found = evaluate(checkpoint.baselines.predict(context)[name].clone())
+    result = mean_vector_baseline(checked(found))
     assert not result.passed
     assert f"best baseline {found.best_baseline('cosine')}: skill" in result.reason
     assert "train longer, on more documents, or serve the baseline" in result.remedy
@@ -91,19 +93,21 @@ def test_baseline_under_a_models_name_fails_mean_vector_baseline(
         assert found.skill("cosine").value == 0
 
 
-def test_high_cosine_that_the_mean_vector_also_has_fails(dataset: Dataset, judge: Judge, ref: Reference, checkpoint: Checkpoint) -> None:
-    # Half the way from the mean vector to the answer beats everything; the mean vector itself nothing, whatever its cosine.
+def test_high_cosine_that_the_mean_vector_also_has_fails(
+    dataset: Dataset, evaluate: Evaluate, ref: Reference, checkpoint: Checkpoint
+) -> None:
+    # Halfway from the mean vector to the answer beats every baseline; the mean vector itself beats none, whatever its cosine.
     mean = checkpoint.baselines.mean
-    assert mean_vector_baseline(judge((ref.targets + mean) / 2), LIMITS).passed
-    found = judge(mean.expand_as(ref.targets).clone() + 1e-4 * torch.randn(ref.targets.shape))
+    assert mean_vector_baseline(checked(evaluate((ref.targets + mean) / 2))).passed
+    found = evaluate(mean.expand_as(ref.targets).clone() + 1e-4 * torch.randn(ref.targets.shape))
     assert found.model.cosine.mean() > 0.3
-    assert not mean_vector_baseline(found, LIMITS).passed
+    assert not mean_vector_baseline(checked(found)).passed
 
 
-def test_skill_without_enough_documents_for_an_interval_fails(judge: Judge, ref: Reference) -> None:
-    found = judge(ref.targets)
+def test_skill_without_enough_documents_for_an_interval_fails(evaluate: Evaluate, ref: Reference) -> None:
+    found = evaluate(ref.targets)
     windows = replace(found.windows, docs=found.windows.docs % 4)
-    result = mean_vector_baseline(replace(found, windows=windows), LIMITS)
+    result = mean_vector_baseline(checked(replace(found, windows=windows)))
     assert not result.passed
     assert "too few documents" in result.reason and "adds nothing" not in result.reason
     assert "give more documents" in result.remedy
@@ -112,46 +116,46 @@ def test_skill_without_enough_documents_for_an_interval_fails(judge: Judge, ref:
 # collapse
 
 
-def test_constant_output_fails_collapse_and_the_baseline(judge: Judge, ref: Reference) -> None:
+def test_constant_output_fails_collapse_and_the_baseline(evaluate: Evaluate, ref: Reference) -> None:
     torch.manual_seed(0)
-    found = judge(torch.randn(ref.targets.shape[1]).expand_as(ref.targets).clone())
-    assert verdicts(found) == {"mean_vector_baseline": False, "moment_matching": False, "collapse": False}
-    assert "nearly one vector: check the loss weights" in collapse(found, LIMITS).sentence
+    found = evaluate(torch.randn(ref.targets.shape[1]).expand_as(ref.targets).clone())
+    assert passed(found) == {"mean_vector_baseline": False, "moment_matching": False, "collapse": False}
+    assert "nearly one vector: check the loss weights" in collapse(checked(found)).sentence
 
 
-def test_mean_vector_with_a_little_noise_fails_collapse(judge: Judge, ref: Reference, checkpoint: Checkpoint) -> None:
+def test_mean_vector_with_a_little_noise_fails_collapse(evaluate: Evaluate, ref: Reference, checkpoint: Checkpoint) -> None:
     torch.manual_seed(0)
-    found = judge(checkpoint.baselines.mean + 0.005 * torch.randn(ref.targets.shape))
+    found = evaluate(checkpoint.baselines.mean + 0.005 * torch.randn(ref.targets.shape))
     assert found.collapse()["y_dec_pairwise_cosine"] > 0.9
-    assert not collapse(found, LIMITS).passed
+    assert not collapse(checked(found)).passed
 
 
-def test_each_head_is_judged_apart(judge: Judge, ref: Reference, checkpoint: Checkpoint) -> None:
+def test_each_head_is_checked_apart(evaluate: Evaluate, ref: Reference, checkpoint: Checkpoint) -> None:
     constant = checkpoint.baselines.mean.expand_as(ref.targets).clone()
     constant += 1e-3 * torch.randn(constant.shape, generator=torch.Generator().manual_seed(0))
-    only_decoder, only_cosine = judge(constant, ref.targets), judge(ref.targets, constant)
+    only_decoder, only_cosine = evaluate(constant, ref.targets), evaluate(ref.targets, constant)
     for found in (only_decoder, only_cosine):
-        assert not collapse(found, LIMITS).passed
-        assert not moment_matching(found, LIMITS).passed
-    assert not mean_vector_baseline(only_decoder, LIMITS).passed
-    assert mean_vector_baseline(only_cosine, LIMITS).passed
+        assert not collapse(checked(found)).passed
+        assert not moment_matching(checked(found)).passed
+    assert not mean_vector_baseline(checked(only_decoder)).passed
+    assert mean_vector_baseline(checked(only_cosine)).passed
 
 
-def test_outputs_on_a_plane_fail_collapse_by_their_rank(judge: Judge, ref: Reference) -> None:
+def test_outputs_on_a_plane_fail_collapse_by_their_rank(evaluate: Evaluate, ref: Reference) -> None:
     centred = ref.targets - ref.targets.mean(0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
     plane = centred @ directions[:3].T @ directions[:3]
-    found = judge(plane)
+    found = evaluate(plane)
     c = found.collapse()
     assert c["y_dec_pairwise_cosine"] < 0.2, "seen from pairs alone nothing is wrong"
     assert c["y_cos_effective_rank"] < LIMITS.cosine_effective_rank
-    result = collapse(found, LIMITS)
+    result = collapse(checked(found))
     assert not result.passed and "y_cos rank" in result.reason
 
 
-def test_ridge_itself_is_not_called_collapsed_as_y_dec(judge: Judge, ref: Reference) -> None:
-    found = judge(ref.ridge.clone(), ref.targets)
-    assert collapse(found, LIMITS).passed
+def test_ridge_itself_is_not_called_collapsed_as_y_dec(evaluate: Evaluate, ref: Reference) -> None:
+    found = evaluate(ref.ridge.clone(), ref.targets)
+    assert collapse(checked(found)).passed
     assert found.collapse()["y_dec_pairwise_cosine"] > 0.6, "though any fixed line would have called it so"
 
 
@@ -160,29 +164,29 @@ def test_ridge_itself_is_not_called_collapsed_as_y_dec(judge: Judge, ref: Refere
 
 @pytest.mark.parametrize("factor", [0.5, 0.7, 1.3, 2.0])
 def test_y_dec_of_another_scale_fails_moment_matching_though_every_cosine_is_the_same(
-    judge: Judge, honest: tuple[torch.Tensor, torch.Tensor], factor: float
+    evaluate: Evaluate, honest: tuple[torch.Tensor, torch.Tensor], factor: float
 ) -> None:
     y_dec, y_cos = honest
     y_dec = y_dec / y_dec.norm(dim=-1).mean()  # the encoder's mean norm is 1
-    right, wrong = judge(y_dec, y_cos), judge(factor * y_dec, y_cos)
+    right, wrong = evaluate(y_dec, y_cos), evaluate(factor * y_dec, y_cos)
     assert right.interval("cosine").value == pytest.approx(wrong.interval("cosine").value, abs=1e-6)
-    assert moment_matching(right, LIMITS).passed
-    result = moment_matching(wrong, LIMITS)
+    assert moment_matching(checked(right)).passed
+    result = moment_matching(checked(wrong))
     assert not result.passed
     assert result.value == pytest.approx(LIMITS.norm_ratio - abs(factor - 1), abs=0.01)
     assert (
         f"y_dec norm {factor:.2f} of the encoder's" in result.reason and "raise loss.moments, loss.variance or loss.norm" in result.remedy
     )
-    assert collapse(wrong, LIMITS).passed
+    assert collapse(checked(wrong)).passed
 
 
-def test_lost_deviation_fails_moment_matching(judge: Judge, ref: Reference, checkpoint: Checkpoint) -> None:
+def test_lost_deviation_fails_moment_matching(evaluate: Evaluate, ref: Reference, checkpoint: Checkpoint) -> None:
     mean = checkpoint.baselines.mean
     shrunk = F.normalize(mean + 0.15 * (ref.targets - mean), dim=-1)
-    found = judge(shrunk, ref.targets)
+    found = evaluate(shrunk, ref.targets)
     c = found.collapse()
     assert c["y_dec_sigma_ratio"] < LIMITS.decoder_versus_ridge * c["ridge_sigma_ratio"]
-    assert not moment_matching(found, LIMITS).passed
+    assert not moment_matching(checked(found)).passed
 
 
 # Values that are not numbers
@@ -195,45 +199,47 @@ def broken(found: Evaluation, head: str, quantity: str) -> Evaluation:
 
 @pytest.mark.parametrize("head", ["y_dec", "y_cos", "ridge", "target"])
 @pytest.mark.parametrize("quantity", ["pairwise_cosine", "effective_rank"])
-def test_a_spread_that_is_nan_fails_collapse(judge: Judge, ref: Reference, head: str, quantity: str) -> None:
-    found = judge(ref.targets)
-    assert collapse(found, LIMITS).passed
-    result = collapse(broken(found, head, quantity), LIMITS)
+def test_a_spread_that_is_nan_fails_collapse(evaluate: Evaluate, ref: Reference, head: str, quantity: str) -> None:
+    found = evaluate(ref.targets)
+    assert collapse(checked(found)).passed
+    result = collapse(checked(broken(found, head, quantity)))
     assert not result.passed and "check the loss weights" in result.remedy
 
 
 @pytest.mark.parametrize(
     ("head", "quantity"), [("y_dec", "std"), ("y_cos", "std"), ("ridge", "std"), ("y_dec", "norm"), ("target", "norm")]
 )
-def test_a_moment_that_is_nan_fails_moment_matching(judge: Judge, ref: Reference, head: str, quantity: str) -> None:
-    found = judge(ref.targets)
-    assert moment_matching(found, LIMITS).passed
-    result = moment_matching(broken(found, head, quantity), LIMITS)
+def test_a_moment_that_is_nan_fails_moment_matching(evaluate: Evaluate, ref: Reference, head: str, quantity: str) -> None:
+    found = evaluate(ref.targets)
+    assert moment_matching(checked(found)).passed
+    result = moment_matching(checked(broken(found, head, quantity)))
     assert not result.passed and "raise loss.moments" in result.remedy
 
 
-def test_one_nan_cosine_fails_mean_vector_baseline(judge: Judge, ref: Reference) -> None:
-    found = judge(ref.targets)
+def test_one_nan_cosine_fails_mean_vector_baseline(evaluate: Evaluate, ref: Reference) -> None:
+    found = evaluate(ref.targets)
     cosine = found.model.cosine.copy()
     cosine[3] = NAN
-    assert not mean_vector_baseline(replace(found, model=replace(found.model, cosine=cosine)), LIMITS).passed
+    assert not mean_vector_baseline(checked(replace(found, model=replace(found.model, cosine=cosine)))).passed
 
 
 # reload_parity
 
 
 @pytest.mark.parametrize(("parity", "passes"), [(0.0, True), (1e-4, True), (1.1e-4, False), (NAN, False), (float("inf"), False)])
-def test_reload_parity_passes_up_to_its_tolerance(checkpoint: Checkpoint, parity: float, passes: bool) -> None:
-    result = reload_parity(replace(checkpoint, parity=parity), LIMITS)
+def test_reload_parity_passes_up_to_its_tolerance(
+    evaluate: Evaluate, ref: Reference, checkpoint: Checkpoint, parity: float, passes: bool
+) -> None:
+    result = reload_parity(CheckedModel(replace(checkpoint, parity=parity), evaluate(ref.targets), LIMITS))
     assert result.passed is passes
     assert result.threshold == LIMITS.parity == 1e-4
 
 
 def test_thresholds_are_the_callers(
-    judge: Judge, ref: Reference, checkpoint: Checkpoint, honest: tuple[torch.Tensor, torch.Tensor]
+    evaluate: Evaluate, ref: Reference, checkpoint: Checkpoint, honest: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    found = judge(*honest)
+    found = evaluate(*honest)
     strict = GateThresholds(cosine_sigma_ratio=5, cosine_effective_rank=2)
-    assert collapse(found, LIMITS).passed and not collapse(found, strict).passed
-    assert moment_matching(found, LIMITS).passed and not moment_matching(found, strict).passed
-    assert not reload_parity(replace(checkpoint, parity=1e-5), GateThresholds(parity=1e-6)).passed
+    assert collapse(checked(found)).passed and not collapse(checked(found, strict)).passed
+    assert moment_matching(checked(found)).passed and not moment_matching(checked(found, strict)).passed
+    assert not reload_parity(CheckedModel(replace(checkpoint, parity=1e-5), found, GateThresholds(parity=1e-6))).passed

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
-from lvm.gates.data import DATA_GATES, data_gates
+from lvm.gates.data import data_gates
+from lvm.gates.stages import stage_gates
 from tests.support.commands import SMALL, lvm
 from tests.support.nights import extracted
 
@@ -59,7 +61,7 @@ def verdicts(dataset: Dataset) -> dict[str, dict[str, Any]]:
     passed = all(gate["passed"] for gate in gates.values())
     assert (finished.code, finished.json["passed"]) == (0 if passed else 3, passed)
     assert "Traceback" not in finished.err
-    assert gates.keys() == DATA_GATES.keys()
+    assert gates.keys() == stage_gates("data").keys()
     assert all(gate["reason"] and bool(gate["remedy"]) == (gate["severity"] != "ok") for gate in gates.values())
     assert sorted(file.name for file in figures.iterdir()) == ["lags.png", "neighbours.png"]
     people = lvm("diagnose", dataset.path)
@@ -106,7 +108,7 @@ def test_long_text_in_another_script_is_judged_by_its_order(encoder: Encoder, tm
 @pytest.mark.parametrize("count", [4, 5])
 def test_an_interval_is_given_from_five_documents_on(count: int, dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
     few = extracted({f"{doc}": sentences(dataset, doc, 20) for doc in range(count)}, tmp_path, encoder)
-    (order,) = (gate for gate in data_gates(few) if gate.name == "chunk_order")
+    (order,) = (gate for gate in data_gates(few, GateThresholds()) if gate.name == "chunk_order")
     assert ("[too few documents]" in order.reason) == (count < 5)
     assert order.passed == (count == 5)
 

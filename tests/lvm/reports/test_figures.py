@@ -15,7 +15,7 @@ from lvm.evaluation.explain import explain
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.reports.figures.evaluation import evaluation_figures, rank_figure, sigma_figure, skill_figure
 from lvm.reports.figures.explain import lag_figure
-from lvm.reports.figures.style import BASELINE, COLOURS, ENCODER, colour, save
+from lvm.reports.figures.style import BASELINE, ENCODER, OTHER, PALETTE, colour, save
 from lvm.reports.figures.text import decode_figure
 from lvm.reports.figures.training import training_figure
 from tests.support.pictures import assert_picture
@@ -63,7 +63,7 @@ def test_skill_is_drawn_with_its_interval_at_the_height_of_its_name(found: dict[
     for axis, (metric, scale) in zip(figure.axes, SKILL_PANELS, strict=True):
         labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
         assert labels == list(found)
-        drawn = [line for line in axis.lines if line.get_color() in COLOURS.values()]
+        drawn = [line for line in axis.lines if line.get_color() in PALETTE]
         for height, name in enumerate(found):
             skill = found[name].skill(metric)
             interval, point = (line for line in drawn if line.get_color() == colour(name))
@@ -115,12 +115,13 @@ def test_deviations_are_drawn_in_the_encoders_order_for_both_heads(found: dict[s
 def test_training_curves_show_every_logged_point(dataset: Dataset) -> None:
     file = trained(dataset) / "training" / "metrics.jsonl"
     figure: Figure = training_figure({"lstm": file})
-    (loss,) = figure.axes[0].lines
+    panels = {axis.get_title(): axis for axis in figure.axes}
+    (loss,) = panels["1 − cosine(y_dec, target)"].lines
     expected = [
         (event["step"], event["metrics"]["train/loss_regression"]) for event in events(trained(dataset)) if "train/loss" in event["metrics"]
     ]
     assert list(zip(*loss.get_data(), strict=True)) == expected
-    skill = figure.axes[3].lines[0]
+    skill = panels["val skill, cosine"].lines[0]
     assert len(skill.get_xdata()) == 3, "one point an epoch"  # type: ignore[arg-type]
 
 
@@ -140,15 +141,16 @@ def test_what_each_lag_is_worth_is_drawn_with_its_interval_beside_the_baseline(
         own = [found["ablations"][f"lag {lag}"][metric]["model"] for lag in (1, 2, 3)]
         few = split == "test"
         assert ends == [[drop["value"]] * 2 if few else [drop["low"], drop["high"]] for drop in own]
-        assert lines["lstm"].get_color() == COLOURS["lstm"] and lines[rival].get_color() == BASELINE
+        assert lines["lstm"].get_color() == colour("lstm") and lines[rival].get_color() == BASELINE
     assert_picture(save(figure, tmp_path / "lags.png"))
 
 
 def test_each_architecture_has_a_colour_of_its_own_that_is_no_baselines() -> None:
-    assert set(COLOURS) == set(ARCHITECTURES)
-    assert len(set(COLOURS.values())) == len(COLOURS)
-    assert not {BASELINE, ENCODER} & {*COLOURS.values(), colour("a new one")}
-    assert colour("a new one") not in COLOURS.values()
+    kept = {"lstm": "#1f77b4", "gru": "#2ca02c", "mamba2": "#d62728", "transformer": "#9467bd", "amn": "#ff7f0e"}
+    assert {name: colour(name) for name in kept} == kept
+    colours = [colour(name) for name in ARCHITECTURES]
+    assert len({*colours, BASELINE, ENCODER, OTHER}) == len(colours) + 3
+    assert colour("not an architecture") == OTHER
 
 
 def test_figure_that_cannot_be_written_keeps_the_old_one(tmp_path: Path, found: dict[str, Evaluation]) -> None:

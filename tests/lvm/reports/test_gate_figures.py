@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lvm.config import LOSS_TERMS
+from lvm.config import LOSS_TERMS, GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.windows import LEAKED_COSINE
 from lvm.evaluation.intervals import Interval
@@ -78,15 +78,15 @@ def test_split_without_rows_and_vectors_that_are_no_numbers_are_no_neighbours(da
 def test_shares_are_drawn_term_by_term_and_zero_is_seen(dataset: Dataset, tmp_path: Path) -> None:
     measured = read_config(trained(dataset)).gradient_shares
     measured[1]["train/gradient_share_infonce"] = 0.0
-    figure = share_figure(measured, "lstm")
+    figure = share_figure(measured, "lstm", GateThresholds())
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     assert "mse" not in lines, "it has no weight, and was not measured"
     for term in LOSS_TERMS.names()[:-1]:
         assert list(lines[term].get_xdata()) == [0, 50]
         assert list(lines[term].get_ydata()) == [line[f"train/gradient_share_{term}"] for line in measured]
-    assert figure.axes[0].get_ylim()[0] == 0 and "warned of under 0.01" in lines
+    assert figure.axes[0].get_ylim()[0] == 0 and "loss_balance warns below 0.01" in lines
     assert_picture(save(figure, tmp_path / "shares.png"))
 
 
 def test_model_that_recorded_no_shares_says_so() -> None:
-    assert "no gradient shares were recorded" in share_figure([], "lstm").axes[0].get_title()
+    assert "no gradient shares were recorded" in share_figure([], "lstm", GateThresholds()).axes[0].get_title()

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lvm.config import LOSS_TERMS
+from lvm.config import LOSS_TERMS, GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.errors import GateRefused, TrainingDiverged
-from lvm.gates.training import early_gates
+from lvm.gates.training import CheckedTraining, early_gates
 from lvm.models import Prediction
 from lvm.training import trainer as training
 from lvm.training.batches import BatchReader
@@ -72,22 +72,23 @@ def test_term_that_steers_nothing_stops_a_run_after_its_first_epoch(
     monkeypatch.setattr("lvm.training.gradcache.weighted", without_a_gradient("infonce"))
     config = tiny(dataset, "epochs=2", f"sampler.stretches={stretches}")
     for resume in (False, True):
-        with pytest.raises(GateRefused, match=rf"loss_balance: .*{steps}.*infonce 0.*No gradient of infonce.*switch it off by 0") as caught:
+        with pytest.raises(GateRefused, match=rf"loss_balance: .*{steps}.*infonce 0.*No gradient of infonce.*set loss.infonce=0") as caught:
             train(config, dataset, tmp_path / "run", CPU, resume=resume)
         assert "collapse" not in str(caught.value)
         assert [line["epoch"] for line in events(tmp_path / "run") if "val/cosine" in line["metrics"]] == [0]
         assert not (tmp_path / "run" / "config.json").exists(), "nothing that a later stage would take for a model"
 
 
-def test_run_is_not_judged_by_step_0_alone_while_step_50_is_to_come(dataset: Dataset, tmp_path: Path) -> None:
+def test_run_is_not_checked_by_step_0_alone_while_step_50_is_to_come(dataset: Dataset, tmp_path: Path) -> None:
     trainer = Trainer(tiny(dataset), dataset, tmp_path / "run", CPU)  # 17 steps an epoch, 51 in all
     found = trainer.evaluate_average()
     silent = {f"train/gradient_share_{name}": 0.0 for name in LOSS_TERMS}
     measured = [{"step": 0.0, **silent}]
     assert trainer.total_steps > 50
-    assert [gate.name for gate in early_gates(trainer.config.loss, 0, trainer.total_steps, measured, found)] == ["collapse"]
-    assert early_gates(trainer.config.loss, 1, trainer.total_steps, measured, found) == []
-    (balance,) = early_gates(trainer.config.loss, 2, trainer.total_steps, [*measured, {"step": 50.0, **silent}], found)
+    after = CheckedTraining(trainer.config.loss, 0, trainer.total_steps, measured, found, GateThresholds())
+    assert [gate.name for gate in early_gates(after)] == ["collapse"]
+    assert early_gates(replace(after, epoch=1)) == []
+    (balance,) = early_gates(replace(after, epoch=2, gradient_shares=[*measured, {"step": 50.0, **silent}]))
     assert (balance.name, balance.passed) == ("loss_balance", False)
 
 

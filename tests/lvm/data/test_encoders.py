@@ -8,10 +8,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from lvm.config import ChunkerConfig
+from lvm.config import ENCODERS, ChunkerConfig
 from lvm.data import encoders as module
 from lvm.data.chunker import Chunker
-from lvm.data.encoders import load_encoder
+from lvm.data.encoders import encoder_names, load_encoder
 from lvm.data.extract import extract
 from lvm.data.model_folder import weights_sha256
 from lvm.errors import InputError
@@ -42,7 +42,7 @@ def sentences(small_corpus, encoder) -> list[str]:
 @pytest.fixture(scope="module")
 def texts(sentences) -> list[str]:
     """Sentences of very different lengths, in no order of length."""
-    return sentences[:: len(sentences) // 40][:40]
+    return sentences[:: len(sentences) // 24][:24]
 
 
 # MiniLM
@@ -118,6 +118,17 @@ def test_other_weights_under_the_name_minilm_are_refused(monkeypatch):
 def test_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(InputError, match="there are minilm, gtr-t5-base, sentence-transformers:<name or folder>"):
         load_encoder(name)
+
+
+def test_kind_that_is_registered_from_outside_is_loaded_and_named(forgetting, encoder):
+    forgetting(ENCODERS)
+
+    @ENCODERS.register("mine", takes="size")
+    def mine(name, device, dtype):
+        return (name, device, dtype)
+
+    assert load_encoder("mine:large", "cpu", "float32") == ("mine:large", "cpu", torch.float32)
+    assert encoder_names().endswith(", sentence-transformers:<name or folder>, mine:<size>")
 
 
 def test_unknown_precision_is_refused_with_the_known_ones():

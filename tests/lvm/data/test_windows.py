@@ -1,4 +1,4 @@
-"""The questions are fixed, fair and free of anything that stands in train."""
+"""Targets and pool are fixed, the same for every model, and without chunks that train holds too."""
 
 import json
 import re

@@ -9,7 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.command import ConfigOption, PresetOption, SetOption, exit_on_refusal
 from lvm.config import read_settings
-from lvm.data.dataset import read_manifest
+from lvm.data.manifest import read_manifest
 from lvm.devices import resolve_device
 from tasks.active_flows import tracked_flow
 from tasks.diagnose import diagnose_data

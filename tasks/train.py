@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lvm.atomic_io import digest_json
 from lvm.config import ARCHITECTURES, Settings, TrainConfig
 from lvm.config.settings import Layer
-from lvm.data.dataset import read_manifest
+from lvm.data.manifest import read_manifest
 from lvm.devices import lease, slots
 from lvm.errors import GateRefused, InputError
 from tasks.tracking.runs import PREFECT_RUN, child_run, connect, failing, set_tags

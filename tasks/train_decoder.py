@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lvm.atomic_io import digest_json
 from lvm.config import Settings
-from lvm.data.dataset import read_manifest
+from lvm.data.manifest import read_manifest
 from lvm.decoding.load import recipe_folder
 from lvm.devices import lease, slots
 from tasks.tracking.runs import PREFECT_RUN, child_run, connect, failing, set_tags

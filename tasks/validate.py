@@ -11,7 +11,8 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
 from lvm.config import GateThresholds
-from lvm.data.dataset import Manifest, open_dataset
+from lvm.data.dataset import open_dataset
+from lvm.data.manifest import Manifest
 from lvm.devices import resolve_device
 from lvm.errors import GateRefused, InputError
 from lvm.evaluation.evaluate import Evaluation, Reference, evaluate_checkpoint, make_reference

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from lvm.atomic_io import write_json
-from lvm.data.dataset import read_manifest
+from lvm.data.manifest import read_manifest
 
 
 def side_by_side(

@@ -15,7 +15,8 @@ from statistics import mean
 from typing import Any
 
 from bench.quality.parallel import side_by_side, split_of
-from lvm.data.dataset import open_dataset, read_manifest
+from lvm.data.dataset import open_dataset
+from lvm.data.manifest import read_manifest
 from lvm.devices import resolve_device
 from lvm.models.baselines import fit_baselines
 from lvm.reports.tables.table import Table, interval_text

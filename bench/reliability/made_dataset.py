@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from lvm import __version__
 from lvm.atomic_io import digest_json, sha256_file, write_json
 from lvm.config import ChunkerConfig, SplitConfig
-from lvm.data.dataset import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, schema
+from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, schema
 from lvm.data.recipe import EncoderRecipe
 
 TOPIC, PLACE, MEMORY, TURN = 0.6, 0.8, 0.8, 0.35

@@ -15,8 +15,9 @@ from lvm.atomic_io import digest_json, write_json
 from lvm.config import ChunkerConfig, SplitConfig
 from lvm.data.chunker import Chunker
 from lvm.data.corpus import Corpus, read_corpus
-from lvm.data.dataset import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, read_manifest, shard_sha256
+from lvm.data.dataset import shard_sha256
 from lvm.data.encoders import Encoder
+from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, read_manifest
 from lvm.data.shards import Progress, write_shards
 from lvm.data.staging import StagedChunks, read_staged, stage_chunks
 from lvm.errors import InputError

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lvm.atomic_io import replacing
-from lvm.data.dataset import Shard, schema, shard_sha256
+from lvm.data.dataset import shard_sha256
 from lvm.data.encoders import Encoder
+from lvm.data.manifest import Shard, schema
 from lvm.data.staging import StagedChunks
 from lvm.data.vectors import unusable_rows
 from lvm.errors import InputError

@@ -15,7 +15,7 @@ import pyarrow as pa
 from lvm.atomic_io import replacing
 from lvm.config import SplitConfig
 from lvm.data.corpus import Corpus
-from lvm.data.dataset import schema
+from lvm.data.manifest import schema
 from lvm.data.sources import Skipped
 from lvm.data.splits import assign_splits, duplicate_groups
 from lvm.errors import InputError

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lvm.config import TrainConfig
-from lvm.data.dataset import Manifest
+from lvm.data.manifest import Manifest
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lvm.data.dataset import Dataset, open_dataset, read_manifest
+from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder, load_encoder
+from lvm.data.manifest import read_manifest
 from lvm.data.recipe import EncoderRecipe
 from lvm.decoding.load import load_decoder
 from lvm.decoding.neighbours import ChunkLibrary, RealChunk

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict
 
-from lvm.data.dataset import read_manifest
+from lvm.data.manifest import read_manifest
 from lvm.errors import InputError
 from lvm.models.checkpoint import FILES, read_config
 from tasks.tracking.runs import MODEL

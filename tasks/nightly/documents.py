@@ -7,9 +7,10 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict
 
 from lvm.data.corpus import Corpus, read_corpus
-from lvm.data.dataset import Manifest, open_dataset
+from lvm.data.dataset import open_dataset
 from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import Extracted, dataset_key, extract_corpus, make_chunker
+from lvm.data.manifest import Manifest
 from lvm.data.unseen import OfferedDocuments, compare_with_record, rotating_sample
 from lvm.devices import resolve_device
 from lvm.errors import InputError

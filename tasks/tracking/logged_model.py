@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
-from lvm.data.dataset import Manifest
+from lvm.data.manifest import Manifest
 from lvm.errors import InputError
 from lvm.models.checkpoint import CheckpointConfig
 from tasks.tracking.runs import dataset_name, flatten, log_points

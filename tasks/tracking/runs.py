@@ -17,7 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from lvm.data.dataset import Manifest
+from lvm.data.manifest import Manifest
 from tasks.tracking.database import create_database
 from tasks.workspace import Workspace
 

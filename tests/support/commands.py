@@ -18,7 +18,8 @@ import torch
 
 from lvm.atomic_io import sha256_file, write_json
 from lvm.cli.main import main
-from lvm.data.dataset import Dataset, read_manifest
+from lvm.data.dataset import Dataset
+from lvm.data.manifest import read_manifest
 
 ABSENT_DEVICE = "cuda:99" if torch.cuda.is_available() else "cuda"
 """A device that is not on this machine."""

@@ -11,8 +11,8 @@ import pytest
 
 from lvm.data import corpus, dataset
 from lvm.data.chunker import Chunker
-from lvm.data.dataset import read_manifest
 from lvm.data.encoders import Encoder
+from lvm.data.manifest import read_manifest
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lvm.config import DecoderTrainConfig
-from lvm.data.dataset import Manifest
+from lvm.data.manifest import Manifest
 from lvm.decoding.inverter.holdout import TrainingTexts
 from lvm.models.card import build_card, markdown_table
 

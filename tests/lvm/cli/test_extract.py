@@ -2,7 +2,7 @@
 
 import pytest
 
-from lvm.data.dataset import read_manifest
+from lvm.data.manifest import read_manifest
 from tests.support.commands import ABSENT_DEVICE, lvm, refusal, tree
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 import lvm
 from lvm import config as module
 from lvm.config import Config, LossConfig, ModelConfig, SamplerConfig, TrainConfig, parse
-from lvm.data.dataset import Manifest, Shard
+from lvm.data.manifest import Manifest, Shard
 from lvm.data.recipe import EncoderRecipe
 from lvm.errors import InputError
 

@@ -11,7 +11,8 @@ import pytest
 
 from lvm.atomic_io import sha256_file
 from lvm.data import dataset as module
-from lvm.data.dataset import SPLITS, open_dataset, read_manifest
+from lvm.data.dataset import open_dataset
+from lvm.data.manifest import SPLITS, read_manifest
 from lvm.errors import InputError
 from tests.support.corpora import count_hashes
 

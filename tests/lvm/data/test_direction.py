@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from lvm.config import SamplerConfig
-from lvm.data.dataset import SPLITS, Dataset
+from lvm.data.dataset import Dataset
+from lvm.data.manifest import SPLITS
 from lvm.data.statistics import encoder_statistics
 from lvm.data.windows import contexts, leaked_rows, make_windows
 from lvm.models.baselines import fit_baselines

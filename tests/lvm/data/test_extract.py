@@ -10,8 +10,9 @@ import pytest
 from lvm import __version__
 from lvm.config import ChunkerConfig, SplitConfig
 from lvm.data.corpus import read_corpus
-from lvm.data.dataset import open_dataset, read_manifest, schema
+from lvm.data.dataset import open_dataset
 from lvm.data.extract import dataset_key, extract, make_chunker
+from lvm.data.manifest import read_manifest, schema
 from lvm.errors import InputError
 from tests.support.corpora import Counted, WatchedEncoder, shard_digests, write_lines
 

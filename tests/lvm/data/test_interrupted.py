@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from lvm.data.dataset import open_dataset, read_manifest
+from lvm.data.dataset import open_dataset
 from lvm.data.extract import extract
+from lvm.data.manifest import read_manifest
 from lvm.errors import InputError
 from tests.support.corpora import Counted, WatchedEncoder, count_hashes, shard_digests, write_lines
 

@@ -1,0 +1,123 @@
+"""The dataset of record on disk: Parquet shards, and the manifest that describes them."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import Field
+
+from lvm.atomic_io import digest_json
+from lvm.config import ChunkerConfig, Config, SplitConfig, parse
+from lvm.data.recipe import EncoderRecipe
+from lvm.errors import InputError
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "val", "test")
+
+
+class Shard(Config):
+    """One Parquet file of a dataset."""
+
+    file: str
+    """Its name."""
+
+    rows: int
+    """Its chunks."""
+
+    sha256: str
+    """SHA-256 of its bytes."""
+
+
+class Manifest(Config):
+    """What a dataset contains. It is written last: where there is a manifest, all shards are there."""
+
+    schema_version: int
+    """Version of the column layout."""
+
+    key: str
+    """Identity of the content: SHA-256 over source digest, chunker, splits, encoder recipe and schema version."""
+
+    source_digest: str
+    """SHA-256 over the documents' ids and texts."""
+
+    sources: list[str]
+    """Names of the collections, without folders."""
+
+    chunker: ChunkerConfig
+    """How the text was cut."""
+
+    splits: SplitConfig
+    """How the documents were divided."""
+
+    recipe: EncoderRecipe
+    """How the chunks were encoded."""
+
+    encoder_dtype: str
+    """Precision of the encoder; provenance, not identity."""
+
+    documents: dict[str, int]
+    """Documents in each split."""
+
+    chunks: dict[str, int]
+    """Chunks in each split."""
+
+    duplicate_groups: int
+    """Groups of two or more near-duplicate documents, kept on one side of the split."""
+
+    skipped: list[dict[str, str]]
+    """Documents that were left out: doc_id and reason."""
+
+    ignored_fields: list[str]
+    """Fields of the input that nothing read."""
+
+    shards: list[Shard] = Field(min_length=1)
+    """The files, in row order."""
+
+    code_version: str
+    """Version of lvm that wrote this."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what later stages depend on: the key and the bytes of the shards."""
+        return digest_json([self.key, [shard.sha256 for shard in self.shards]])
+
+
+def schema(dim: int, metadata: dict[str, str] | None = None) -> pa.Schema:
+    """Columns of a shard, for vectors of dimension `dim`."""
+    fields = [
+        ("doc_id", pa.string()),
+        ("chunk_index", pa.int32()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("text", pa.string()),
+        ("n_tokens", pa.int16()),
+        ("embedding", pa.list_(pa.float32(), dim)),
+    ]
+    return pa.schema(fields, metadata=metadata)
+
+
+def footer(key: str, source_digest: str, chunker: ChunkerConfig, recipe: EncoderRecipe) -> dict[str, str]:
+    """The Parquet metadata of every shard: a shard without its manifest can still be identified."""
+    return {
+        "lvm.schema_version": str(SCHEMA_VERSION),
+        "lvm.key": key,
+        "lvm.source_digest": source_digest,
+        "lvm.chunker": chunker.model_dump_json(),
+        "lvm.recipe": recipe.model_dump_json(exclude={"name"}),
+    }
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the dataset at `path`; `InputError` when there is none, or it has another format."""
+    file = path / "manifest.json"
+    if not path.is_dir():
+        raise InputError(f"dataset {path} is not a folder: make one with 'lvm extract --source ... --out {path}'")
+    if not file.is_file():
+        raise InputError(f"dataset {path} has no manifest.json: extraction did not finish; run 'lvm extract' again")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: extract again into a new folder") from error
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{file}: field 'schema_version' must be {SCHEMA_VERSION}; extract again into a new folder")
+    return parse(Manifest, values)

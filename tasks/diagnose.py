@@ -75,4 +75,4 @@ def prepare_baselines(dataset: Path, plan: TrainingPlan, device: str) -> None:
     data = open_dataset(dataset)
     config = plan.config(plan.architectures[0], data.dim)
     fitted = fit_baselines(data, config.context_length, config.eval_windows, resolve_device(device))
-    get_run_logger().info("baselines fitted: decays %s, ridge penalty %s", fitted.decays, fitted.penalty)
+    get_run_logger().info("baselines fitted: %s", fitted.choices())

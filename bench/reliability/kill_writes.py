@@ -32,7 +32,7 @@ from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import extract
 from lvm.errors import GateRefused, InputError
-from lvm.models.checkpoint import load_checkpoint, save_checkpoint
+from lvm.models.checkpoint import TrainingRecord, load_checkpoint, save_checkpoint
 from lvm.reports.tables.table import Table
 from lvm.training.trainer import Trainer
 
@@ -72,8 +72,8 @@ def states(dataset: Dataset, folder: Path, kills: int) -> Counter[str]:
 
     def export(out: Path) -> None:
         c = made.config
-        known = made.baselines, made.ood
-        save_checkpoint(out, made.model, golden, *known, c.train, c.recipe, c.dataset_digest, c.best, c.history, c.gradient_shares, "card")
+        record = TrainingRecord(c.train, c.recipe, c.dataset_digest, c.best, c.history, c.gradient_shares)
+        save_checkpoint(out, made.model, golden, made.baselines, made.ood, record, "card")
 
     def write() -> None:
         for number in itertools.count():

@@ -20,7 +20,7 @@ from lvm.data.vectors import unusable_rows
 from lvm.errors import InputError
 
 # Raised when what is computed from a dataset (baselines, leaked rows) changes its meaning.
-DERIVED_VERSION = 1
+DERIVED_VERSION = 2
 
 # Datasets that a process keeps open: a flow's own, and those that it is compared with.
 KEPT_OPEN = 4

@@ -1,7 +1,7 @@
 """AMN trunk: attention over the context on top of its mean.
 
-The mean of the context is the baseline to beat; here it asks the question. At every position
-the running mean of the context attends to the chunks so far, and the answer is added to it.
+The mean of the context is a strong baseline; here it is the query. At every position the running mean of the context attends to the
+chunks so far, and the result is added to it.
 """
 
 import torch
@@ -12,7 +12,7 @@ from lvm.models.attention import CausalSelfAttention
 
 
 class AMNLayer(nn.Module):
-    """The mean attends, then a feed-forward layer; both added to the mean."""
+    """Attention with the mean as query, then a feed-forward layer; both are added to the mean."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class AMNLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, mean_BTH: torch.Tensor, context_BTH: torch.Tensor) -> torch.Tensor:
-        """Both [B, T, width]; returns the mean with what it found."""
+        """Mean and context, both [B, T, width], to the updated mean."""
         found = self.attention(self.norm_context(context_BTH), self.norm_mean(mean_BTH))
         mean_BTH = mean_BTH + self.dropout(found)
         out: torch.Tensor = mean_BTH + self.dropout(self.mlp(self.norm_mlp(mean_BTH)))
@@ -33,7 +33,7 @@ class AMNLayer(nn.Module):
 
 @ARCHITECTURES.register("amn")
 class AMNTrunk(nn.Module):
-    """A projection, its running mean, the layers."""
+    """A projection, its running mean, and the layers."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class AMNTrunk(nn.Module):
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """[B, T, dim] to [B, T, width]."""
         context = self.project(x_BTD)
-        # In float32: bfloat16 cannot count past 256.
+        # In float32, since bfloat16 does not represent every integer above 256.
         counts = torch.arange(1, context.shape[1] + 1, device=context.device, dtype=torch.float32)
         mean = (context.float().cumsum(1) / counts[:, None]).to(context.dtype)
         for layer in self.layers:

@@ -1,18 +1,19 @@
-"""Causal multi-head self-attention that falls with distance, shared by the trunks that attend."""
+"""Causal multi-head self-attention with a penalty on distance, for the trunks that use attention."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 HEAD_DIM = 64
+"""Dimensions of an attention head."""
 
 
 class CausalSelfAttention(nn.Module):
-    """Softmax attention over the context so far (Vaswani et al. 2017), PyTorch's fused kernel.
+    """Softmax attention over the context so far (Vaswani et al. 2017), by PyTorch's fused kernel.
 
-    Positions enter as a penalty on distance (ALiBi, Press et al. 2022, arXiv 2108.12409): a chunk counts for less the longer ago it
-    was, in some heads much less and in some hardly, as it does for the weighted means that are to be beaten. It depends on distance
-    alone, so that a window may start anywhere in a document.
+    Positions enter as a penalty on distance (ALiBi, Press et al. 2022, arXiv 2108.12409): older chunks weigh less, in some heads much less
+    and in others hardly, like in the weighted means that a model has to beat. The penalty depends on distance alone, so a window may
+    start anywhere in a document.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -23,7 +24,7 @@ class CausalSelfAttention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, x_BTH: torch.Tensor, query_BTH: torch.Tensor | None = None) -> torch.Tensor:
-        """[B, T, width] to [B, T, width]. `query_BTH`, if given, asks in place of `x_BTH`."""
+        """[B, T, width] to [B, T, width]. Queries come from `query_BTH` where it is given, else from `x_BTH`."""
         B, T, H = x_BTH.shape
         q, k, v = self.qkv(x_BTH).view(B, T, 3, self.heads, HEAD_DIM).permute(2, 0, 3, 1, 4)
         if query_BTH is not None:
@@ -35,9 +36,9 @@ class CausalSelfAttention(nn.Module):
 
 
 def distance_penalty(heads: int, steps: int, like: torch.Tensor) -> torch.Tensor:
-    """What is added to query t's score of key s: [heads, T, T] of the type and on the device of `like`.
+    """The penalty on the score of query t with key s: [heads, T, T], with the dtype and on the device of `like`.
 
-    -slope * (t - s), and -inf where s is later; head h of H has the slope 2^(-8h / H), as in the paper.
+    It is -slope * (t - s), and -inf where s is later than t. Head h of H has the slope 2^(-8h / H), as in the paper.
     """
     slope_H = 2.0 ** (-8.0 * torch.arange(1, heads + 1, device=like.device) / heads)
     position_T = torch.arange(steps, device=like.device)

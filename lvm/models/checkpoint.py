@@ -1,9 +1,9 @@
-"""A trained model as a folder that proves itself when it is loaded.
+"""A trained model as a folder that is verified whenever it is loaded.
 
-`model.safetensors`, `config.json`, `golden.safetensors`, `baselines.safetensors`, `familiarity.safetensors`,
-`card.md`. The golden file holds inputs with the predictions that the model gave when it was saved; every loader
-reproduces them or refuses, so that neither other weights nor another forward pass under the same
-names can go unnoticed. No pickle anywhere.
+`model.safetensors`, `config.json`, `golden.safetensors`, `baselines.safetensors`, `familiarity.safetensors` (the out-of-distribution
+fit) and `card.md`. The golden file holds inputs with the predictions that the model made when it was saved. Every loader reproduces
+them or refuses, so that neither other weights nor another forward pass under the same names can go unnoticed. The mean of the training
+chunks is stored once, as a buffer of the model. No pickle anywhere.
 """
 
 from collections.abc import Iterator
@@ -24,41 +24,40 @@ from lvm.models import Predictor, build_predictor
 from lvm.models.baselines import Baselines
 from lvm.models.ood import OutOfDistribution
 
-FORMAT = 5
-
+FORMAT = 6
+"""Version of the layout, raised when an older loader or an older checkpoint would no longer do."""
 
 GOLDEN_INPUTS = 32
-
 
 FILES = ("model.safetensors", "golden.safetensors", "baselines.safetensors", "familiarity.safetensors", "card.md")
 
 
 class CheckpointConfig(Config):
-    """`config.json` of a checkpoint; written last, so that its presence means that the rest is whole."""
+    """`config.json` of a checkpoint. It is written last, so that its presence means that the other files are complete."""
 
     format: int
     """Version of this layout."""
 
     arch: str
-    """Architecture; must be that of `train.model` and of the class that is built."""
+    """Architecture; equal to that of `train.model`."""
 
     train: TrainConfig
     """How the model was trained."""
 
     recipe: EncoderRecipe
-    """Encoder whose vectors it reads and predicts."""
+    """Encoder whose vectors the model reads and predicts."""
 
     dataset_digest: str
-    """Digest of the dataset that it was trained on."""
+    """Digest of the dataset that the model was trained on."""
 
     best: dict[str, float]
     """Validation metrics of the epoch that was kept."""
 
     history: list[dict[str, float]]
-    """Validation metrics of every epoch, so that an under-trained model can be told from a collapsed one."""
+    """Validation metrics of every epoch: they tell an under-trained model from a collapsed one."""
 
     gradient_shares: list[dict[str, float]] = Field(default_factory=list)
-    """Gradient share and loss of every term, and the step, each time they were measured; empty where an older version trained."""
+    """Gradient share and loss of every term, with the step, each time they were logged."""
 
     parameters: int = Field(gt=0)
     """Number of trained values."""
@@ -70,7 +69,7 @@ class CheckpointConfig(Config):
     """Version of lvm that wrote this."""
 
     def require_forward(self, path: Path) -> None:
-        """Raise `InputError` when the model predicts the chunk before, not the next one: it is there to be compared with."""
+        """Raise `InputError` when the model was trained to predict the previous chunk, which is for comparison only."""
         if self.train.reverse:
             raise InputError(f"{path}: field 'train.reverse' is true, this model reads documents backwards: give one trained without it")
 
@@ -85,12 +84,24 @@ class Checkpoint:
     baselines: Baselines
     ood: OutOfDistribution
     parity: float
-    """Greatest absolute difference of the golden predictions from the recorded ones."""
+    """Greatest absolute difference between the golden predictions and the recorded ones."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How a model was trained: the fields of the same names in `CheckpointConfig`."""
+
+    train: TrainConfig
+    recipe: EncoderRecipe
+    dataset_digest: str
+    best: dict[str, float]
+    history: list[dict[str, float]]
+    gradient_shares: list[dict[str, float]]
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Matrix products and cuDNN in true float32: TF32 alone would break golden predictions."""
+    """Matrix products and cuDNN in true float32: TF32 would change golden predictions."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
@@ -101,7 +112,7 @@ def exact_float32() -> Iterator[None]:
 
 @torch.inference_mode()
 def golden_predictions(model: Predictor, inputs_NTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`(y_dec, y_cos)` in evaluation mode, float32, eager, TF32 off, on the CPU."""
+    """`(y_dec, y_cos)` [N, D] of the contexts [N, T, D] in evaluation mode and exact float32; the results are on the CPU."""
     with exact_float32():
         y_dec, y_cos = model.eval()(inputs_NTD.to(model.mean.device), return_both=True)
     return y_dec.cpu().contiguous(), y_cos.cpu().contiguous()
@@ -113,15 +124,13 @@ def save_checkpoint(
     golden_inputs: torch.Tensor,
     baselines: Baselines,
     ood: OutOfDistribution,
-    train: TrainConfig,
-    recipe: EncoderRecipe,
-    dataset_digest: str,
-    best: dict[str, float],
-    history: list[dict[str, float]],
-    gradient_shares: list[dict[str, float]],
+    record: TrainingRecord,
     card: str,
 ) -> CheckpointConfig:
-    """Write a checkpoint. `golden_inputs`: [32, T, D] contexts of real text."""
+    """Write a checkpoint.
+
+    `golden_inputs`: [32, T, D] contexts of real text. `card`: Markdown. Returns what `config.json` holds.
+    """
     y_dec, y_cos = golden_predictions(model, golden_inputs)
     (path / "config.json").unlink(missing_ok=True)
     with replacing(path / "model.safetensors") as temporary:
@@ -133,13 +142,8 @@ def save_checkpoint(
     write_text(path / "card.md", card)
     config = CheckpointConfig(
         format=FORMAT,
-        arch=train.model.arch,
-        train=train,
-        recipe=recipe,
-        dataset_digest=dataset_digest,
-        best=best,
-        history=history,
-        gradient_shares=gradient_shares,
+        arch=record.train.model.arch,
+        **vars(record),
         parameters=sum(p.numel() for p in model.parameters()),
         files={name: sha256_file(path / name) for name in FILES},
         code_version=__version__,
@@ -149,7 +153,7 @@ def save_checkpoint(
 
 
 def read_config(path: Path) -> CheckpointConfig:
-    """`config.json` of a checkpoint; `InputError` when it is missing, of another format or altered."""
+    """`config.json` of a checkpoint. Raises `InputError` when it is missing, of another format or inconsistent."""
     file = path / "config.json"
     if not file.is_file():
         raise InputError(f"{path} holds no config.json: not a model, or its training did not finish (lvm train --resume)")
@@ -160,11 +164,10 @@ def read_config(path: Path) -> CheckpointConfig:
 
 
 def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThresholds().parity) -> Checkpoint:
-    """Load a model and reproduce its golden predictions.
+    """Load a model onto `device` and reproduce its golden predictions.
 
-    Raises `InputError` when a file is missing or altered or the weights do not fit the declared
-    architecture, and `GateRefused` (the gate `reload_parity`) when a golden prediction differs by
-    more than `tolerance`.
+    Raises `InputError` when a file is missing or altered or the weights do not fit the declared architecture, and `GateRefused` (the
+    gate `reload_parity`) when a golden prediction differs by more than `tolerance`.
     """
     config = read_config(path)
     for name in FILES:
@@ -183,6 +186,7 @@ def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThr
     parity = float(torch.cat([y_dec - golden["y_dec"], y_cos - golden["y_cos"]]).abs().max())
     if not parity <= tolerance:  # also when it is NaN
         difference = f"golden predictions differ by {parity:.2g}, over {tolerance:g}"
-        raise GateRefused(f"reload_parity: {path}: {difference}: these are not the weights or not the code of this model; train it again")
-    ood = OutOfDistribution.load(path / "familiarity.safetensors").to(device)
-    return Checkpoint(path, config, model, Baselines.load(path / "baselines.safetensors"), ood, parity)
+        raise GateRefused(f"reload_parity: {path}: {difference}: the weights or the code are not this model's; train it again")
+    ood = OutOfDistribution.load(path / "familiarity.safetensors", model.mean).to(device)
+    baselines = Baselines.load(path / "baselines.safetensors", model.mean)
+    return Checkpoint(path, config, model, baselines, ood, parity)

@@ -1,8 +1,7 @@
-"""The broken original, kept so that every report can show broken beside fixed. Not for use.
+"""The broken original, kept so that reports can show it beside its repair. Not for use.
 
-One linear layer on the trunk, its output forced to unit length, serves both as decoder vector and as retrieval
-vector; it is trained on the squared error alone (`lvm train --recipe legacy`). Trunk and input are those of the other
-models: what differs are the faults.
+One linear layer on the trunk serves both as decoder vector and as retrieval vector; its output is forced to unit length. It is trained
+on the squared error alone (`lvm train --preset legacy`). Trunk and input are those of the other models, so only its faults differ.
 """
 
 import torch
@@ -21,6 +20,6 @@ class LegacyPredictor(Predictor):
         self.head = nn.Linear(config.width, config.dim)
 
     def heads(self, centred_BTD: torch.Tensor, states_BTH: torch.Tensor, last: bool) -> Prediction:
-        """The same vector twice, [B, T, D]; the context is seen through the trunk alone."""
+        """The same vector twice, [B, T, D]. Only the trunk reads the context."""
         unit = F.normalize(self.head(states_BTH).float(), dim=-1)
-        return Prediction(unit, unit.clone())  # a checkpoint's golden predictions must not share memory
+        return Prediction(unit, unit.clone())  # safetensors refuses golden predictions that share memory

@@ -5,8 +5,8 @@ One head of the state-space layer keeps a state S [P, N] and, at each step, forg
     S_t = exp(A dt_t) S_{t-1} + dt_t x_t B_t^T        y_t = S_t C_t + D x_t
 
 with scalars A < 0 and D a head, and dt, B, C computed from the input ("selective"). The
-recurrence is the definition (`ssd_recurrent`); `ssd_chunked` computes the same in parallel: inside a chunk
-as masked attention, between chunks by passing states. A test holds the two equal.
+recurrence is the definition (`ssd_recurrent`). `ssd_chunked` computes the same in parallel: inside a chunk
+as masked attention, between chunks by passing states. A test checks that the two are equal.
 
 Shape letters: B batch, T time, H heads, P channels of a head, N state size, K chunks, L length.
 """
@@ -30,14 +30,14 @@ CHUNK = 64
 
 
 def scan_name(device: torch.device) -> str:
-    """Which form of the scan runs on `device`, for people to see."""
+    """Which form of the scan runs on `device`, in words."""
     if fused_scan is not None and device.type == "cuda":
         return "the fused kernel of mamba-ssm"
     return "pure PyTorch, chunked (the fused kernel of mamba-ssm needs a CUDA device and the package)"
 
 
 def ssd_recurrent(x_BTHP: torch.Tensor, dt_BTH: torch.Tensor, A_H: torch.Tensor, B_BTN: torch.Tensor, C_BTN: torch.Tensor) -> torch.Tensor:
-    """The state-space recurrence, one step at a time: the definition. Returns y [B, T, H, P], without D x."""
+    """The state-space recurrence, one step at a time: the definition. Returns y [B, T, H, P] without the term D x."""
     state = x_BTHP.new_zeros(*x_BTHP[:, 0].shape, B_BTN.shape[-1])
     outputs = []
     for t in range(x_BTHP.shape[1]):
@@ -56,7 +56,7 @@ def ssd_chunked(
     C_BTN: torch.Tensor,
     chunk: int = CHUNK,
 ) -> torch.Tensor:
-    """The same as `ssd_recurrent`, parallel over time within and over chunks (section 6 of the paper)."""
+    """The same as `ssd_recurrent`, in parallel over the time of a chunk and over chunks (section 6 of the paper)."""
     B, T, H, P = x_BTHP.shape
     length = min(chunk, T)
     pad = -T % length
@@ -74,7 +74,7 @@ def ssd_chunked(
     decay_BHKLS = torch.exp(segment_sums(log_decay))
     inside = torch.einsum("bkln,bksn,bhkls,bkshp->bklhp", c, b, decay_BHKLS, x)
 
-    # What each chunk leaves behind, and what has arrived at its beginning from all before it.
+    # The state that each chunk adds, and the state that has arrived at its beginning from all chunks before it.
     left = torch.einsum("bkln,bhkl,bklhp->bkhpn", b, torch.exp(total[..., -1:] - total), x)
     across = torch.exp(segment_sums(F.pad(total[..., -1], (1, 0))))  # [B, H, K+1, K+1]
     arrived = torch.einsum("bhzk,bkhpn->bzhpn", across[:, :, :-1, 1:], left)
@@ -85,7 +85,7 @@ def ssd_chunked(
 def segment_sums(a: torch.Tensor) -> torch.Tensor:
     """out[..., l, s] = a[s+1] + ... + a[l] for s <= l, and -inf above the diagonal. [..., L] to [..., L, L].
 
-    Each sum is accumulated on its own: differences of one cumulative sum would cancel.
+    Each sum is accumulated separately, since differences of one cumulative sum would lose precision.
     """
     L = a.shape[-1]
     lower = torch.ones(L, L, dtype=torch.bool, device=a.device).tril()
@@ -103,7 +103,7 @@ class Mamba2Block(nn.Module):
         self.in_proj = nn.Linear(width, 2 * self.inner + 2 * STATE + self.heads, bias=False)
         channels = self.inner + 2 * STATE
         self.conv = nn.Conv1d(channels, channels, CONVOLUTION, groups=channels)
-        # Time constants from .001 to .1 steps and A from -1 to -16, as in the paper's code.
+        # dt from 0.001 to 0.1 and A from -1 to -16, as in the paper's code.
         dt = torch.exp(torch.linspace(-6.9, -2.3, self.heads))
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
         self.A_log = nn.Parameter(torch.log(torch.linspace(1, 16, self.heads)))
@@ -113,7 +113,7 @@ class Mamba2Block(nn.Module):
         self.out_proj = nn.Linear(self.inner, width, bias=False)
 
     def forward(self, u_BTW: torch.Tensor, recurrent: bool = False) -> torch.Tensor:
-        """[B, T, width] to [B, T, width]. `recurrent` takes the defining form, step by step."""
+        """[B, T, width] to [B, T, width]. `recurrent` computes the definition step by step."""
         B, T, _ = u_BTW.shape
         gate, mixed, dt_BTH = self.in_proj(u_BTW).split([self.inner, self.inner + 2 * STATE, self.heads], dim=-1)
         mixed = self.conv(F.pad(mixed.transpose(1, 2), (CONVOLUTION - 1, 0))).transpose(1, 2)
@@ -126,7 +126,7 @@ class Mamba2Block(nn.Module):
         elif fused_scan is not None and x.is_cuda:
             y = fused_scan(x_BTHP, dt_BTH, A_H, b[:, :, None], c[:, :, None], CHUNK)
         else:
-            # Decays multiply over long stretches: float32, whatever the matrix products run in.
+            # In float32 also under autocast: decays multiply over long stretches.
             with torch.autocast(x.device.type, enabled=False):
                 y = ssd_chunked(x_BTHP.float(), dt_BTH, A_H, b.float(), c.float())
         y = (y + self.D[:, None] * x_BTHP).reshape(B, T, self.inner)

@@ -1,12 +1,12 @@
-"""Is a vector of the kind that a model was trained on? Its distance from the training embeddings, in their own units.
+"""Out-of-distribution detection: does a vector resemble the embeddings that a model was trained on?
 
-A predictor answers any vector, also that of another language or another encoder. The Mahalanobis
-distance to the training embeddings (Lee et al. 2018, arXiv 1807.03888, with one class) tells such vectors from
-those that the model knows; what is far is decided by documents that it was not trained on.
+A predictor returns a prediction for any vector, also for one of another language or another encoder. The Mahalanobis distance to the
+training embeddings (Lee et al. 2018, arXiv 1807.03888, with one class) tells such vectors apart. The limit is set on validation chunks,
+which the model was not trained on.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,75 +17,79 @@ from torch.nn import functional as F
 
 from lvm.atomic_io import replacing
 from lvm.data.dataset import Dataset
+from lvm.data.statistics import training_moments
 
-FAMILIAR = 0.999
-"""Share of the validation chunks that count as familiar."""
-
+IN_DISTRIBUTION_SHARE = 0.999
+"""Share of the validation chunks that are within the limit."""
 
 SHRINKAGE = 1.0
-"""Times the mean variance that is added to each direction's, so that those without any do not decide alone; see bench/serving/LOG.md."""
+"""The covariance's mean variance is added to every direction's this many times. Otherwise the directions in which the training vectors
+hardly vary would decide alone; see bench/serving/LOG.md."""
 
-
-BLOCK = 8_192
+BLOCK_ROWS = 8_192
 
 
 @dataclass(frozen=True)
 class OutOfDistribution:
-    """The distribution of the training embeddings, and how far from it a familiar vector may lie."""
+    """The distribution of the training embeddings, and the distance from it at which a vector counts as out of it."""
 
     mean: torch.Tensor
-    """[D]"""
+    """[D]: mean of the training chunks."""
 
     whitener: torch.Tensor
-    """[D, D]: `(x - mean) @ whitener` has the length of x's Mahalanobis distance, by the covariance that `SHRINKAGE` was added to."""
+    """[D, D]: the length of `(x - mean) @ whitener` is x's Mahalanobis distance under the shrunk covariance."""
 
     limit: float
-    """Distance that one validation chunk in a thousand exceeds."""
+    """Greatest distance that is in distribution: one validation chunk in a thousand exceeds it."""
 
     norms: tuple[float, float]
     """Least and greatest Euclidean norm among the training vectors."""
 
     def distances(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """Mahalanobis distance over the square root of D. [..., D] to [...]."""
+        """Mahalanobis distance divided by the square root of D: [..., D] to [...]."""
         whitened = F.linear(x_BTD, self.whitener.T, -self.mean @ self.whitener)
         return torch.linalg.vector_norm(whitened, dim=-1) / len(self.mean) ** 0.5
 
     def to(self, device: torch.device) -> "OutOfDistribution":
-        """The same on another device."""
-        return OutOfDistribution(self.mean.to(device), self.whitener.to(device), self.limit, self.norms)
+        """A copy on `device`."""
+        return replace(self, mean=self.mean.to(device), whitener=self.whitener.to(device))
 
     def save(self, path: Path) -> None:
-        """Write to a safetensors file."""
+        """Write as safetensors, durably. The mean is not written: it is part of the model."""
         numbers = {"limit": self.limit, "norms": self.norms}
         with replacing(path) as temporary:
-            save_file(
-                {"mean": self.mean.contiguous(), "whitener": self.whitener.contiguous()}, temporary, {"familiarity": json.dumps(numbers)}
-            )
+            save_file({"whitener": self.whitener.contiguous()}, temporary, {"familiarity": json.dumps(numbers)})
 
     @classmethod
-    def load(cls, path: Path) -> "OutOfDistribution":
-        """Read what `save` wrote."""
+    def load(cls, path: Path, mean: torch.Tensor) -> "OutOfDistribution":
+        """Read what `save` wrote; `mean` [D] is that of the training chunks."""
         with safe_open(path, "pt") as file:
             numbers = json.loads(file.metadata()["familiarity"])
-            return cls(file.get_tensor("mean"), file.get_tensor("whitener"), numbers["limit"], tuple(numbers["norms"]))
+            return cls(mean.cpu(), file.get_tensor("whitener"), numbers["limit"], tuple(numbers["norms"]))
 
 
 def fit_out_of_distribution(dataset: Dataset) -> OutOfDistribution:
-    """Fit to the training chunks; the limit to the validation chunks. Summed in float64, on the CPU."""
-    rows, dim = dataset.rows("train"), dataset.dim
-    total, products = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
-    least, greatest = np.inf, 0.0
-    for start in range(0, len(rows), BLOCK):
-        block = torch.from_numpy(dataset.vectors[rows[start : start + BLOCK]]).double()
-        norms = block.norm(dim=1)
-        least, greatest = min(least, float(norms.min())), max(greatest, float(norms.max()))
-        total += block.sum(0)
-        products += block.T @ block
-    mean = total / len(rows)
-    covariance = products / len(rows) - torch.outer(mean, mean)
+    """Fit the distribution to the training chunks and the limit to the validation chunks, on the CPU."""
+    mean = training_moments(dataset).mean
+    covariance, norms = _covariance(dataset, mean)
+    dim = dataset.dim
     covariance += SHRINKAGE * covariance.diagonal().mean() * torch.eye(dim, dtype=torch.float64)
     whitener = torch.linalg.cholesky(torch.linalg.inv(covariance)).float()
-    fitted = OutOfDistribution(mean.float(), whitener, np.inf, (least, greatest))
+    fitted = OutOfDistribution(mean.float(), whitener, np.inf, norms)
     unseen = dataset.rows("val")
-    found = [fitted.distances(torch.from_numpy(dataset.vectors[unseen[at : at + BLOCK]])) for at in range(0, len(unseen), BLOCK)]
-    return OutOfDistribution(fitted.mean, fitted.whitener, float(np.quantile(torch.cat(found).numpy(), FAMILIAR)), fitted.norms)
+    blocks = (unseen[start : start + BLOCK_ROWS] for start in range(0, len(unseen), BLOCK_ROWS))
+    distances = torch.cat([fitted.distances(torch.from_numpy(dataset.vectors[block])) for block in blocks])
+    return replace(fitted, limit=float(np.quantile(distances.numpy(), IN_DISTRIBUTION_SHARE)))
+
+
+def _covariance(dataset: Dataset, mean_D: torch.Tensor) -> tuple[torch.Tensor, tuple[float, float]]:
+    """Covariance [D, D] of the training vectors, summed in float64 block by block; and their least and greatest norm."""
+    rows, dim = dataset.rows("train"), dataset.dim
+    products = torch.zeros(dim, dim, dtype=torch.float64)
+    least, greatest = np.inf, 0.0
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = torch.from_numpy(dataset.vectors[rows[start : start + BLOCK_ROWS]]).double()
+        norms = block.norm(dim=1)
+        least, greatest = min(least, float(norms.min())), max(greatest, float(norms.max()))
+        products += block.T @ block
+    return products / len(rows) - torch.outer(mean_D, mean_D), (least, greatest)

@@ -1,10 +1,9 @@
 """The predictor around every trunk: normalised input, lag weights, two heads.
 
-From scratch every network loses to averaging the context; as a residual on learned lag weights
-each wins. So a head is a weighted sum of the last raw context vectors, which training starts
-from, plus what the trunk adds to it, which starts at zero. Regression and retrieval pull a
-vector in different directions, hence one head for each. The decoder's vector is a direction times a
-length, each learned apart.
+Trained from scratch, every network loses to the mean of the context. As a residual on learned lag weights, every one wins. So a head is
+a weighted sum of the last raw context vectors, plus a residual from the trunk that starts at zero. Regression and retrieval pull a vector
+in different directions, so each has a head of its own. The decoder's vector is a direction times a length, and the two are learned
+separately.
 """
 
 from typing import Literal, NamedTuple, overload
@@ -15,26 +14,27 @@ from torch.nn import functional as F
 
 from lvm.config import ModelConfig
 
-# Decay that the lag weights start from: near the best exponentially weighted mean of real text.
 INITIAL_DECAY = 0.6
-# A dimension that hardly varies would be blown up to noise by dividing by its deviation.
+"""Decay of the lag weights at the start, near that of the best exponentially weighted mean of real text."""
+
 MIN_STD_SHARE = 0.2
+"""Least deviation that inputs are divided by, as a share of the mean one. Dividing by a smaller one would only amplify noise."""
 
 
 class Prediction(NamedTuple):
-    """Predicted next chunk at every position."""
+    """Predictions of the next chunk at every position."""
 
     decoder: torch.Tensor
-    """[B, T, D], in the encoder's raw distribution; T is 1 where the last position alone was asked for."""
+    """[B, T, D], in the encoder's raw distribution; T is 1 when only the last position was asked for."""
 
     cosine: torch.Tensor
     """[B, T, D], unit length."""
 
 
 class LagWeights(nn.Module):
-    """A weighted sum of the last K centred context vectors, the weights learned.
+    """A weighted sum of the last K centred context vectors, with learned weights.
 
-    Lags before the beginning of the context count as the training mean, that is as zero here.
+    Lags before the beginning of the context count as the training mean, which is zero here.
     """
 
     def __init__(self, lags: int) -> None:
@@ -57,7 +57,7 @@ class LagWeights(nn.Module):
 
 
 class ResidualHead(nn.Module):
-    """`fc1 -> GELU -> LayerNorm -> fc2`, the last layer starting at zero."""
+    """`fc1 -> GELU -> LayerNorm -> fc2`. The last layer starts at zero."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Predictor(nn.Module):
         self.make_heads(config)
 
     def make_heads(self, config: ModelConfig) -> None:
-        """Create what `heads` needs."""
+        """Create the modules that `heads` uses."""
         self.decoder_lags = LagWeights(config.lags)
         self.cosine_lags = LagWeights(config.lags)
         self.decoder_residual = ResidualHead(config.width, config.dim)
@@ -103,29 +103,29 @@ class Predictor(nn.Module):
         self.cosine_residual = ResidualHead(config.width, config.dim)
 
     def predict(self, context_BTD: torch.Tensor, last: bool = False) -> Prediction:
-        """Predictions at every position, or at the `last` alone: position t predicts chunk t + 1 from chunks 0 to t."""
+        """Predictions at every position, or only at the `last`. Position t predicts chunk t + 1 from chunks 0 to t."""
         centred = context_BTD - self.mean
         scaled = centred / self.std.clamp_min(MIN_STD_SHARE * self.std.mean())
         states = self.output_dropout(self.trunk(self.input_dropout(scaled)))
         return self.heads(centred, states[:, -1:] if last else states, last)
 
     def heads(self, centred_BTD: torch.Tensor, states_BTH: torch.Tensor, last: bool) -> Prediction:
-        """Predictions from the centred context and the trunk's states at the positions that are asked for."""
-        # Residuals are in units of the encoder's deviation: in those of a unit vector (.05 a
-        # dimension) a few steps of Adam would drown the lag weights that they start from.
+        """Predictions from the centred context [B, T, D] and the trunk's states at the wanted positions."""
+        # Residuals are in units of the encoder's deviation. In units of a unit vector (0.05 in each dimension) a few steps of Adam
+        # would swamp the lag weights.
         scale = self.std.mean()
         decoder = self.mean + self.decoder_lags(centred_BTD, last) + scale * self.decoder_residual(states_BTH)
-        # The trunk has learned its training documents too well for what it adds to be worth as much on others. The lag weights,
-        # a handful of numbers, have not. In training it counts in full, or it would learn to add that much more.
+        # What the trunk adds fits the training documents better than others, so inference scales it down. Training does not: the trunk
+        # would only learn to add more.
         share = 1.0 if self.training else self.config.residual_share
         cosine = self.cosine_lags(centred_BTD, last) + share * scale * self.cosine_residual(states_BTH)
-        # A mean of what may come is shorter than a chunk. Stretched to a chunk's length as a sum, it would turn away from the
-        # encoder's mean, whose length in that sum is fixed.
+        # The sum above is shorter than a chunk, as a mean over possible chunks is. Reaching a chunk's length within the sum would turn
+        # its direction away from the encoder's mean, whose length there is fixed. So the length is a factor of its own.
         norm = self.encoder_norm() * self.decoder_norm(states_BTH).float().exp()
         return Prediction(norm * F.normalize(decoder.float(), dim=-1), F.normalize(cosine.float(), dim=-1))
 
     def encoder_norm(self) -> torch.Tensor:
-        """Root mean square of the norms of the encoder's vectors: a scalar."""
+        """Root mean square norm of the encoder's vectors: a scalar."""
         return (self.mean.square() + self.std.square()).sum().sqrt()
 
     @overload
@@ -140,8 +140,8 @@ class Predictor(nn.Module):
     ) -> Prediction | tuple[torch.Tensor, torch.Tensor] | torch.Tensor:
         """Predict the next chunk from `context` [B, T, D].
 
-        Without `return_both`: a `Prediction` at every position. With `return_both=True`:
-        `(y_dec, y_cos)` of the last position, each [B, D]; with `False`: y_cos alone.
+        Without `return_both`: a `Prediction` at every position. With `return_both=True`: `(y_dec, y_cos)` of the last position, each
+        [B, D]. With `False`: y_cos alone.
         """
         if return_both is None:
             return self.predict(context)

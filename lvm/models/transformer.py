@@ -8,7 +8,7 @@ from lvm.models.attention import CausalSelfAttention
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer, each on a normalised input and added to it."""
+    """Attention and a feed-forward layer. Each reads the normalised states and is added to them."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 @ARCHITECTURES.register("transformer")
 class TransformerTrunk(nn.Module):
-    """A projection, the blocks, a last normalisation, and tanh: bounded as an LSTM's states, they retrieve better at 64."""
+    """A projection, the blocks, a normalisation, and tanh. Bounded like an LSTM's, the states retrieve better at long contexts (64)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From row numbers to vectors on the device."""
+"""The vectors of a batch, on the device."""
 
 from dataclasses import dataclass
 
@@ -11,25 +11,25 @@ from lvm.training.sampler import Batch
 
 @dataclass(frozen=True)
 class BatchVectors:
-    """The tensors of a batch on the device: S stretches, L positions."""
+    """The tensors of a batch, on the device. S stretches, L positions, A anchors, E hard negatives."""
 
     context: torch.Tensor
     """[S, L, D]"""
 
     targets: torch.Tensor
-    """[S, L, D]"""
+    """[S, L, D]: at each position the chunk after the one in `context`."""
 
     valid: torch.Tensor
-    """bool [S, L]"""
+    """bool [S, L]: False after the end of a document."""
 
     anchors: torch.Tensor
-    """bool [S, L]; A of them are set."""
+    """bool [S, L]: the positions that take part in the contrastive term."""
 
     anchor_rows: torch.Tensor
-    """int64 [A]: row of the last chunk that each anchor has read."""
+    """int64 [A]: row in the dataset of the last chunk that each anchor has read."""
 
     anchor_docs: torch.Tensor
-    """int64 [A]"""
+    """int64 [A]: number of its document."""
 
     negatives: torch.Tensor
     """[E, D]: hard negatives of all stretches."""
@@ -42,14 +42,14 @@ class BatchVectors:
 
 
 class BatchReader:
-    """Reads batches of `dataset`, whose vectors an accelerator holds whole."""
+    """Reads batches of `dataset`. On an accelerator all its vectors are kept in the device's memory."""
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self.dataset, self.device = dataset, device
         self.vectors = torch.from_numpy(np.ascontiguousarray(dataset.vectors)).to(device) if device.type != "cpu" else None
 
     def __call__(self, batch: Batch) -> BatchVectors:
-        """All vectors of the batch, also in a process that predicts only some of them."""
+        """All vectors of the batch: the loss needs them also in a process that predicts only a share."""
         rows = torch.from_numpy(batch.rows)
         negative_rows = torch.from_numpy(batch.negatives.reshape(-1))
         docs = torch.from_numpy(batch.docs)

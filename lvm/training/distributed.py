@@ -1,7 +1,7 @@
 """The processes that train one model together: one, unless torchrun started more.
 
-Each holds the whole model and its own share of a batch. What they exchange is plain sums, so that every
-process sees the same numbers and takes the same step; only rank 0 writes.
+Each has the whole model and a share of every batch. They exchange sums, so that every process gets the same numbers and takes the same
+step. Only rank 0 writes.
 """
 
 import os
@@ -21,10 +21,10 @@ class Ranks:
     rank: int = 0
     world: int = 1
     device: str = "cpu"
-    """Where this process keeps what it exchanges: NCCL reads the memory of GPUs alone."""
+    """Where this process keeps what it exchanges: NCCL reads GPU memory only."""
 
     def share(self, count: int) -> slice:
-        """Which of `count` things are this process's: contiguous shares that differ by one at most."""
+        """This process's share of `count` items. Shares are contiguous and their sizes differ by at most one."""
         return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
     def sum(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -56,7 +56,7 @@ class Ranks:
         return bool(count > 0)
 
     def first(self, value: float) -> float:
-        """The value of rank 0, for decisions that must not differ by a rounding; `value` elsewhere is ignored."""
+        """Rank 0's `value`, for decisions on which rounding must not make the processes differ."""
         if self.world == 1:
             return value
         told = torch.tensor([value], dtype=torch.float64, device=self.device)
@@ -64,20 +64,20 @@ class Ranks:
         return float(told)
 
     def wait(self) -> None:
-        """Go on when every process has come here."""
+        """Wait until every process has reached this call."""
         if self.world > 1:
             dist.barrier()
 
     def leave(self) -> None:
-        """Take the group apart at the end."""
+        """Leave the group at the end."""
         if self.world > 1:
             dist.destroy_process_group()
 
 
 def join(device: torch.device) -> Ranks:
-    """Join the group that torchrun's environment describes, if there is one.
+    """Join the group that torchrun's environment variables describe, if there is one.
 
-    Raises `InputError` on a device that knows no collectives.
+    Raises `InputError` on a device that has no collective operations.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
@@ -90,10 +90,10 @@ def join(device: torch.device) -> Ranks:
 
 
 def own_device(name: str) -> str:
-    """The device of this process among those called `name`.
+    """The name of this process's device.
 
-    `name` lists one a process, as 'cuda:1,cuda:3', or is one for all; for 'auto' and 'cuda' torchrun's
-    processes take the accelerators of their numbers. Raises `InputError` when it lists more or fewer than there are processes.
+    `name` has one device for each process, as in 'cuda:1,cuda:3', or one for all. For 'auto' and 'cuda', process N of torchrun takes
+    accelerator N. Raises `InputError` when the number of devices is not the number of processes.
     """
     local, names = os.environ.get("LOCAL_RANK"), name.split(",")
     if len(names) > 1:

@@ -1,12 +1,13 @@
-"""Gradients of one batch: in one pass, or in pieces where memory or several processes divide it.
+"""Gradients of one batch: in one pass, or in pieces when memory is short or several processes share it.
 
-InfoNCE, moments and the variance hinge are statistics of the whole effective batch, so its pieces cannot be
-learned from one by one. GradCache (Gao et al. 2021, arXiv 2101.06983) gives the exact gradients all the same:
-predict every piece, take the loss of all predictions together and its gradient with respect to them, then send
-each piece's part of it through the model, which runs again where its graph was not kept. Processes that train
-together do this with a share of the stretches each: predictions are gathered, so that every process takes the very same loss of
-the whole batch, and the weights' gradients are summed. (DistributedDataParallel averages gradients of losses
-that do not depend on each other's examples; these do.)
+InfoNCE, moments and the variance hinge are statistics of the whole batch, so the gradients of its pieces cannot simply be added.
+GradCache (Gao et al. 2021, arXiv 2101.06983) gives the exact gradients all the same. It predicts every piece without a graph, computes
+the loss of all predictions together and its gradient with respect to them, then runs each piece again and sends its part of that
+gradient back through the model.
+
+Several processes do this with a share of the batch each. The predictions are gathered, so that every process computes the same loss of
+the whole batch, and the weights' gradients are summed. DistributedDataParallel would not do: it averages gradients of losses that do not
+depend on other processes' examples, and these losses do.
 """
 
 from collections.abc import Callable
@@ -29,13 +30,13 @@ from lvm.training.optimizer import gradient_norm, gradient_shares, shares
 
 T = TypeVar("T")
 
-
 TOTAL = "total"
+"""Name of the weighted sum beside the terms."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What a batch lost, as scalars without a graph."""
+    """Losses of a batch, as scalars without a graph."""
 
     terms: dict[str, torch.Tensor]
     """Each term, unweighted."""
@@ -44,18 +45,18 @@ class Losses:
     """Their weighted sum."""
 
     shares: dict[str, float]
-    """Share of each term in the gradient, where it was asked for."""
+    """Norm of each term's gradient over the largest one's; empty when it was not asked for."""
 
 
 class ShortOfMemory(Exception):
-    """A process ran out of memory; all that train together raise this at the same place."""
+    """One of the processes ran out of memory. All of them raise this at the same place."""
 
 
 class BatchGradients:
     """Fills the gradients of `model`'s weights from a batch.
 
-    `micro_batch` is the number of stretches that a forward pass takes at once, 0 for all of them. It is halved
-    when memory runs out, and the batch is done again: the same effective batch, the same gradients.
+    `micro_batch` is the number of stretches in one forward pass, 0 for all of them. When memory runs out it is halved and the batch is
+    done again. The batch, and so the gradients, stay the same.
     """
 
     def __init__(self, model: Predictor, config: TrainConfig, statistics: EncoderStatistics, device: torch.device, ranks: Ranks) -> None:
@@ -65,9 +66,9 @@ class BatchGradients:
         self.bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     def __call__(self, vectors: BatchVectors, step: int, with_shares: bool) -> Losses:
-        """Fill the gradients for step `step`; equal in every process.
+        """Fill the gradients of step `step`, the same in every process.
 
-        Raises `InputError` when memory does not suffice for a single stretch at a time.
+        Raises `InputError` when there are fewer stretches than processes, or memory is too small for a single stretch.
         """
         stretches = len(vectors.context)
         if stretches < self.ranks.world:
@@ -80,10 +81,11 @@ class BatchGradients:
                     return self._together(lambda: self._whole(vectors, with_shares))
                 return self._divided(vectors, step, with_shares)
             except ShortOfMemory:
-                pass  # out of this block first: the exception holds the tensors of the frames that it left
+                pass  # leave this block first: the exception keeps the failed attempt's tensors alive
             self._halve(stretches)
 
     def _halve(self, stretches: int) -> None:
+        """Halve the pieces; raises `InputError` when they are single stretches already."""
         largest = -(-stretches // self.ranks.world)
         now = min(self.micro_batch or largest, largest)
         if now == 1:
@@ -94,7 +96,7 @@ class BatchGradients:
             torch.get_device_module(self.device).empty_cache()
 
     def _together(self, work: Callable[[], T]) -> T:
-        """Do something between two exchanges; raise `ShortOfMemory` everywhere when memory ran out anywhere."""
+        """Run `work`, which exchanges nothing with other processes. Raises `ShortOfMemory` in all of them when one ran out of memory."""
         done: list[T] = []
         try:
             done.append(work())
@@ -121,22 +123,22 @@ class BatchGradients:
         return Losses(detached(terms), total.detach(), found)
 
     def _divided(self, vectors: BatchVectors, step: int, with_shares: bool) -> Losses:
-        """The batch in pieces, this process's share of them."""
+        """This process's share of the batch, in pieces."""
         own = self.ranks.share(len(vectors.context))
         size = self.micro_batch or len(vectors.context)
         pieces = [slice(start, min(start + size, own.stop)) for start in range(own.start, own.stop, size)]
         kept, gathered = self._together(lambda: self._predict_pieces(vectors, step, pieces))
-        # Zero outside each one's share, their sum holds everyone's, also where shares differ in size.
+        # Each process has zeros outside its share, so the sum has all predictions, also when shares differ in size.
         self.ranks.sum([gathered])
         losses, gradients = self._together(lambda: self._send_back(vectors, step, pieces, kept, gathered, with_shares))
-        # Weights that no term reaches are the same ones in every process.
+        # A weight that no term reaches has no gradient in any process.
         self.ranks.sum([g for of_part in gradients.values() for g in of_part if g is not None])
         for weight, gradient in zip(self.weights, gradients.pop(TOTAL), strict=True):
             weight.grad = gradient
         return replace(losses, shares=shares({name: gradient_norm(g) for name, g in gradients.items()}) if gradients else {})
 
     def _predict_pieces(self, vectors: BatchVectors, step: int, pieces: list[slice]) -> tuple[list[Prediction], torch.Tensor]:
-        """Predictions with their graph, where one piece is all; and [2, S, L, D]: the values of both heads, zero outside the pieces."""
+        """The predictions with their graph if there is one piece, else none; and both heads' values [2, S, L, D], else zero."""
         keep = len(pieces) == 1
         with torch.set_grad_enabled(keep), self._replayable(pieces):
             predictions = [self._predict(vectors.context[piece], step, piece.start) for piece in pieces]
@@ -148,11 +150,11 @@ class BatchGradients:
     def _send_back(
         self, vectors: BatchVectors, step: int, pieces: list[slice], kept: list[Prediction], values: torch.Tensor, with_shares: bool
     ) -> tuple[Losses, dict[str, list[torch.Tensor | None]]]:
-        """Losses of all predictions `values`, and what the pieces add to the gradients: of `TOTAL` and, `with_shares`, of each term."""
+        """Losses of all predictions `values`, and the pieces' part of the gradients: of `TOTAL` and, `with_shares`, of each term."""
         outputs = [part.detach().requires_grad_() for part in values]
         terms, parts, total = self._loss(Prediction(*outputs), vectors)
         wanted = {**(parts if with_shares else {}), TOTAL: total}
-        # The total comes last, and the loss leaves no graph behind: its logits need not stay beside a piece's own.
+        # The total comes last and frees the loss's graph, so that its logits do not take memory while the pieces run.
         outer = {n: torch.autograd.grad(part, outputs, retain_graph=n != TOTAL, allow_unused=True) for n, part in wanted.items()}
         sums: dict[str, list[torch.Tensor | None]] = {name: [None] * len(self.weights) for name in wanted}
         for piece in pieces:
@@ -166,10 +168,10 @@ class BatchGradients:
         return Losses(detached(terms), total.detach(), {}), sums
 
     def _predict(self, context: torch.Tensor, step: int, first: int) -> Prediction:
-        """Predict some stretches of a batch, of which `first` is the number of the first.
+        """Predict a piece of a batch that begins at stretch `first`.
 
-        Dropout follows from (seed, step, first): it comes out the same when the piece runs again, in
-        whichever process, and no state of it needs to be kept for a resumption.
+        Dropout is seeded by (seed, step, first). It is the same when the piece runs again, in any process, and resuming a run needs no
+        state of it.
         """
         torch.manual_seed(int(np.random.default_rng([self.config.seed, step, first]).integers(2**63)))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -177,7 +179,7 @@ class BatchGradients:
         return prediction
 
     def _replayable(self, pieces: list[slice]) -> AbstractContextManager[None]:
-        """Without cuDNN where a piece runs twice and cuDNN would drop out by a state of its own, which no seed sets back."""
+        """A context without cuDNN when pieces run twice and it applies dropout between layers: no seed resets its random state."""
         stacked = any(isinstance(m, nn.RNNBase) and m.dropout > 0 for m in self.model.modules())
         if self.device.type == "cuda" and stacked and len(pieces) > 1:
             return torch.backends.cudnn.flags(enabled=False)
@@ -185,10 +187,10 @@ class BatchGradients:
 
 
 def detached(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same values without their graphs."""
+    """The values without their graphs."""
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
 def added(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
-    """Their sum, where None is zero."""
+    """The sum; None counts as zero."""
     return a + b if a is not None and b is not None else a if b is None else b

@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl: the record of a training run, of which MLflow holds a copy."""
+"""The lines of metrics.jsonl: the record of a training run. MLflow has a copy of them."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ from lvm.atomic_io import explaining_full_disk, write_text
 from lvm.errors import InputError
 
 Event = dict[str, Any]
-"""One line: step, total_steps, epoch, metrics (reproducible) and timing (not)."""
+"""One line: step, total_steps, epoch, metrics (the same in every repetition) and timing (not the same)."""
 
 
 def append_event(file: Path, event: Event) -> None:
-    """Add a line. NaN and infinity are refused: they are not JSON; `InputError` when the disk is full."""
+    """Append a line. Raises `ValueError` on NaN and infinity, which are not JSON, and `InputError` when the disk is full."""
     words = json.dumps(event, allow_nan=False) + "\n"
     with explaining_full_disk(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -21,12 +21,12 @@ def append_event(file: Path, event: Event) -> None:
 
 
 def event_order(event: Event) -> int:
-    """Place of an event of metrics.jsonl among its run's: what was measured after so many steps comes before the step of that number."""
+    """Sort key of a run's events: a validation after N steps comes before the line of step N itself."""
     return 2 * int(event["step"]) + any(name.startswith("train/") for name in event["metrics"])
 
 
 def keep_events(file: Path, step: int) -> None:
-    """Drop what was written after a state of `step` steps was saved: those steps are done again.
+    """Drop the lines that were written after the state of step `step` was saved: those steps are done again.
 
     Raises `InputError` when the file is missing.
     """
@@ -36,7 +36,7 @@ def keep_events(file: Path, step: int) -> None:
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
             event = json.loads(line)
-        except ValueError:  # the line that a kill cut short
+        except ValueError:  # a kill cut this line short
             break
         if event_order(event) > 2 * step:
             break

@@ -10,7 +10,7 @@ from lvm.models import Predictor
 
 
 def make_optimizer(model: Predictor, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); biases, gains and lag weights are not decayed."""
+    """AdamW (Loshchilov & Hutter 2019). Biases, gains and lag weights are not decayed."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -18,12 +18,12 @@ def make_optimizer(model: Predictor, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def gradient_norm(gradients: Iterable[torch.Tensor | None]) -> float:
-    """Euclidean norm over all of them; None is a weight that was not reached."""
+    """Euclidean norm of all gradients together; None stands for a weight that has none."""
     return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
 
 
 def shares(norms: dict[str, float]) -> dict[str, float]:
-    """Norm of each term's gradient over that of the largest, under the names they are logged by: who is steering."""
+    """Each term's gradient norm over the largest one, under the names that they are logged by."""
     largest = max(norms.values()) or 1.0
     return {f"train/gradient_share_{name}": norm / largest for name, norm in norms.items()}
 

@@ -1,8 +1,8 @@
 """Batches of document stretches, drawn so that a batch is diverse.
 
-A batch full of one document makes its average look like a good answer. So a document's stretches
-are spread over the epoch, stretches are cut at random places (a context is any window of a document,
-not its beginning), and contrastive anchors per document can be capped.
+In a batch full of one document, that document's average looks like a good prediction. So the stretches of a document are spread over the
+epoch, stretches are cut at random places (a context may be any window of a document), and contrastive anchors per document can be
+capped.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class Batch:
     """int64 [S, L + 1]: chunks in order; position l reads rows[:, l] and predicts rows[:, l + 1]."""
 
     valid: np.ndarray
-    """bool [S, L]: False where the stretch has ended and rows repeat its last chunk."""
+    """bool [S, L]: False after the end of a stretch, where `rows` repeat its last chunk."""
 
     anchors: np.ndarray
     """bool [S, L]: the valid positions that take part in the contrastive term."""
@@ -30,17 +30,16 @@ class Batch:
     """int64 [S]: document numbers."""
 
     negatives: np.ndarray
-    """int64 [S, E]: rows of the same document outside the stretch, -1 where it has none."""
+    """int64 [S, E]: rows of the same document outside the stretch; -1 where there are none."""
 
 
 class DiverseBatchSampler:
     """Yields the batches of an epoch; seeded, and resumable at any step.
 
-    `starts` [n_docs + 1] are the documents' first rows, `docs` the numbers of those to draw
-    from. Each epoch cuts every document into stretches of `length` at a random phase, so that
-    every position is predicted once an epoch (but for the last, incomplete batch) and every
-    window of a document comes up as a context in time. Everything about epoch e follows from
-    (seed, e), so a position (epoch, step) is the whole state.
+    `starts` [n_docs + 1] are the documents' first rows, `docs` the numbers of the documents to draw from. Each epoch cuts every document
+    into stretches of `length` at a random phase. So every position is predicted once in an epoch, except those of the last, incomplete
+    batch, and in time every window of a document is a context. Epoch e follows from (seed, e) alone, so (epoch, step) is the whole
+    state.
     """
 
     def __init__(self, starts: np.ndarray, docs: np.ndarray, config: SamplerConfig, seed: int) -> None:
@@ -62,17 +61,17 @@ class DiverseBatchSampler:
             yield self._batch(which[take], begin[take], end[take], np.random.default_rng([self.seed, epoch, step]))
 
     def _stretches(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Document, first and end position of every stretch, in the order of the epoch."""
+        """Document, first position and end position of every stretch, in the order of the epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         length, positions = self.config.length, self._positions
-        # A document that fits is not cut: its phase moves nothing.
+        # A document that fits into one stretch is not cut, so its phase is 0.
         phase = np.where(positions > length, rng.integers(0, length, len(positions)), 0)
         count = -(-(positions + phase) // length)
         which = np.repeat(np.arange(len(positions)), count)
         number = np.arange(len(which)) - (np.cumsum(count) - count)[which]
         begin = np.maximum(number * length - phase[which], 0)
         end = np.minimum((number + 1) * length - phase[which], positions[which])
-        # A document's stretches, in random order, get one slot each of the epoch: they spread.
+        # Each of a document's stretches, in random order, gets a slot of its own in the epoch, so that they spread.
         shuffled = np.lexsort((rng.random(len(which)), which))
         key = np.empty(len(which))
         key[shuffled] = (number + rng.random(len(which))) / count[which]
@@ -103,7 +102,7 @@ class DiverseBatchSampler:
         return anchors.reshape(valid.shape)
 
     def _hard_negatives(self, first: np.ndarray, n: np.ndarray, begin: np.ndarray, end: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Random rows of each stretch's document that the stretch does not hold."""
+        """Random rows of each stretch's document that are not in the stretch."""
         inside = end - begin + 1
         outside = n - inside
         draw = (rng.random((len(n), self.config.hard_negatives)) * outside[:, None]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Saving and restoring everything that a later training step depends on, in one file."""
+"""Saving and restoring in one file everything that a later training step depends on."""
 
 import json
 import math
@@ -14,22 +14,22 @@ from lvm.atomic_io import replacing
 from lvm.errors import InputError
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps for a parameter."""
+"""What AdamW keeps for each parameter."""
 
 
 @dataclass
 class Progress:
-    """Where a run stands."""
+    """Position and history of a run."""
 
     epoch: int = 0
     step: int = 0
-    """Steps done in all."""
+    """Steps done since the run began."""
 
     epoch_step: int = 0
     """Steps done in this epoch."""
 
     micro_batch: int = 0
-    """Stretches that a forward pass takes at once since memory ran out; 0 while it takes the whole batch."""
+    """Stretches in one forward pass since memory ran out; 0 for the whole batch."""
 
     best_score: float = -math.inf
     best_epoch: int = -1
@@ -47,8 +47,8 @@ def save_state(
 ) -> None:
     """Write the state durably.
 
-    `tensors` are lists as long as the model's parameters; "weight" holds the parameters
-    themselves, whose moments are taken from the optimizer. `key` is the run's identity.
+    `key` is the run's identity. Each list in `tensors` has one tensor per parameter; "weight" has the parameters themselves, whose
+    moments are taken from the optimizer.
     """
     state = {"rng": torch.get_rng_state()}
     if device.type == "cuda":
@@ -56,7 +56,7 @@ def save_state(
     elif device.type == "mps":
         state["rng_mps"] = torch.mps.get_rng_state()
     for i, parameter in enumerate(tensors["weight"]):
-        # A parameter that no term reaches has no moments.
+        # A parameter that no loss term reaches has no moments.
         values = {name: values[i] for name, values in tensors.items()} | optimizer.state.get(parameter, {})
         state |= {f"{name}.{i}": value.detach().cpu().contiguous() for name, value in values.items()}
     with replacing(file) as temporary:
@@ -66,9 +66,9 @@ def save_state(
 def load_state(
     file: Path, key: str, tensors: Mapping[str, list[torch.Tensor]], optimizer: torch.optim.AdamW, device: torch.device
 ) -> Progress:
-    """Restore what `save_state` wrote, into the very tensors that are passed.
+    """Restore what `save_state` wrote: into the tensors that are passed, the optimizer and the random state.
 
-    Raises `InputError` when the state is of another run or damaged.
+    Raises `InputError` when the state belongs to another run or is damaged.
     """
     try:
         with safe_open(file, "pt") as state:
@@ -87,10 +87,10 @@ def load_state(
                     moments = {name: state.get_tensor(f"{name}.{i}") for name in MOMENTS if f"{name}.{i}" in names}
                     if not moments:
                         continue
-                    # AdamW counts its steps on the CPU, wherever the parameter is.
+                    # AdamW keeps its step count on the CPU, wherever the parameter is.
                     optimizer.state[parameter] = {name: m if name == "step" else m.to(device) for name, m in moments.items()}
             return Progress(**json.loads(metadata["progress"]))
     except InputError:
         raise
-    except Exception as error:  # safetensors raises its own kinds, a missing key or another shape others
+    except Exception as error:  # safetensors has exceptions of its own; a missing key and a wrong shape raise others
         raise InputError(f"{file} is truncated or altered ({error}): give --fresh to start over") from error

@@ -114,10 +114,11 @@ def test_what_a_short_context_lacks_counts_as_the_training_mean(fitted: Baseline
     context = torch.randn(5, 2, len(fitted.mean))
     found = predict_baselines(fitted, [context[:3], context[3:]])
     centred = context - fitted.mean
-    cosine = F.cosine_similarity(found[CENTRED_EWMA], weighted_mean(centred, fitted.decays[CENTRED_EWMA]))
+    cosine = F.cosine_similarity(found[CENTRED_EWMA], weighted_mean(centred, float(fitted.parameters[CENTRED_EWMA]["decay"])))
     torch.testing.assert_close(cosine, torch.ones(5))
     dim = len(fitted.mean)
-    by_hand = fitted.mean + centred[:, 1] @ fitted.ridge[:dim] + centred[:, 0] @ fitted.ridge[dim : 2 * dim]
+    ridge = fitted.parameters["ridge"]["coefficients"]
+    by_hand = fitted.mean + centred[:, 1] @ ridge[:dim] + centred[:, 0] @ ridge[dim : 2 * dim]
     torch.testing.assert_close(found["ridge"], by_hand, atol=1e-4, rtol=1e-4)
 
 

@@ -256,7 +256,9 @@ def test_the_summary_is_json_and_holds_every_number_of_a_report(turning: Dataset
 def test_on_real_text_every_baseline_gives_finite_scores_in_their_known_order(dataset: Dataset) -> None:
     rows = dataset.vectors[dataset.rows("train")]
     mean = torch.from_numpy(rows.mean(0))
-    plain = Baselines(LENGTH, mean, torch.eye(384).repeat(LENGTH, 1) / LENGTH, {"ewma_cosine": 0.7, "centred_ewma_recall": 0.6}, 1.0)
+    decays = {"ewma_cosine": {"decay": torch.tensor(0.7)}, "centred_ewma_recall": {"decay": torch.tensor(0.6)}}
+    fitted = decays | {"ridge": {"coefficients": torch.eye(384).repeat(LENGTH, 1) / LENGTH}}
+    plain = Baselines(LENGTH, mean, ("mean_vector", "copy_last", "context_mean", *fitted), fitted)
     scores = score_baselines(dataset, make_windows(dataset, "val", LENGTH, 1000, CPU), plain, CPU).scores
     cosine = {name: float(found.cosine.mean()) for name, found in scores.items()}
     assert all(np.isfinite(found.cosine).all() and found.ranks.min() >= 1 for found in scores.values())

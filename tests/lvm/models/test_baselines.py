@@ -8,14 +8,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from safetensors.torch import load_file
 from sklearn.linear_model import Ridge
 from torch.nn import functional as F
 
+from lvm.config import BASELINES
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows, retrieval_ranks, unit
 from lvm.errors import InputError
 from lvm.evaluation.evaluate import score_baselines
-from lvm.models.baselines import DECAYS, FIT_WINDOWS, PENALTIES, Baselines, features, fit_baselines, weighted_mean
+from lvm.models.baselines import (
+    DECAYS,
+    FIT_WINDOWS,
+    PENALTIES,
+    Baselines,
+    FittingData,
+    Parameters,
+    features,
+    fit_baselines,
+    weighted_mean,
+)
 from tests.support.planted import DIM, grown, planted
 
 MEAN = np.linspace(-2, 2, DIM)
@@ -42,13 +54,20 @@ def fitted(linear: Dataset) -> Baselines:
     return fit_baselines(linear, 4, 1000, torch.device("cpu"))
 
 
+def coefficients(found: Baselines) -> torch.Tensor:
+    """Those of ridge regression."""
+    return found.parameters["ridge"]["coefficients"]
+
+
 # By hand
 
 
 def by_hand() -> Baselines:
     """Context 3; ridge doubles the latest centred chunk and subtracts the one before it."""
-    ridge = torch.cat([2 * torch.eye(2), -torch.eye(2)])
-    return Baselines(3, torch.tensor([1.0, 2.0]), ridge, {"ewma_cosine": 0.5, "centred_ewma_recall": 0.5}, 0.1)
+    half = {"decay": torch.tensor(0.5, dtype=torch.float64)}
+    ridge = {"coefficients": torch.cat([2 * torch.eye(2), -torch.eye(2)]), "penalty": torch.tensor(0.1, dtype=torch.float64)}
+    names = ("mean_vector", "copy_last", "context_mean", "ewma_cosine", "centred_ewma_recall", "ridge", "centred_ridge")
+    return Baselines(3, torch.tensor([1.0, 2.0]), names, {"ewma_cosine": half, "centred_ewma_recall": half, "ridge": ridge})
 
 
 def test_every_baseline_is_what_its_name_says() -> None:
@@ -119,13 +138,14 @@ def test_ridge_is_ridge_and_its_penalty_the_best_on_validation(kind: str, reques
         truth = torch.from_numpy(made.vectors[targets].astype(np.float64))
         scores[penalty] = float(F.cosine_similarity(predicted, truth).mean())
         solutions[penalty] = model.coef_.T
-    assert fitted.penalty == max(scores, key=scores.__getitem__)
-    assert (fitted.penalty > min(PENALTIES)) == (kind == "noisy")  # the smallest always fits train best
-    np.testing.assert_allclose(fitted.ridge.numpy(), solutions[fitted.penalty], atol=1e-4)
+    penalty = fitted.choices()["ridge.penalty"]
+    assert penalty == max(scores, key=scores.__getitem__)
+    assert (penalty > min(PENALTIES)) == (kind == "noisy")  # the smallest always fits train best
+    np.testing.assert_allclose(coefficients(fitted).numpy(), solutions[penalty], atol=1e-4)
 
 
 def test_ridge_finds_the_law_the_data_were_made_by(fitted: Baselines) -> None:
-    found = fitted.ridge.numpy().reshape(4, DIM, DIM).transpose(0, 2, 1)
+    found = coefficients(fitted).numpy().reshape(4, DIM, DIM).transpose(0, 2, 1)
     for lag, truth in enumerate((FIRST, SECOND, np.zeros((DIM, DIM)), np.zeros((DIM, DIM)))):
         np.testing.assert_allclose(found[lag], truth, atol=0.1)
 
@@ -139,9 +159,9 @@ def test_ridge_beats_every_other_baseline_on_a_linear_law(linear: Dataset, fitte
 @pytest.mark.parametrize(("length", "lags"), [(1, 1), (5, 5), (12, 8)])
 def test_ridge_uses_at_most_eight_lags(linear: Dataset, cpu: torch.device, length: int, lags: int) -> None:
     found = fit_baselines(linear, length, 200, cpu)
-    assert found.ridge.shape == (lags * DIM, DIM)
+    assert coefficients(found).shape == (lags * DIM, DIM)
     (context,) = contexts(linear.vectors, make_windows(linear, "test", length, 50, cpu).targets, length, cpu)
-    expected = found.mean + features(context[:, -lags:], found.mean) @ found.ridge
+    expected = found.mean + features(context[:, -lags:], found.mean) @ coefficients(found)
     torch.testing.assert_close(found.predict(context)["ridge"], expected)
 
 
@@ -159,7 +179,7 @@ def test_the_decay_the_data_were_made_by_is_found(tmp_path: Path, cpu: torch.dev
     weights = truth ** np.arange(5, -1, -1)
     documents = grown(lambda x, rng: np.average(x[-6:], axis=0, weights=weights) + 0.3 * rng.normal(size=16), dim=16)
     found = fit_baselines(planted(tmp_path, documents), 6, 200, cpu)
-    assert found.decays["ewma_cosine"] == pytest.approx(truth, abs=0.051)
+    assert found.choices()["ewma_cosine.decay"] == pytest.approx(truth, abs=0.051)
 
 
 def test_each_decay_is_the_best_on_train_for_its_own_metric(linear: Dataset, fitted: Baselines, cpu: torch.device) -> None:
@@ -176,8 +196,9 @@ def test_each_decay_is_the_best_on_train_for_its_own_metric(linear: Dataset, fit
     expected = {}
     for prefix, shift in (("", 0.0), ("centred_", fitted.mean)):
         for name, metric in (("cosine", cosine), ("recall", recall)):
-            expected[f"{prefix}ewma_{name}"] = max(DECAYS, key=lambda d, m=metric, s=shift: m(weighted_mean(context - s, d)))
-    assert fitted.decays == expected
+            expected[f"{prefix}ewma_{name}.decay"] = max(DECAYS, key=lambda d, m=metric, s=shift: m(weighted_mean(context - s, d)))
+    chosen = fitted.choices()
+    assert {name: chosen[name] for name in expected} == expected and set(chosen) == {*expected, "ridge.penalty"}
     assert len(set(expected.values())) > 1  # else a mix-up of metrics would not show
 
 
@@ -192,9 +213,10 @@ def test_all_baselines_are_finite_at_every_window(linear: Dataset, fitted: Basel
 
 def test_saved_baselines_load_as_they_were(fitted: Baselines, tmp_path: Path) -> None:
     fitted.save(tmp_path / "baselines.safetensors")
-    found = Baselines.load(tmp_path / "baselines.safetensors")
-    assert (found.context_length, found.decays, found.penalty) == (fitted.context_length, fitted.decays, fitted.penalty)
-    assert torch.equal(found.mean, fitted.mean) and torch.equal(found.ridge, fitted.ridge)
+    found = Baselines.load(tmp_path / "baselines.safetensors", fitted.mean)
+    assert (found.context_length, found.names, found.choices()) == (fitted.context_length, fitted.names, fitted.choices())
+    assert torch.equal(found.mean, fitted.mean) and torch.equal(coefficients(found), coefficients(fitted))
+    assert "mean" not in " ".join(load_file(tmp_path / "baselines.safetensors")), "the model has the mean"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not safetensors at all"])
@@ -203,7 +225,7 @@ def test_a_file_that_is_missing_or_not_ours_is_refused_by_name(tmp_path: Path, c
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"baselines\.safetensors is not a baselines file"):
-        Baselines.load(path)
+        Baselines.load(path, torch.zeros(2))
 
 
 def test_a_second_fit_reads_the_first_and_other_validation_windows_fit_anew(linear: Dataset, fitted: Baselines, cpu: torch.device) -> None:
@@ -213,6 +235,30 @@ def test_a_second_fit_reads_the_first_and_other_validation_windows_fit_anew(line
     before = files()
     again = fit_baselines(linear, 4, 1000, cpu)
     assert files() == before
-    assert torch.equal(again.ridge, fitted.ridge) and again.decays == fitted.decays
+    assert torch.equal(coefficients(again), coefficients(fitted)) and again.choices() == fitted.choices()
     fit_baselines(linear, 4, 100, cpu)  # the penalty is chosen on these windows
     assert len(files()) == len(before) + 1
+
+
+# Further baselines
+
+
+def test_a_registered_function_is_a_baseline_like_the_others(linear: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(data: FittingData) -> Parameters:
+        return {"scale": torch.tensor(0.5, dtype=torch.float64)}
+
+    def halved(context_BTD: torch.Tensor, mean_D: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+        return float(parameters["scale"]) * context_BTD[:, -1]
+
+    with monkeypatch.context() as patch:
+        patch.setitem(BASELINES._entries, "halved", halved)
+        patch.setitem(BASELINES._about, "halved", {"fit": fit})
+        fitted = fit_baselines(linear, 4, 300, torch.device("cpu"))
+        fitted.save(tmp_path / "baselines.safetensors")
+        found = Baselines.load(tmp_path / "baselines.safetensors", fitted.mean)
+        context = torch.randn(5, 4, DIM)
+        assert list(found.predict(context)) == list(BASELINES) and found.choices()["halved.scale"] == 0.5
+        assert torch.equal(found.predict(context)["halved"], 0.5 * context[:, -1])
+    with pytest.raises(InputError, match="baseline 'halved' is not known: there are mean_vector, "):
+        found.predict(context)
+    assert "halved" not in fit_baselines(linear, 4, 300, torch.device("cpu")).names, "what was fitted with it is fitted again"

@@ -17,10 +17,20 @@ from torch import nn
 from lvm.atomic_io import sha256_file
 from lvm.config import ARCHITECTURES, ModelConfig, TrainConfig
 from lvm.data.dataset import Dataset
+from lvm.data.statistics import training_mean
 from lvm.errors import GateRefused, InputError
 from lvm.models import build_predictor
 from lvm.models.baselines import Baselines
-from lvm.models.checkpoint import FILES, FORMAT, GOLDEN_INPUTS, golden_predictions, load_checkpoint, read_config, save_checkpoint
+from lvm.models.checkpoint import (
+    FILES,
+    FORMAT,
+    GOLDEN_INPUTS,
+    TrainingRecord,
+    golden_predictions,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+)
 from lvm.models.ood import OutOfDistribution
 from tests.support.swapped_model import Backwards
 from tests.support.trainings import trained
@@ -57,6 +67,11 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
+def record(dataset: Dataset, config: ModelConfig) -> TrainingRecord:
+    """Of a training without a history."""
+    return TrainingRecord(TrainConfig(model=config), dataset.manifest.recipe, dataset.manifest.digest, {}, [], [])
+
+
 def untrained(path: Path, model: Path, dataset: Dataset, arch: str) -> nn.Module:
     """Write a checkpoint of random weights of any architecture; returns the model that was saved."""
     torch.manual_seed(3)
@@ -65,10 +80,9 @@ def untrained(path: Path, model: Path, dataset: Dataset, arch: str) -> nn.Module
     for head in (predictor.decoder_residual, predictor.cosine_residual):
         nn.init.normal_(head.fc2.weight, std=0.1)
     golden = load_file(model / "golden.safetensors")["inputs"]
-    baselines = Baselines.load(model / "baselines.safetensors")
-    ood = OutOfDistribution.load(model / "familiarity.safetensors")
-    train = TrainConfig(model=config)
-    save_checkpoint(path, predictor, golden, baselines, ood, train, dataset.manifest.recipe, dataset.manifest.digest, {}, [], [], "card")
+    baselines = Baselines.load(model / "baselines.safetensors", predictor.mean)
+    ood = OutOfDistribution.load(model / "familiarity.safetensors", predictor.mean)
+    save_checkpoint(path, predictor, golden, baselines, ood, record(dataset, config), "card")
     return predictor
 
 
@@ -120,6 +134,15 @@ def test_golden_predictions_are_made_without_dropout_and_in_exact_float32(datase
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def test_the_training_mean_is_stored_once_and_all_parts_get_it_from_the_model(dataset: Dataset, model: Path) -> None:
+    checkpoint = load_checkpoint(model, CPU)
+    mean = training_mean(dataset)
+    assert torch.equal(checkpoint.model.mean, mean)
+    assert torch.equal(checkpoint.baselines.mean, mean) and torch.equal(checkpoint.ood.mean, mean)
+    for name in ("baselines.safetensors", "familiarity.safetensors"):
+        assert not any(value.shape == mean.shape for value in load_file(model / name).values()), name
+
+
 def test_config_of_a_trained_model_reads_back_equal_with_its_provenance(dataset: Dataset, model: Path) -> None:
     config = read_config(model)
     assert config == load_checkpoint(model, CPU).config
@@ -142,9 +165,8 @@ def test_every_file_is_hashed_and_nothing_is_pickled(model: Path) -> None:
 
 def test_baselines_survive_the_round_trip(dataset: Dataset, model: Path) -> None:
     fitted = dataset.derived("baselines-3-10000.safetensors")
-    written, kept = Baselines.load(fitted), load_checkpoint(model, CPU).baselines
-    assert (kept.context_length, kept.decays, kept.penalty) == (written.context_length, written.decays, written.penalty)
-    assert torch.equal(kept.mean, written.mean) and torch.equal(kept.ridge, written.ridge)
+    written, kept = Baselines.load(fitted, training_mean(dataset)), load_checkpoint(model, CPU).baselines
+    assert (kept.context_length, kept.names, kept.choices()) == (written.context_length, written.names, written.choices())
     context = torch.from_numpy(np.array(dataset.vectors[:30]).reshape(5, 6, -1))
     before, after = written.predict(context), kept.predict(context)
     assert set(before) == set(after)
@@ -280,12 +302,10 @@ def test_checkpoint_that_is_being_replaced_is_never_taken_for_whole(dataset: Dat
         def save(self, path: Path) -> None:
             raise Stop
 
-    kept = Baselines.load(copy / "baselines.safetensors")
     predictor = build_predictor(ModelConfig(arch="lstm", dim=dataset.dim, width=64), torch.zeros(dataset.dim), torch.ones(dataset.dim))
     golden = load_file(copy / "golden.safetensors")["inputs"]
-    train = TrainConfig(model=predictor.config)
-    ood = OutOfDistribution.load(copy / "familiarity.safetensors")
-    unsaved = Unsaved(**vars(kept))
+    ood = OutOfDistribution.load(copy / "familiarity.safetensors", predictor.mean)
+    unsaved = Unsaved(**vars(Baselines.load(copy / "baselines.safetensors", predictor.mean)))
     with pytest.raises(Stop):
-        save_checkpoint(copy, predictor, golden, unsaved, ood, train, dataset.manifest.recipe, "digest", {}, [], [], "card")
+        save_checkpoint(copy, predictor, golden, unsaved, ood, record(dataset, predictor.config), "card")
     assert "no config.json" in refusal(copy)

@@ -1,4 +1,4 @@
-"""Vectors of the training's kind are familiar, others are not."""
+"""Vectors like the training vectors are in distribution, others are not."""
 
 import numpy as np
 import pytest
@@ -31,11 +31,11 @@ def test_distances_are_those_of_mahalanobis_by_numpy(dataset, fitted):
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3)
 
 
-def test_documents_that_were_never_seen_are_familiar(dataset, fitted):
+def test_documents_that_were_never_seen_are_in_distribution(dataset, fitted):
     assert share(fitted, dataset.vectors[dataset.rows("test")]) < 0.02
 
 
-def test_another_language_and_noise_are_not(fitted, encoder: Encoder):
+def test_another_language_and_noise_are_out_of_distribution(fitted, encoder: Encoder):
     strange = [line for text in addresses(3, rot13).values() for line in text.splitlines()][:60]
     noise = np.random.default_rng(0).standard_normal((100, len(fitted.mean)))
     assert share(fitted, encoder.encode(strange)) > 0.5
@@ -49,7 +49,7 @@ def test_norms_are_the_least_and_the_greatest_of_the_training_vectors(dataset, f
 
 def test_it_is_the_same_after_saving(fitted, tmp_path):
     fitted.save(tmp_path / "familiarity.safetensors")
-    found = OutOfDistribution.load(tmp_path / "familiarity.safetensors")
+    found = OutOfDistribution.load(tmp_path / "familiarity.safetensors", fitted.mean)
     assert torch.equal(found.mean, fitted.mean) and torch.equal(found.whitener, fitted.whitener)
     assert (found.limit, found.norms) == (fitted.limit, fitted.norms)
 

@@ -1,4 +1,4 @@
-"""Each loss term is zero at its oracle, large at its opposite, and does not read what it must not."""
+"""Each loss term is zero at a perfect prediction, large at its opposite, and reads nothing that it must not read."""
 
 import math
 from dataclasses import replace
@@ -16,14 +16,15 @@ from lvm.models import Prediction
 from lvm.training.batches import BatchVectors
 from lvm.training.losses import (
     EncoderStatistics,
+    LossInputs,
+    contrastive_loss,
     forbidden_negatives,
-    infonce_loss,
     loss_terms,
-    moment_loss,
-    mse_loss,
-    norm_loss,
-    regression_loss,
-    variance_loss,
+    moments,
+    mse,
+    norm,
+    regression,
+    variance,
     weighted,
 )
 
@@ -41,40 +42,53 @@ def statistics_of(vectors: torch.Tensor) -> EncoderStatistics:
     return EncoderStatistics(mean=vectors.mean(0), norm=float(vectors.norm(dim=-1).mean()), **spread)
 
 
+def norm_of(value: float) -> EncoderStatistics:
+    """An encoder of which only the mean norm is known."""
+    return EncoderStatistics(torch.zeros(DIM), torch.ones(DIM), value, torch.ones(DIM))
+
+
+def inputs(y: torch.Tensor, target: torch.Tensor | None = None, encoder: EncoderStatistics | None = None) -> LossInputs:
+    """A batch without anchors whose predictions are `y` in both heads."""
+    target = y if target is None else target
+    nothing = torch.zeros(0, dtype=torch.int64)
+    no_rows = (y[:0], y[:0], nothing, nothing, y[:0], nothing, nothing)
+    return LossInputs(y, y, target, *no_rows, reach=64, encoder=encoder or statistics_of(target), config=LossConfig())
+
+
 # Regression and norm
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 50.0])
 def test_regression_is_zero_in_the_targets_direction_whatever_the_length(scale: float) -> None:
     target = normal(30, DIM)
-    assert regression_loss(scale * target, target).item() == pytest.approx(0, abs=1e-6)
-    assert regression_loss(-scale * target, target).item() == pytest.approx(2, abs=1e-6)
+    assert regression(inputs(scale * target, target)).item() == pytest.approx(0, abs=1e-6)
+    assert regression(inputs(-scale * target, target)).item() == pytest.approx(2, abs=1e-6)
 
 
 def test_regression_is_one_minus_the_mean_cosine() -> None:
     y, target = normal(7, DIM), normal(7, DIM, seed=1)
     cosines = [float(a @ b) / math.sqrt(float(a @ a) * float(b @ b)) for a, b in zip(y, target, strict=True)]
-    assert regression_loss(y, target).item() == pytest.approx(1 - np.mean(cosines), abs=1e-6)
+    assert regression(inputs(y, target)).item() == pytest.approx(1 - np.mean(cosines), abs=1e-6)
 
 
 def test_mse_is_the_squared_error_averaged_over_dimensions_so_that_unit_vectors_hardly_have_any() -> None:
     y, target = F.normalize(normal(9, 384), dim=-1), F.normalize(normal(9, 384, seed=1), dim=-1)
-    assert mse_loss(target, target) == 0
+    assert mse(inputs(target, target)) == 0
     cosine = F.cosine_similarity(y, target, dim=-1)
-    assert mse_loss(y, target).item() == pytest.approx((2 - 2 * cosine.mean().item()) / 384, rel=1e-5)
+    assert mse(inputs(y, target)).item() == pytest.approx((2 - 2 * cosine.mean().item()) / 384, rel=1e-5)
 
 
 def test_the_norm_term_is_zero_at_the_targets_lengths_whatever_the_direction() -> None:
     target = 3 * normal(30, DIM)
     y = F.normalize(normal(30, DIM, seed=1), dim=-1) * target.norm(dim=-1, keepdim=True)
-    assert norm_loss(y, target, 10.0).item() == pytest.approx(0, abs=1e-9)
+    assert norm(inputs(y, target, norm_of(10.0))).item() == pytest.approx(0, abs=1e-9)
 
 
 @given(scale=st.floats(0, 5), unit=st.floats(0.1, 100))
 @settings(max_examples=40, deadline=None)
 def test_the_norm_term_is_a_squared_error_in_units_of_the_encoders_norm(scale: float, unit: float) -> None:
     target = F.normalize(normal(5, DIM), dim=-1) * unit
-    assert norm_loss(scale * target, target, unit).item() == pytest.approx((scale - 1) ** 2, abs=1e-4)
+    assert norm(inputs(scale * target, target, norm_of(unit))).item() == pytest.approx((scale - 1) ** 2, abs=1e-4)
 
 
 # Moments
@@ -83,23 +97,23 @@ def test_the_norm_term_is_a_squared_error_in_units_of_the_encoders_norm(scale: f
 def test_moments_are_zero_when_mean_and_deviation_match() -> None:
     vectors = normal(200, DIM) * torch.linspace(0.5, 2, DIM) + 3
     others = vectors[torch.randperm(200)]
-    assert moment_loss(others, statistics_of(vectors)).item() == pytest.approx(0, abs=1e-4)
+    assert moments(inputs(others, encoder=statistics_of(vectors))).item() == pytest.approx(0, abs=1e-4)
 
 
 def test_moments_are_one_when_shifted_by_a_deviation_and_one_when_collapsed_to_the_mean() -> None:
     vectors = normal(200, DIM)
     encoder = statistics_of(vectors)
     deviation = encoder.std.square().mean().sqrt()
-    assert moment_loss(vectors + deviation, encoder).item() == pytest.approx(1, abs=0.01)
-    assert moment_loss(encoder.mean.expand(200, DIM), encoder).item() == pytest.approx(1, abs=0.01)
+    assert moments(inputs(vectors + deviation, encoder=encoder)).item() == pytest.approx(1, abs=0.01)
+    assert moments(inputs(encoder.mean.expand(200, DIM), encoder=encoder)).item() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("scale", [0.03, 30.0])
 def test_moments_mean_the_same_in_a_space_of_any_scale(scale: float) -> None:
     vectors, y = normal(200, DIM), 0.5 * normal(200, DIM, seed=1) + 0.2
-    small = moment_loss(y, statistics_of(vectors)).item()
+    small = moments(inputs(y, encoder=statistics_of(vectors))).item()
     assert small > 0.1
-    assert moment_loss(scale * y, statistics_of(scale * vectors)).item() == pytest.approx(small, rel=1e-4)
+    assert moments(inputs(scale * y, encoder=statistics_of(scale * vectors))).item() == pytest.approx(small, rel=1e-4)
 
 
 # Variance
@@ -109,16 +123,16 @@ def test_the_hinge_is_zero_at_the_targets_spread_and_above_it() -> None:
     targets = normal(300, DIM) + 1
     encoder = statistics_of(targets)
     unit = F.normalize(targets, dim=-1)
-    assert variance_loss(unit, encoder).item() == pytest.approx(0, abs=5e-3)
-    assert variance_loss(unit.mean(0) + 1.5 * (unit - unit.mean(0)), encoder).item() == 0
+    assert variance(inputs(unit, encoder=encoder)).item() == pytest.approx(0, abs=5e-3)
+    assert variance(inputs(unit.mean(0) + 1.5 * (unit - unit.mean(0)), encoder=encoder)).item() == 0
 
 
 def test_the_hinge_is_one_for_a_constant_and_half_at_half_the_spread() -> None:
     targets = normal(300, DIM) + 1
     encoder = statistics_of(targets)
     unit = F.normalize(targets, dim=-1)
-    assert variance_loss(unit.mean(0).expand(300, DIM), encoder).item() == pytest.approx(1, abs=1e-6)
-    assert variance_loss(unit.mean(0) + 0.5 * (unit - unit.mean(0)), encoder).item() == pytest.approx(0.5, abs=5e-3)
+    assert variance(inputs(unit.mean(0).expand(300, DIM), encoder=encoder)).item() == pytest.approx(1, abs=1e-6)
+    assert variance(inputs(unit.mean(0) + 0.5 * (unit - unit.mean(0)), encoder=encoder)).item() == pytest.approx(0.5, abs=5e-3)
 
 
 def test_the_hinge_ignores_dimensions_in_which_the_targets_hardly_vary() -> None:
@@ -126,8 +140,8 @@ def test_the_hinge_ignores_dimensions_in_which_the_targets_hardly_vary() -> None
     dead = replace(encoder, unit_std=torch.where(torch.arange(DIM) == 2, 1e-4, encoder.unit_std))
     y = F.normalize(normal(300, DIM), dim=-1).clone()
     y[:, 2] = 0.5
-    assert variance_loss(y, dead).item() == pytest.approx(0, abs=5e-3)
-    assert variance_loss(y, encoder).item() == pytest.approx(1 / DIM, abs=5e-3)
+    assert variance(inputs(y, encoder=dead)).item() == pytest.approx(0, abs=5e-3)
+    assert variance(inputs(y, encoder=encoder)).item() == pytest.approx(1 / DIM, abs=5e-3)
 
 
 # InfoNCE
@@ -139,33 +153,33 @@ def test_infonce_is_the_hand_computed_cross_entropy() -> None:
     forbidden[0, 2] = forbidden[1, 3] = forbidden[2, 0] = True
     logit = np.where(forbidden, -np.inf, (anchors @ torch.cat([targets, extra]).T).numpy() / 0.2)
     forward = np.mean([np.log(np.exp(logit[i]).sum()) - logit[i, i] for i in range(3)])
-    found = infonce_loss(anchors, targets, extra, torch.from_numpy(forbidden), 0.2)
+    found = contrastive_loss(anchors, targets, extra, torch.from_numpy(forbidden), 0.2)
     assert found.item() == pytest.approx(forward, abs=1e-5)
 
 
 def test_infonce_is_zero_for_an_oracle_large_for_its_opposite_and_log_n_for_a_constant() -> None:
     targets = torch.eye(DIM)
     nothing, none = torch.zeros(0, DIM), torch.zeros(DIM, DIM, dtype=torch.bool)
-    assert infonce_loss(targets, targets, nothing, none, 0.05).item() < 1e-6
-    assert infonce_loss(-targets, targets, nothing, none, 0.05).item() > 20
+    assert contrastive_loss(targets, targets, nothing, none, 0.05).item() < 1e-6
+    assert contrastive_loss(-targets, targets, nothing, none, 0.05).item() > 20
     constant = torch.full((DIM, DIM), 1 / math.sqrt(DIM))
-    assert infonce_loss(constant, targets, nothing, none, 0.05).item() == pytest.approx(math.log(DIM), abs=1e-5)
+    assert contrastive_loss(constant, targets, nothing, none, 0.05).item() == pytest.approx(math.log(DIM), abs=1e-5)
 
 
 def test_a_forbidden_negative_costs_nothing_and_an_allowed_one_does() -> None:
     y = F.normalize(normal(4, DIM), dim=-1)
     targets = F.normalize(y + 0.3 * normal(4, DIM, seed=1), dim=-1)
-    without = infonce_loss(y, targets, targets[:0], torch.zeros(4, 4, dtype=torch.bool), 0.1)
+    without = contrastive_loss(y, targets, targets[:0], torch.zeros(4, 4, dtype=torch.bool), 0.1)
     allowed = torch.zeros(4, 8, dtype=torch.bool)
     forbidden = allowed.clone()
     forbidden[:, 4:] = True
-    assert infonce_loss(y, targets, y, forbidden, 0.1).item() == pytest.approx(without.item(), abs=1e-6)
-    assert infonce_loss(y, targets, y, allowed, 0.1).item() > without.item() + 0.1
+    assert contrastive_loss(y, targets, y, forbidden, 0.1).item() == pytest.approx(without.item(), abs=1e-6)
+    assert contrastive_loss(y, targets, y, allowed, 0.1).item() > without.item() + 0.1
 
 
 def test_anchors_whose_every_negative_is_forbidden_give_zero_and_finite_gradients() -> None:
     y = F.normalize(normal(3, DIM), dim=-1).requires_grad_()
-    loss = infonce_loss(y, F.normalize(normal(3, DIM, seed=1), dim=-1), torch.zeros(0, DIM), ~torch.eye(3, dtype=torch.bool), 0.07)
+    loss = contrastive_loss(y, F.normalize(normal(3, DIM, seed=1), dim=-1), torch.zeros(0, DIM), ~torch.eye(3, dtype=torch.bool), 0.07)
     loss.backward()
     assert loss.item() == 0
     assert y.grad is not None and bool(y.grad.isfinite().all())
@@ -188,16 +202,18 @@ chunk = st.tuples(st.integers(0, 2), st.integers(0, 12), st.integers(0, 29))
 def test_exactly_the_own_context_and_near_duplicates_are_forbidden(anchors: list, extra: list, reach: int) -> None:
     documents, rows, angles = (list(column) for column in zip(*anchors, strict=True))
     extra_docs, extra_rows, extra_angles = (list(column) for column in zip(*extra, strict=True)) if extra else ([], [], [])
-    found = forbidden_negatives(
-        on_circle([12 * a for a in angles]),
-        on_circle([12 * a for a in extra_angles]).reshape(-1, 2),
-        torch.tensor(rows),
-        torch.tensor(documents),
-        torch.tensor(extra_rows, dtype=torch.int64),
-        torch.tensor(extra_docs, dtype=torch.int64),
-        reach,
-        0.95,
+    targets = on_circle([12 * a for a in angles])
+    batch = replace(
+        inputs(targets),
+        anchor_target=targets,
+        anchor_row=torch.tensor(rows),
+        anchor_doc=torch.tensor(documents),
+        negative=on_circle([12 * a for a in extra_angles]).reshape(-1, 2),
+        negative_row=torch.tensor(extra_rows, dtype=torch.int64),
+        negative_doc=torch.tensor(extra_docs, dtype=torch.int64),
+        reach=reach,
     )
+    found = forbidden_negatives(batch)
     assert found.shape == (len(anchors), len(anchors) + len(extra))
     candidates = [(d, r + 1, a) for d, r, a in anchors] + extra
     for i, (document, row, angle) in enumerate(anchors):

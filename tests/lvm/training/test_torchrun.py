@@ -1,4 +1,4 @@
-"""Processes that ran together are told apart by why they ended, as one process would be."""
+"""A command in several processes ends as one process would: with the code, or by the signal, that was the cause."""
 
 import signal
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lvm.training.torchrun import end_as, how_they_ended
+from lvm.training.torchrun import end_as, exit_code
 
 KILL, TERM = -signal.SIGKILL, -signal.SIGTERM
 
@@ -23,8 +23,8 @@ KILL, TERM = -signal.SIGKILL, -signal.SIGTERM
         ([TERM, TERM], TERM),
     ],
 )
-def test_the_cause_is_told_and_not_what_followed_from_it(codes: list[int], why: int) -> None:
-    assert how_they_ended(codes) == why
+def test_the_exit_code_is_that_of_the_cause_and_not_of_what_followed(codes: list[int], why: int) -> None:
+    assert exit_code(codes) == why
 
 
 @pytest.mark.parametrize("code", [0, 2, KILL, TERM])

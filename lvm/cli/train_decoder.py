@@ -40,7 +40,7 @@ def train_decoder(
     """Train a decoder for the encoder of a dataset, on one device or on several together."""
     from lvm.data.dataset import open_dataset
     from lvm.data.encoders import load_encoder
-    from lvm.decoding.inverter.trainer import train_decoder as run
+    from lvm.decoding.inverter.train import train_decoder as run
     from lvm.devices import resolve_device
     from lvm.reports.tables.table import Table
     from lvm.training.distributed import join, own_device

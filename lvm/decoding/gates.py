@@ -60,5 +60,5 @@ def decoder_ceiling(roundtrip: float, texts: int, limits: GateThresholds = GateT
     reason = f"{texts} texts that it was not trained on come back with a round-trip cosine of {roundtrip:.3f}"
     if failed:
         reason += ". Decoding with it is reported as unavailable"
-    remedy = "train it longer (rounds), on more text (texts), or wider (model.width)"
+    remedy = "train it longer (decoder.rounds), on more text (decoder.texts), or wider (decoder.model.width)"
     return gate_result("decoder_ceiling", roundtrip, limits.decoder_roundtrip, failed, reason, remedy)

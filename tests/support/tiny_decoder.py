@@ -1,5 +1,6 @@
-"""A tiny inverter that knows a few sentences by heart, for the tests of whatever needs one that can write."""
+"""Tiny inverters and their trainings, and one that knows a few sentences by heart."""
 
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ import torch
 from lvm.config import DecoderTrainConfig, read_settings
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
-from lvm.decoding.inverter import trainer as training
+from lvm.decoding.inverter import train, trainer
 from lvm.decoding.inverter.folder import save_decoder
 from lvm.decoding.inverter.holdout import TrainingTexts
 from lvm.decoding.inverter.tokens import train_tokenizer
 from lvm.decoding.inverter.trainer import InverterTrainer
 from lvm.training.distributed import Ranks
+from lvm.training.metrics_log import Event
 from tests.support.shared import one_at_a_time
 
 CPU = torch.device("cpu")
@@ -33,6 +35,9 @@ SETTINGS = (
     "texts=64",
     "batch=16",
 )
+SHORT = ("rounds=3", "passes=1", "correct_from=0.3", "batch=32", "model.dropout=0.1")
+"""A training of three rounds of two steps."""
+
 HEART = (
     "model.vocabulary=600",
     "model.dropout=0",
@@ -47,23 +52,37 @@ HEART = (
 
 
 def tiny(*extra: str) -> DecoderTrainConfig:
-    return read_settings(assignments=[*(f"decoder.{setting}" for setting in (*SETTINGS, *extra))]).decoder
+    return read_settings(assignments=[f"decoder.{setting}" for setting in (*SETTINGS, *extra)]).decoder
+
+
+def set_options(*settings: str) -> list[str]:
+    """`settings` as options of `lvm train-decoder`."""
+    return [f"--set=decoder.{setting}" for setting in settings]
+
+
+class Killed(Exception):
+    """Raised by a test in place of a kill."""
+
+
+def events(out: Path) -> list[Event]:
+    """The lines of the metrics of the training in `out`."""
+    return [json.loads(line) for line in (out / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @contextmanager
 def quickly() -> Iterator[pytest.MonkeyPatch]:
-    """One thread, so that everything repeats, and few texts beside those that are learned."""
+    """One thread, so that everything repeats, and few texts besides those that are learned."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SAMPLE", 64)
-        patch.setattr(training, "MEASURED", 8)
+        patch.setattr(trainer, "SAMPLE", 64)
+        patch.setattr(train, "VALIDATION_TEXTS", 8)
         yield patch
     torch.set_num_threads(threads)
 
 
 class BagEncoder:
-    """Instead of `encoder`, under its recipe, where only the training around it is tested: bags of words, at no cost."""
+    """Replaces `encoder`, under its recipe, where only the training around it is tested: bags of words, at no cost."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.recipe, self.tokenizer, self.dtype, self.group = encoder.recipe, encoder.tokenizer, encoder.dtype, encoder.group
@@ -85,7 +104,7 @@ class Learned:
 
 
 def heart_trainer(dataset: Dataset, encoder: Encoder, folder: Path, texts: list[str]) -> InverterTrainer:
-    """A trainer that meets `texts`, 32 of them, twice in every pass, and is measured on those very texts."""
+    """A trainer that reads the 32 `texts` twice in every pass and is validated on the same texts."""
     config = tiny(*HEART)
     tokenizer = train_tokenizer(dataset.texts(dataset.rows("train")), config.model.vocabulary)
     found = TrainingTexts(texts * 2, ["heart"] * 64, 0, 0, frozenset())
@@ -99,8 +118,8 @@ def by_heart(dataset: Dataset, encoder: Encoder) -> Learned:
     with one_at_a_time(out):
         if not (out / "config.json").exists():
             with quickly():
-                trainer = heart_trainer(dataset, encoder, out / "training", short)
-                trainer.run()
-            known = trainer.measured
-            save_decoder(out, trainer.model, trainer.tokenizer, trainer.config, encoder.recipe, dataset.manifest.digest, [], known, "tiny")
+                heart = heart_trainer(dataset, encoder, out / "training", short)
+                heart.run()
+            digest = dataset.manifest.digest
+            save_decoder(out, heart.model, heart.tokenizer, heart.config, encoder.recipe, digest, [], heart.metrics, "tiny")
     return Learned(out, short)

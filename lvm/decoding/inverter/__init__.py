@@ -1,1 +1,1 @@
-"""The project's own decoder: a T5 that writes a text for a vector and corrects it, and its training."""
+"""The project's own decoder, the inverter: a T5 that writes a text for a vector and corrects it; and its training."""

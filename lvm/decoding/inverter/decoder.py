@@ -1,9 +1,8 @@
-"""The inverter: vectors back to text for any encoder, by hypotheses, re-embedding and correction.
+"""The inverter as a decoder: a search for the text whose embedding is nearest to a vector.
 
-The method of Morris et al. 2023 (arXiv 2310.06816): write a hypothesis, embed it, and let the
-corrector write a better one from where the hypothesis lies. Candidates are scored by the
-cosine of their own embedding to the vector that is sought, and the best are kept, those of earlier
-steps among them, so that no step can make a text worse.
+The method is that of Morris et al. 2023 (arXiv 2310.06816): write a hypothesis, embed it, and let the corrector
+write a better one, given where the hypothesis lies. Candidates are ranked by the cosine between their own
+embedding and the target vector. The best of all steps so far are kept, so no step can make a text worse.
 """
 
 import importlib.resources
@@ -23,18 +22,18 @@ from lvm.devices import resolve_dtype
 from lvm.errors import InputError
 
 TEMPERATURE = 0.5
-"""Of sampled candidates. Each hypothesis also gets its likeliest correction."""
+"""Temperature of sampled candidates. The likeliest correction of each hypothesis is a candidate too."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """How hard to look for a text."""
+    """Effort of the search."""
 
     steps: int = 5
-    """Corrections; 0 keeps the first hypothesis."""
+    """Number of corrections; 0 keeps the first hypothesis."""
 
     beam: int = 1
-    """Hypotheses that each vector keeps from step to step."""
+    """Hypotheses kept for each vector from step to step."""
 
     candidates: int = 8
     """Texts written for each vector in each step."""
@@ -42,29 +41,35 @@ class Search:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text for a vector."""
+    """A text that may belong to a target vector."""
 
     text: str
     vector: np.ndarray = field(compare=False)
-    """float32 [D]: where it lies."""
+    """float32 [D]: the text's embedding."""
 
     cosine: float
-    """To the vector that is sought."""
+    """Cosine of that embedding to the target."""
 
     step: int
+    """Step in which it was written."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A text to be written: for which vector, from which hypothesis, the likeliest or a sampled one."""
+class WriteRequest:
+    """A text to be written."""
 
-    number: int
-    parent: Candidate | None
+    target: int
+    """Index of the target vector."""
+
+    hypothesis: Candidate | None
+    """The hypothesis to correct; None in the first step."""
+
     likeliest: bool
+    """Whether to write the likeliest text or to sample one."""
 
 
 class Inverter:
-    """Decodes vectors of `encoder` with a trained network."""
+    """Decodes vectors of `encoder` with the trained network of `writer`."""
 
     def __init__(self, writer: TextWriter, encoder: Encoder, search: Search = Search()) -> None:
         self.writer, self.encoder, self.search = writer, encoder, search
@@ -72,12 +77,12 @@ class Inverter:
 
     @staticmethod
     def load(path: Path, device: str = "cpu", steps: int | None = None, encoder: Encoder | None = None) -> "Inverter":
-        """The inverter at `path`, a folder that `lvm train-decoder` wrote; see `load_decoder`."""
+        """Load the inverter from `path`, a folder written by `lvm train-decoder`; see `load_decoder`."""
         found: DecoderFolder = load_decoder_folder(path, torch.device(device))
         encoder = encoder or load_encoder(found.config.recipe.name, device)
         found.config.recipe.require_same(encoder.recipe, f"decoder {path}")
         if steps is not None and steps < 0:
-            raise InputError(f"field 'steps' is {steps}: give 0 or more corrections")
+            raise InputError(f"field 'steps' is {steps}: give 0 or more")
         writer = TextWriter(found.model, found.tokenizer, resolve_dtype(device, "auto"))
         return Inverter(writer, encoder, Search() if steps is None else Search(steps=steps))
 
@@ -87,41 +92,43 @@ class Inverter:
         generator = torch.Generator(self.writer.device).manual_seed(0)
         beams: list[list[Candidate]] = [[] for _ in vectors]
         for step in range(self.search.steps + 1 if len(vectors) else 0):
-            jobs = [job for number, beam in enumerate(beams) for job in self._jobs(number, beam)]
+            requests = [request for target, beam in enumerate(beams) for request in self._requests(target, beam)]
             for likeliest in (True, False):
-                chosen = [job for job in jobs if job.likeliest == likeliest]
-                for job, found in zip(chosen, self._write(vectors, chosen, step, generator), strict=True):
-                    if found.text not in [other.text for other in beams[job.number]]:
-                        beams[job.number].append(found)
+                chosen = [request for request in requests if request.likeliest == likeliest]
+                for request, found in zip(chosen, self._write(vectors, chosen, step, generator), strict=True):
+                    if found.text not in [other.text for other in beams[request.target]]:
+                        beams[request.target].append(found)
             for beam in beams:
                 beam.sort(key=lambda candidate: -candidate.cosine)
                 del beam[self.search.beam :]
         return [Decoded(beam[0].text, beam[0].cosine, beam[0].step) for beam in beams]
 
-    def _jobs(self, number: int, beam: list[Candidate]) -> list[Job]:
-        """The texts of one step for one vector, shared out among its hypotheses."""
-        parents: list[Candidate | None] = [*beam] or [None]
+    def _requests(self, target: int, beam: list[Candidate]) -> list[WriteRequest]:
+        """What to write for one vector in one step: the candidates are divided among its hypotheses."""
+        hypotheses: list[Candidate | None] = [*beam] or [None]
         # Without corrections nothing is sampled: the first hypothesis is the likeliest text.
-        count = max(len(parents), self.search.candidates if self.search.steps else 1)
-        return [Job(number, parents[i % len(parents)], i < len(parents)) for i in range(count)]
+        count = max(len(hypotheses), self.search.candidates if self.search.steps else 1)
+        return [WriteRequest(target, hypotheses[i % len(hypotheses)], i < len(hypotheses)) for i in range(count)]
 
-    def _write(self, vectors: np.ndarray, jobs: list[Job], step: int, generator: torch.Generator) -> list[Candidate]:
-        if not jobs:
+    def _write(self, vectors: np.ndarray, requests: list[WriteRequest], step: int, generator: torch.Generator) -> list[Candidate]:
+        """The requested texts; all `requests` are for the likeliest text, or none is."""
+        if not requests:
             return []
-        sought = vectors[[job.number for job in jobs]]
-        parents = [job.parent for job in jobs if job.parent is not None]  # of all jobs, or of none in the first step
+        targets = vectors[[request.target for request in requests]]
+        # In the first step no request has a hypothesis; later all have one.
+        hypotheses = [request.hypothesis for request in requests if request.hypothesis is not None]
         texts = self.writer.write(
-            sought,
-            [parent.text for parent in parents] or None,
-            np.stack([parent.vector for parent in parents]) if parents else None,
-            0.0 if jobs[0].likeliest else TEMPERATURE,
+            targets,
+            [hypothesis.text for hypothesis in hypotheses] or None,
+            np.stack([hypothesis.vector for hypothesis in hypotheses]) if hypotheses else None,
+            0.0 if requests[0].likeliest else TEMPERATURE,
             generator,
         )
         found = self.encoder.encode(texts)
-        cosines = (found * sought).sum(1) / (np.linalg.norm(found, axis=1) * np.linalg.norm(sought, axis=1))
+        cosines = (found * targets).sum(1) / (np.linalg.norm(found, axis=1) * np.linalg.norm(targets, axis=1))
         return [Candidate(text, vector, float(c), step) for text, vector, c in zip(texts, found, cosines, strict=True)]
 
 
 def shipped(name: str) -> Path:
-    """Folder of the decoder of recipe `name` that comes with this package."""
+    """Folder of the decoder that is shipped with this package for the recipe `name`."""
     return Path(str(importlib.resources.files("lvm.decoding.inverter") / name))

@@ -1,8 +1,8 @@
-"""A trained inverter as a folder: int8 weights, tokenizer, config and card.
+"""A trained inverter on disk: a folder with int8 weights, tokenizer, config and card.
 
-Each row of a matrix is stored as int8 with the scale that its largest entry needs: a quarter of
-float32, for an error of at most half a step in 127. Vectors stay float32. `config.json` is written last and
-holds the SHA-256 of weights and tokenizer. No pickle anywhere.
+Each row of a matrix is stored as int8 with one scale, set by its largest entry. That takes a quarter of
+float32's space, and an entry is off by at most half of a 127th of the row's largest. Vectors stay float32.
+`config.json` is written last and holds the SHA-256 of weights and tokenizer. Nothing is pickled.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ FORMAT = 1
 
 
 FILES = ("model.safetensors", "tokenizer.json")
+"""Files beside `config.json` that a decoder needs."""
 
 
 SCALE = ".scale"
-"""Suffix of the tensor that holds the scales of a matrix' rows."""
+"""Suffix of the tensor with the scales of a matrix's rows."""
 
 
 class DecoderConfig(Config):
@@ -43,16 +44,16 @@ class DecoderConfig(Config):
     """The encoder that it inverts."""
 
     dataset_digest: str
-    """Digest of the dataset whose training documents it learned from."""
+    """Digest of the dataset whose training documents it was trained on."""
 
     held_out: list[str]
-    """Digests of the datasets whose validation and test texts it never saw."""
+    """Digests of the datasets whose validation and test texts were held out of its training."""
 
     parameters: int = Field(gt=0)
-    """Number of trained values."""
+    """Number of trained parameters."""
 
     measured: dict[str, float]
-    """Of first hypotheses, without correction, on validation texts, after the last round."""
+    """Metrics on validation texts after the last round, without and with one correction."""
 
     files: dict[str, str]
     """SHA-256 of weights and tokenizer."""
@@ -63,7 +64,7 @@ class DecoderConfig(Config):
 
 @dataclass(frozen=True)
 class DecoderFolder:
-    """What a folder holds, verified."""
+    """The verified contents of a folder."""
 
     config: DecoderConfig
     model: InverterModel
@@ -71,7 +72,7 @@ class DecoderFolder:
 
 
 def quantize(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Matrices as int8 [rows, columns] with float32 scales [rows]; everything else as it is."""
+    """Matrices as int8 [rows, columns] with float32 scales [rows]; everything else unchanged, as float32."""
     out: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
         if weight.ndim != 2:
@@ -103,7 +104,7 @@ def save_decoder(
     measured: dict[str, float],
     card: str,
 ) -> DecoderConfig:
-    """Write a trained inverter."""
+    """Write a trained inverter to the folder `path`. `measured` are its validation metrics, `card` is Markdown."""
     (path / "config.json").unlink(missing_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items() if name not in model.tied}
     with replacing(path / "model.safetensors") as temporary:
@@ -129,12 +130,14 @@ def read_decoder_config(path: Path) -> DecoderConfig:
     """`config.json` of an inverter; `InputError` when it is missing, of another format or altered."""
     file = path / "config.json"
     if not file.is_file():
-        raise InputError(f"decoder {path} holds no config.json: not a decoder, or its training did not finish (lvm train-decoder --resume)")
+        raise InputError(
+            f"decoder {path} holds no config.json: it is not a decoder, or its training did not finish (lvm train-decoder --resume)"
+        )
     return read_versioned(DecoderConfig, file, FORMAT, "train the decoder again")
 
 
 def load_decoder_folder(path: Path, device: torch.device) -> DecoderFolder:
-    """Load an inverter in evaluation mode; `InputError` when a file is missing, altered or does not fit the config."""
+    """Load an inverter in evaluation mode; `InputError` when a file is missing or altered, or does not fit `config.json`."""
     config = read_decoder_config(path)
     for name in FILES:
         if not (path / name).is_file() or sha256_file(path / name) != config.files.get(name):

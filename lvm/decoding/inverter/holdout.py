@@ -1,8 +1,8 @@
-"""Which texts a decoder may learn from.
+"""Which texts a decoder may be trained on.
 
-A decoder that has seen a text can recite it. What it will be judged on, the validation and test
-documents of any dataset, must therefore be absent from its training: by text, since the same document has
-another id in another collection.
+A decoder that has seen a text can recite it. The validation and test documents that it will be evaluated on
+must therefore be absent from its training. They are recognised by their texts, since the same document has a
+different id in another collection.
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,25 @@ from lvm.errors import InputError
 
 @dataclass(frozen=True)
 class TrainingTexts:
-    """What is left to learn from, and what was left out."""
+    """The texts to train on, and what was left out."""
 
     texts: list[str]
 
     sources: list[str]
-    """Of each text."""
+    """Source of each text."""
 
     dropped_documents: int
-    """Training documents of which a fifth or more of the texts is held out: other copies of held-out documents."""
+    """Training documents with a fifth or more of their texts held out: these are copies of held-out documents."""
 
     dropped_texts: int
-    """Held-out texts in the documents that stay."""
+    """Held-out texts in the documents that were kept."""
 
     held: frozenset[str]
     """Every held-out text, in the form that `normalised_text` gives it: no stretch of a training text may be one either."""
 
 
 def training_texts(dataset: Dataset, hold_out: Sequence[Dataset]) -> TrainingTexts:
-    """Texts of `dataset`'s training documents without anything that `val` or `test` of it or of `hold_out` hold.
+    """Texts of the training documents of `dataset`, without any validation or test text of it or of `hold_out`.
 
     Raises `InputError` when nothing is left.
     """

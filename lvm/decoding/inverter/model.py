@@ -1,9 +1,9 @@
-"""The network of the inverter: a T5 that reads vectors through prefix tokens.
+"""The network of the inverter: a T5 that reads vectors as prefix tokens.
 
 Morris et al. 2023, "Text Embeddings Reveal (Almost) As Much As Text" (arXiv 2310.06816), train two
 T5s, a hypothesizer p(text | e) and a corrector p(text | e, hypothesis, embedding of the
-hypothesis, their difference). Here one T5 is both: without a hypothesis it reads the target
-vector's prefix tokens alone.
+hypothesis, their difference). Here one T5 does both: without a hypothesis it reads only the prefix tokens of
+the target vector.
 """
 
 from collections.abc import Mapping
@@ -18,34 +18,35 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 from lvm.config import InverterConfig
 
 PAD, EOS = 0, 1
-"""Token ids that the tokenizer reserves; the decoder starts from PAD, as every T5 does."""
+"""Token ids that the tokenizer reserves. The decoder starts from PAD, as in every T5."""
 
 
 TIED_TO = "t5.shared.weight"
+"""Name under which the embedding matrix is saved, which T5 uses in four places."""
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Texts to be corrected, and where they lie."""
+    """Texts to be corrected, and their embeddings."""
 
     tokens: torch.Tensor
     """int64 [B, H], PAD after the end."""
 
     vectors: torch.Tensor
-    """float32 [B, D]: the texts' own embeddings."""
+    """float32 [B, D]: embeddings of the texts."""
 
 
 class InverterModel(nn.Module):
     """A T5 with projections from vectors of dimension `dim` to prefix tokens.
 
-    `mean` [D] and `scale` [] are the training embeddings' mean and root-mean-square deviation; they
-    bring the vectors of any encoder to the size that T5's token embeddings have.
+    `mean` [D] and `scale` [] are the mean and the root mean square deviation of the training embeddings. They
+    bring the vectors of any encoder to the scale of T5's token embeddings.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
     tied = ("t5.encoder.embed_tokens.weight", "t5.decoder.embed_tokens.weight", "t5.lm_head.weight")
-    """Further names of `t5.shared.weight` in the state dict."""
+    """Other names of `t5.shared.weight` in the state dict."""
 
     def __init__(self, config: InverterConfig, dim: int) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class InverterModel(nn.Module):
                 d_ff=config.feed_forward,
                 num_layers=config.encoder_layers,
                 num_decoder_layers=config.decoder_layers,
-                feed_forward_proj="gated-gelu_pytorch_tanh",  # gated-gelu's own formula, in one kernel
+                feed_forward_proj="gated-gelu_pytorch_tanh",  # the formula of gated-gelu, in one kernel
                 dropout_rate=config.dropout,
             )
         )
@@ -75,13 +76,13 @@ class InverterModel(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take `weights`, a state dict without the `tied` names; `RuntimeError` when they do not fit."""
+        """Load `weights`, a state dict without the `tied` names; `RuntimeError` when they do not fit."""
         shared = {name: weights[TIED_TO] for name in self.tied if TIED_TO in weights}
         self.load_state_dict({**weights, **shared}, assign=True)
         self.t5.tie_weights()
 
     def encode(self, vectors: torch.Tensor, hypothesis: Hypothesis | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the decoder attends to: states [B, M, width], and which of them count (bool [B, M]; None: all)."""
+        """Encoder states [B, M, width], and a mask of those that the decoder attends to (bool [B, M]; None for all)."""
         target = (vectors - self.mean) / self.scale
         parts = [self._tokens(self.target, target)]
         seen = None
@@ -97,7 +98,7 @@ class InverterModel(nn.Module):
         return states, seen
 
     def forward(self, vectors: torch.Tensor, labels: torch.Tensor, hypothesis: Hypothesis | None = None) -> torch.Tensor:
-        """Mean cross-entropy per token of `labels`, int64 [B, L] ending in EOS with PAD after it."""
+        """Mean cross-entropy per token of `labels`, int64 [B, L]: tokens, EOS, then PAD."""
         states, seen = self.encode(vectors, hypothesis)
         inputs = F.pad(labels[:, :-1], (1, 0), value=PAD)
         out = self.t5.decoder(input_ids=inputs, encoder_hidden_states=states, encoder_attention_mask=seen, use_cache=False)
@@ -105,12 +106,12 @@ class InverterModel(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=PAD)
 
     def _tokens(self, projection: nn.Linear, vectors: torch.Tensor) -> torch.Tensor:
-        # In float32 under autocast too: the residual stream and its norms stay in one precision.
+        # float32 even under autocast, so that the residual stream and its norms have one precision.
         return projection(vectors).unflatten(-1, (-1, self.config.width)).float()
 
 
 def _fuse_norms(t5: T5ForConditionalGeneration) -> None:
-    """Put PyTorch's RMSNorm in the place of T5's: the same formula and weight, in one kernel instead of six."""
+    """Replace T5's norm by PyTorch's RMSNorm: the same formula and weight, in one kernel instead of six."""
     for module in list(t5.modules()):
         for name, child in module.named_children():
             if isinstance(child, T5LayerNorm):

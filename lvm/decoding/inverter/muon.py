@@ -1,10 +1,10 @@
-"""Muon for many small matrices: those of one shape are orthogonalised together.
+"""Muon for many small matrices: matrices of the same shape are orthogonalised together.
 
-Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon/) replaces each matrix's momentum by
-the nearest matrix with orthogonal rows or columns, by Newton-Schulz iterations. `torch.optim.Muon`
-does so for one matrix after the other, some twenty-three launches each: for the 57 matrices of an
-inverter that took longer than the network's own forward and backward pass. Here matrices of one
-shape are one batched product. A test holds the weights equal to those of `torch.optim.Muon`.
+Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon/) replaces the momentum of each matrix by the
+nearest matrix with orthogonal rows or columns, found by Newton-Schulz iterations. `torch.optim.Muon` handles
+one matrix at a time with about 23 kernel launches each. For the 57 matrices of an inverter that took longer
+than the network's forward and backward pass. Here all matrices of one shape are one batched product. A test
+checks that the weights equal those of `torch.optim.Muon`.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ import torch
 
 
 class StackedMuon(torch.optim.Muon):
-    """`torch.optim.Muon` with its settings and its state, in a tenth of the launches.
+    """`torch.optim.Muon` with a tenth of the kernel launches; settings and state are the same.
 
-    Only what is used here: Nesterov momentum, and updates scaled to AdamW's size (Liu et al. 2025,
-    arXiv 2502.16982), so that one learning rate serves both.
+    It supports only what is used here: Nesterov momentum, and updates scaled to the size of AdamW's (Liu et al.
+    2025, arXiv 2502.16982), so that both optimizers share one learning rate.
     """
 
     def __init__(self, matrices: Sequence[torch.Tensor], lr: float, weight_decay: float) -> None:
@@ -36,7 +36,7 @@ class StackedMuon(torch.optim.Muon):
                 self._update(list(same), group)
 
     def _update(self, matrices: list[torch.Tensor], group: dict[str, Any]) -> None:
-        """Update `matrices`, all of one shape [m, n]."""
+        """Update `matrices`, which all have the shape [m, n]."""
         gradients: list[torch.Tensor] = [w.grad for w in matrices if w.grad is not None]
         buffers = [self.state[w]["momentum_buffer"] for w in matrices]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])

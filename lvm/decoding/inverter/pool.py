@@ -1,82 +1,18 @@
-"""What an inverter learns from in one round: texts, their vectors, hypotheses.
+"""The texts of one round on the inverter's device, and the batches they are read in."""
 
-Many of the texts are random stretches of the chunks' words, or the beginning of one chunk and the end
-of another: each is a text like any other to the encoder, so that a corpus of half a million sentences
-yields as many different (vector, text) pairs as one asks for, and the network cannot learn the
-sentences by heart (bench/decode/LOG.md has what that is worth).
-"""
-
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lvm.data.unseen import normalised_text
+from lvm.config import DecoderTrainConfig
 from lvm.decoding.inverter.model import PAD
 from lvm.errors import InputError
 
-SHORTEST_SPAN = 3
-"""Words."""
-
-
-def chances(sources: Sequence[str], favour: Mapping[str, float]) -> np.ndarray:
-    """float64 [n], summing to 1: how often each text is drawn, by its source's factor in `favour` (1 where it has none).
-
-    Raises `InputError` when `favour` names a source that no text has.
-    """
-    known = Counter(sources)
-    for name in favour:
-        if name not in known:
-            raise InputError(f"field 'favour' names source {name!r}, which no training text is of; known: {', '.join(known)}")
-    weight = np.array([favour.get(source, 1.0) for source in sources])
-    return weight / weight.sum()
-
-
-def draw_texts(
-    texts: Sequence[str],
-    count: int,
-    spans: float,
-    splices: float,
-    rng: np.random.Generator,
-    held: frozenset[str] = frozenset(),
-    chance: np.ndarray | None = None,
-) -> list[str]:
-    """`count` texts out of `texts`, drawn with probabilities `chance` (equal ones where None).
-
-    A share `spans` of them is cut to a random stretch of its words; to a share `splices`, cut off anywhere,
-    the end of another text is added. What would be one of the held-out texts `held`, in the form of
-    `normalised_text`, is left as it was drawn.
-    """
-    chosen, other = (rng.choice(len(texts), count, replace=count > len(texts), p=chance).tolist() for _ in range(2))
-    kind, first, second = (rng.random(count).tolist() for _ in range(3))
-    out = []
-    for row, number in enumerate(chosen):
-        text = made = texts[number]
-        words = text.split()
-        if kind[row] < spans and len(words) > SHORTEST_SPAN:
-            made = stretch(words, first[row], second[row])
-        elif spans <= kind[row] < spans + splices:
-            made = splice(words, texts[other[row]].split(), first[row], second[row])
-        out.append(text if made is not text and normalised_text(made) in held else made)
-    return out
-
-
-def stretch(words: Sequence[str], place: float, size: float) -> str:
-    """A stretch of more than three `words`, of three at least; `place` and `size`, in [0, 1), say which."""
-    length = SHORTEST_SPAN + int(size * (len(words) - SHORTEST_SPAN + 1))
-    start = int(place * (len(words) - length + 1))
-    return " ".join(words[start : start + length])
-
-
-def splice(words: Sequence[str], others: Sequence[str], place: float, other_place: float) -> str:
-    """`words` up to one place, `others` from another on; a word of each at least."""
-    return " ".join([*words[: 1 + int(place * len(words))], *others[int(other_place * len(others)) :]])
-
 
 class Ragged:
-    """Token sequences of many lengths, flat on a device."""
+    """Token sequences of different lengths, stored end to end on a device."""
 
     def __init__(self, rows: Sequence[np.ndarray], device: torch.device) -> None:
         lengths = np.array([len(row) for row in rows])
@@ -86,7 +22,7 @@ class Ragged:
         self._flat = torch.from_numpy(np.concatenate(rows).astype(np.int32)).to(device)
 
     def take(self, rows: torch.Tensor, longest: int) -> torch.Tensor:
-        """int64 [len(rows), longest], PAD after each row's end."""
+        """The sequences `rows` as int64 [len(rows), longest], with PAD after each one's end."""
         place = torch.arange(longest, device=rows.device)
         index = (self._starts[rows, None] + place).clamp_max(len(self._flat) - 1)
         return self._flat[index].long().masked_fill(place >= self._sizes[rows, None], PAD)
@@ -94,23 +30,66 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Pool:
-    """A round's texts as an inverter reads them, on its device."""
+    """The n texts of one round, as vectors and tokens."""
 
     vectors: torch.Tensor
-    """float32 [n, D]"""
+    """float32 [n, D]: their embeddings."""
 
     labels: Ragged
-    guesses: Ragged | None = None
-    """Hypotheses for the first texts, once there are any."""
+    """Their tokens."""
 
-    guess_vectors: torch.Tensor | None = None
-    """float32 [hypotheses, D]"""
+    hypotheses: Ragged | None = None
+    """Tokens of hypotheses for the first texts; None before corrections are trained."""
+
+    hypothesis_vectors: torch.Tensor | None = None
+    """float32 [hypotheses, D]: the embeddings of the hypotheses."""
+
+
+@dataclass(frozen=True)
+class RoundSize:
+    """How much one process learns in a round."""
+
+    batch: int
+    """Texts in a batch of this process."""
+
+    texts: int
+    """Texts that this process draws."""
+
+    corrected: int
+    """How many of them get a hypothesis to correct, in whole batches."""
+
+    steps: int
+    """Steps of one pass."""
+
+
+def round_size(config: DecoderTrainConfig, world: int) -> RoundSize:
+    """Divide the texts of a round among `world` processes; `InputError` when the numbers do not allow it."""
+    if config.batch % world:
+        raise InputError(f"field 'decoder.batch' is {config.batch}: give a multiple of {world}, the number of processes")
+    batch, texts = config.batch // world, config.texts // world
+    steps = texts // batch
+    if not steps:
+        raise InputError(f"field 'decoder.texts' is {config.texts}: give at least decoder.batch, which is {config.batch}")
+    corrected = round(config.corrections * steps) * batch
+    if config.corrections and not corrected:
+        share = f"field 'decoder.corrections' is {config.corrections:g} of {steps} batches in a round, which is none"
+        raise InputError(f"{share}: raise decoder.texts, lower decoder.batch, or give 0")
+    return RoundSize(batch, texts, corrected, steps)
+
+
+def plan_pass(pool: Pool, batch: int, rng: np.random.Generator) -> list[tuple[np.ndarray, bool]]:
+    """The batches of one pass over `pool` in random order, each with whether it corrects hypotheses."""
+    lengths, hypotheses = pool.labels.lengths, 0 if pool.hypothesis_vectors is None else len(pool.hypothesis_vectors)
+    corrected = [(rows, True) for rows in batches(lengths[:hypotheses], batch, rng)]
+    written = [(rows + hypotheses, False) for rows in batches(lengths[hypotheses:], batch, rng)]
+    both = corrected + written
+    return [both[i] for i in rng.permutation(len(both))]
 
 
 def batches(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rows in batches of exactly `size` and nearly one length each, in random order; a random remainder is left out.
+    """Rows in batches of exactly `size`, each of nearly one length, in random order. A random remainder is left out.
 
-    Lengths are blurred before sorting, or the same texts would meet in every pass.
+    The lengths get a little noise before they are sorted; otherwise the same texts would share a batch in every pass.
     """
     kept = rng.permutation(len(lengths))[: len(lengths) // size * size]
     whole = kept[np.argsort(lengths[kept] + rng.random(len(kept)) * 4)].reshape(-1, size)
@@ -118,5 +97,5 @@ def batches(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterato
 
 
 def round_up(length: int, step: int = 8) -> int:
-    """`length` as a multiple of `step`: few shapes keep a compiled network few, and suit the device."""
+    """`length` rounded up to a multiple of `step`: a compiled network is fast on a few shapes only."""
     return -(-length // step) * step

@@ -1,4 +1,4 @@
-"""Saving and restoring an inverter's training between two rounds, in one file."""
+"""Save and restore the training of an inverter between two rounds, in one file."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from lvm.errors import InputError
 from lvm.training.state import MOMENTS
 
 KEPT = (*MOMENTS, "momentum_buffer")
-"""What AdamW or Muon keeps for a parameter."""
+"""Names of what AdamW or Muon stores for a parameter."""
 
 
 def save_round(
@@ -22,17 +22,17 @@ def save_round(
     key: str,
     rounds: int,
     step: int,
-    measured: dict[str, float],
+    metrics: dict[str, float],
     model: InverterModel,
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
-    """Write weights, moments and position durably. `key` is the run's identity."""
+    """Write weights, moments, position and the latest validation `metrics` durably. `key` identifies the run."""
     state: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         state[f"weight.{name}"] = parameter
         state |= {f"{kept}.{name}": value for o in optimizers for kept, value in o.state.get(parameter, {}).items()}
     state |= {f"buffer.{name}": buffer for name, buffer in model.named_buffers()}
-    place = {"round": rounds, "step": step, "measured": measured}
+    place = {"round": rounds, "step": step, "measured": metrics}
     with replacing(file) as temporary:
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, {"key": key, "progress": json.dumps(place)})
 
@@ -40,9 +40,9 @@ def save_round(
 def load_round(
     file: Path, key: str, model: InverterModel, optimizers: Sequence[torch.optim.Optimizer]
 ) -> tuple[int, int, dict[str, float]]:
-    """Restore what `save_round` wrote into `model` and `optimizers`; returns rounds done, steps done, last measurement.
+    """Restore `model` and `optimizers` from what `save_round` wrote; return rounds done, steps done, and metrics.
 
-    Raises `InputError` when the state is of another run or damaged.
+    Raises `InputError` when the state belongs to another run or is damaged.
     """
     try:
         with safe_open(file, "pt") as state, torch.no_grad():
@@ -62,5 +62,5 @@ def load_round(
             return int(place["round"]), int(place["step"]), place["measured"]
     except InputError:
         raise
-    except Exception as error:  # safetensors raises its own kinds, a missing key or another shape others
+    except Exception as error:  # safetensors, a missing key and a wrong shape each raise another class
         raise InputError(f"{file} is truncated or altered ({error}): give --fresh to start over") from error

@@ -1,4 +1,4 @@
-"""Writing hypotheses and correcting them, a batch of vectors at a time."""
+"""Write texts for vectors and correct texts, one batch of vectors at a time."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from lvm.decoding.inverter.tokens import decode_tokens, encode_texts
 
 
 def hypothesis(tokenizer: Tokenizer, texts: Sequence[str], vectors: np.ndarray, limit: int, device: torch.device) -> Hypothesis:
-    """`texts`, and `vectors` [B, D] of their own, as the corrector reads them."""
+    """`texts` and their embeddings `vectors` [B, D] in the form that the network reads."""
     rows = encode_texts(tokenizer, texts, limit)
     tokens = np.zeros((len(rows), max(len(row) for row in rows)), np.int64)
     for place, row in zip(tokens, rows, strict=True):
@@ -21,7 +21,7 @@ def hypothesis(tokenizer: Tokenizer, texts: Sequence[str], vectors: np.ndarray, 
 
 
 class TextWriter:
-    """Writes texts for vectors with the network's weights as they are now, computing in `dtype`."""
+    """Writes texts for vectors with the present weights of `model`, in `dtype`."""
 
     def __init__(self, model: InverterModel, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -38,7 +38,10 @@ class TextWriter:
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> list[str]:
-        """A text for each of `vectors` [n, D]: a first one, or a correction of `texts` with their `text_vectors` [n, D]."""
+        """Write a text for each of `vectors` [n, D]: a first hypothesis, or a correction of `texts`.
+
+        `text_vectors` [n, D] are the embeddings of `texts`. Temperature 0 writes the likeliest text; any other samples with `generator`.
+        """
         out: list[str] = []
         for start in range(0, len(vectors), self.width):
             part = slice(start, start + self.width)

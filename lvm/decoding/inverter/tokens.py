@@ -1,7 +1,7 @@
-"""The inverter's own tokenizer: byte-level BPE, trained on the corpus.
+"""The tokenizer of the inverter: byte-level BPE, trained on the corpus.
 
-The encoder's tokenizer will not do: MiniLM's, for one, knows no capitals, and a text that comes
-back without them is another text.
+The encoder's tokenizer is not suitable. MiniLM's, for example, lowercases its input, and a text without its
+capitals is not the same text.
 """
 
 import json
@@ -15,7 +15,7 @@ from lvm.errors import InputError
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Byte-pair encoding over bytes (Radford et al. 2019): every text can be written, none is unknown."""
+    """Train byte-pair encoding over bytes (Radford et al. 2019): it can represent every text, without unknown tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -26,17 +26,17 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < vocabulary:
         raise InputError(
-            f"field 'model.vocabulary' is {vocabulary}, but the texts yield {tokenizer.get_vocab_size()} entries: "
-            f"give --set model.vocabulary={tokenizer.get_vocab_size()} or more text"
+            f"field 'decoder.model.vocabulary' is {vocabulary}, but the texts yield {tokenizer.get_vocab_size()} entries: "
+            f"give --set decoder.model.vocabulary={tokenizer.get_vocab_size()} or more text"
         )
-    # A text may hold the very characters of a special token, as HTML does: they are text, not an end.
-    # The trainer cannot merge them into that token either, since no word has letters and punctuation.
+    # A text may contain the characters of a special token, as HTML does. They are text and not the token, so no
+    # added token is matched. Nor can a merge produce the token, since no word has both letters and punctuation.
     plain = json.loads(tokenizer.to_str()) | {"added_tokens": []}
     return Tokenizer.from_str(json.dumps(plain))
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[np.ndarray]:
-    """Token ids of each text, uint16, EOS last; a text of more than `limit` tokens is cut and has no EOS."""
+    """Token ids of each text, uint16, with EOS at the end. A text of more than `limit` tokens is cut and has no EOS."""
     out = []
     for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
         out.append(np.array([*encoding.ids[:limit], EOS][:limit], np.uint16))
@@ -44,7 +44,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list
 
 
 def decode_tokens(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:
-    """Texts of rows of ids, int [n, L]; what follows EOS and every PAD is left out."""
+    """The texts of rows of token ids, int [n, L], without PAD and without what follows EOS."""
     rows = []
     for row in tokens.tolist():
         end = row.index(EOS) if EOS in row else len(row)

@@ -1,1 +1,1 @@
-"""The library vec2text as a decoder."""
+"""The library vec2text as a decoder (optional)."""

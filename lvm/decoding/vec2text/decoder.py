@@ -1,7 +1,7 @@
-"""The library vec2text behind our `Decoder`: Morris et al. 2023 (arXiv 2310.06816).
+"""vec2text (Morris et al. 2023, arXiv 2310.06816) as a `Decoder`.
 
-An optional extra, since its licence (SOM 1.0) asks whoever uses it to publish the models that
-were used with it. Nothing imports it before a `Vec2TextDecoder` is made.
+The library is an optional extra, since its licence (SOM 1.0) obliges its users to publish the models that they
+use with it. It is not imported before a `Vec2TextDecoder` is created.
 """
 
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from lvm.decoding.protocol import Decoded, require_vectors
 from lvm.errors import InputError
 
 STEPS = 20
-"""Corrections where none are asked for, as in vec2text's own examples."""
+"""Default number of corrections, as in vec2text's own examples."""
 
 
 CPU_BATCH, ACCELERATOR_BATCH = 32, 256
-"""Hypotheses that are written together; every one has a key-value cache of up to 128 tokens."""
+"""Hypotheses written at once; each needs a key-value cache for up to 128 tokens."""
 
 
 class Vec2TextDecoder:
-    """A vec2text checkpoint, decoded by vec2text's own loop, embedded and judged by our encoder.
+    """Decodes with a vec2text checkpoint and the library's own loop; texts are embedded by our encoder.
 
-    `name` is `gtr-base`, the published pair for GTR-T5 at 32 tokens (downloaded once), or a folder
-    laid out as `lvm.decoding.vec2text.checkpoint` says. `steps` are the corrections: 0 takes the
-    inversion model's text as it is, None means 20, or 0 where the checkpoint has no corrector.
-    `beam` is vec2text's sequence beam: hypotheses kept from one correction to the next. `encoder`
-    is the checkpoint's own, loaded when None. Raises `InputError` when any of these cannot be.
+    `name` is `gtr-base` (the published pair for GTR-T5 with 32 tokens, downloaded once) or a folder as
+    described in `lvm.decoding.vec2text.checkpoint`. `steps` is the number of corrections: 0 keeps the inversion
+    model's text; None means 20, or 0 if the checkpoint has no corrector. `beam` is vec2text's sequence beam: the
+    hypotheses kept from one correction to the next. `encoder` must be the checkpoint's; if None, it is loaded.
+    Raises `InputError` when one of these is impossible.
 
-    The text returned is the one of highest roundtrip cosine among all that the loop considered,
-    so that no further step makes it worse. vec2text itself returns the last.
+    The result is the text with the highest round-trip cosine of all that the loop considered, so a further step
+    never makes it worse. vec2text itself returns the last text.
     """
 
     def __init__(self, name: str, device: str = "cpu", steps: int | None = None, encoder: Encoder | None = None, beam: int = 1) -> None:
@@ -43,7 +43,9 @@ class Vec2TextDecoder:
         if self.steps < 0 or beam < 1:
             raise InputError(f"vec2text decoder {name!r}: {self.steps} steps with a beam of {beam}: expected at least 0 and 1")
         if self.steps and checkpoint.corrector is None:
-            raise InputError(f"vec2text decoder {name!r}: {self.steps} corrections need a corrector/ beside inversion/; or ask for 0 steps")
+            raise InputError(
+                f"vec2text decoder {name!r}: {self.steps} corrections need a corrector/ next to inversion/; or ask for 0 steps"
+            )
         if beam > 1 and not self.steps:
             raise InputError(f"vec2text decoder {name!r}: a beam of {beam} needs corrections; ask for 1 step or more, or for a beam of 1")
         self.encoder = _own_encoder(name, checkpoint.encoder, device, encoder)
@@ -51,7 +53,7 @@ class Vec2TextDecoder:
         if checkpoint.config.max_seq_length > self.recipe.max_tokens:
             raise InputError(
                 f"vec2text decoder {name!r}: trained on {checkpoint.config.max_seq_length} tokens, "
-                f"while the encoder {self.recipe.name} reads {self.recipe.max_tokens}"
+                f"but the encoder {self.recipe.name} reads {self.recipe.max_tokens}"
             )
         inversion, corrector = load_models(checkpoint, self.recipe.dim, corrector=self.steps > 0)
 
@@ -61,20 +63,19 @@ class Vec2TextDecoder:
         self._loop = CorrectionLoop(inversion.to(device), corrector and corrector.to(device), self.encoder)
 
     def decode(self, vectors: np.ndarray) -> Sequence[Decoded]:
-        """See `Decoder.decode`. The texts of a batch are generated together, as long as the longest."""
+        """See `Decoder.decode`. The texts of a batch are generated together, until the longest is finished."""
         checked = require_vectors(vectors, self.recipe)
-        size = max(
-            1, (CPU_BATCH if self._device == "cpu" else ACCELERATOR_BATCH) // self.beam**2
-        )  # each of a vector's beams has as many successors
+        # Each of a vector's beams has as many successors as there are beams.
+        size = max(1, (CPU_BATCH if self._device == "cpu" else ACCELERATOR_BATCH) // self.beam**2)
         batches = (torch.from_numpy(checked[start : start + size]).to(self._device) for start in range(0, len(checked), size))
         return [decoded for batch in batches for decoded in self._loop.invert(batch, self.steps, self.beam)]
 
 
 def _own_encoder(name: str, wanted: str, device: str, encoder: Encoder | None) -> Encoder:
-    """`encoder` when it is the recipe `wanted`, loaded when there is none; `InputError` when it is another."""
+    """`encoder` if its recipe is `wanted`, and that encoder loaded if it is None; `InputError` when it is another."""
     if encoder is None:
         return load_encoder(wanted, device)
-    if encoder.recipe.name != wanted:  # a name is a label: perhaps the same encoder under another
+    if encoder.recipe.name != wanted:  # it may be the same encoder under another name
         try:
             own = load_encoder(wanted, device)
         except InputError as error:

@@ -1,4 +1,4 @@
-"""vec2text's own correction loop over our encoder. Importing this module imports vec2text."""
+"""vec2text's own correction loop with our encoder. Importing this module imports vec2text."""
 
 import math
 from types import SimpleNamespace
@@ -14,12 +14,12 @@ vec2text = import_vec2text()
 
 
 class CorrectionLoop(vec2text.trainers.Corrector):  # type: ignore[misc, name-defined]
-    """The library's `Corrector` without its `Trainer`: the loop is all that decoding needs.
+    """The library's `Corrector` without its `Trainer`, since decoding needs only the loop.
 
-    `Trainer.__init__` is not called: it would fetch metrics from the hub, make a folder in the
-    working directory and choose the device itself. Every text that the loop considers, all beams
-    of all steps, passes through `embed_generated_hypothesis`; the best one of each vector is kept,
-    here in the loop: it serves one caller at a time.
+    `Trainer.__init__` is not called: it would download metrics, create a folder in the working directory and
+    choose the device itself. Every text that the loop considers, in all beams of all steps, passes through
+    `embed_generated_hypothesis`. The best text of each vector is kept in the loop itself, so only one caller may
+    use it at a time.
     """
 
     def __init__(self, inversion: Any, corrector: Any | None, encoder: Encoder) -> None:
@@ -34,7 +34,7 @@ class CorrectionLoop(vec2text.trainers.Corrector):  # type: ignore[misc, name-de
 
     @torch.no_grad()
     def invert(self, vectors: torch.Tensor, steps: int, beam: int) -> list[Decoded]:
-        """Decode [n, dim] with `steps` corrections of `beam` hypotheses each; 0 steps is the inversion model alone."""
+        """Decode [n, dim] with `steps` corrections of `beam` hypotheses each; 0 steps uses the inversion model alone."""
         self._start(vectors)
         if steps == 0:
             self._offer(vec2text.invert_embeddings(vectors, self))
@@ -47,11 +47,11 @@ class CorrectionLoop(vec2text.trainers.Corrector):  # type: ignore[misc, name-de
         self._best = [Decoded("", -math.inf, 0)] * len(vectors)
 
     def embed_generated_hypothesis(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """The library asks here for the embeddings of its hypotheses [n * beams, tokens], vector by vector."""
+        """Called by the library: embed its hypotheses [n * beams, tokens], ordered by vector."""
         return self._offer(self.tokenizer.batch_decode(input_ids, skip_special_tokens=True))
 
     def _offer(self, texts: list[str]) -> torch.Tensor:
-        """Embed the candidates of one step, k for each vector in turn; keep those that beat all earlier ones."""
+        """Embed the candidates of one step, k for each vector in turn; keep those that are better than all earlier ones."""
         embedded = torch.from_numpy(self._encoder.encode(texts)).to(self._targets.device)
         beams = len(texts) // len(self._targets)
         cosines = torch.nn.functional.cosine_similarity(embedded, self._targets.repeat_interleave(beams, dim=0), dim=1)

@@ -1,8 +1,8 @@
-"""What vec2text 0.0.13 (January 2025) needs before it runs on transformers 5, and nothing more.
+"""The repairs that vec2text 0.0.13 (January 2025) needs to run with transformers 5.
 
-The library's models and its correction loop are used as they are. Here are the import, which
-leaves this process as it was, and the repairs, each with its reason. The library is optional:
-nothing here imports it until a vec2text decoder is asked for.
+The library's models and its correction loop are used unchanged. This module imports the library without side
+effects on the process, and makes the repairs, each with its reason. The library is optional: nothing here
+imports it until a vec2text decoder is asked for.
 """
 
 import importlib
@@ -18,10 +18,11 @@ from torch import nn
 from lvm.errors import InputError
 
 CORRECTOR_DIM = 768
+"""Dimension that the library assumes for every embedder it does not know."""
 
 
 def import_vec2text() -> Any:
-    """The library. `InputError` with the command that installs it when it, or a part of it, is not there."""
+    """Import the library. When it or one of its dependencies is missing, `InputError` names the command that installs it."""
     with _process_left_as_it_was():
         try:
             return importlib.import_module("vec2text")
@@ -31,8 +32,8 @@ def import_vec2text() -> Any:
 
 @contextmanager
 def _process_left_as_it_was() -> Iterator[None]:
-    # The import switches off parallel tokenizing (TOKENIZERS_PARALLELISM) and transformers' warnings for
-    # the whole process, and switches on the compiler's log, although only its training needs any of them.
+    # The import switches off parallel tokenizing (TOKENIZERS_PARALLELISM) and transformers' warnings for the whole
+    # process, and switches on the compiler's log. Only the library's training needs any of this.
     from transformers.utils import logging as transformers_logging
 
     environment = {name: os.environ.get(name) for name in ("TOKENIZERS_PARALLELISM", "WANDB__SERVICE_WAIT", "_WANDB_STARTUP_DEBUG")}
@@ -56,10 +57,10 @@ def build_inversion(config: Any, backbone: Any, tokenizer: Any, dim: int) -> Any
     that T5's tokenizer and `dim` the dimension of the vectors that it inverts.
     """
     vec2text = import_vec2text()
-    # The constructor calls `from_pretrained` for its T5 and its embedder, which transformers 5 refuses inside
-    # another `from_pretrained`, and would download the weights only to overwrite them. The embedder is not
-    # built at all: given a folder the library would take a BERT's pooler_output for its embedding, and every
-    # text is embedded by `lvm.encode` anyway.
+    # The constructor calls `from_pretrained` for its T5 and its embedder. transformers 5 refuses that inside
+    # another `from_pretrained`, and it would download weights only to overwrite them. The embedder is not built:
+    # given a folder, the library would use a BERT's pooler_output as its embedding, and our encoder embeds every
+    # text anyway.
     loaders = {
         "load_encoder_decoder": lambda model_name, lora: _t5(backbone),
         "load_embedder_and_tokenizer": lambda name, torch_dtype: (_NoEmbedder(dim), None),
@@ -72,13 +73,13 @@ def build_inversion(config: Any, backbone: Any, tokenizer: Any, dim: int) -> Any
 def build_corrector(config: Any, backbone: Any, dim: int) -> Any:
     """A `CorrectorEncoderModel` of vec2text with random weights. Arguments as for `build_inversion`."""
     vec2text = import_vec2text()
-    t5 = SimpleNamespace(from_pretrained=lambda name: _t5(backbone))  # the reason stands in `build_inversion`
+    t5 = SimpleNamespace(from_pretrained=lambda name: _t5(backbone))  # for the reason given in `build_inversion`
     with _replaced(
         importlib.import_module("vec2text.models.corrector_encoder"), {"transformers": SimpleNamespace(AutoModelForSeq2SeqLM=t5)}
     ):
         model = vec2text.models.CorrectorEncoderModel(config)
     if dim != CORRECTOR_DIM:
-        # The constructor knows OpenAI's 1536 dimensions and takes any other embedder to have 768.
+        # The constructor knows OpenAI's 1536 dimensions and assumes 768 for any other embedder.
         model.embedder_dim = dim
         for name in ("embedding_transform_1", "embedding_transform_2", "embedding_transform_3"):
             _, dropout, activation, last = getattr(model, name)
@@ -93,7 +94,7 @@ def _t5(backbone: Any) -> Any:
     # `Corrector._generate_with_beam` raises a length to this power; transformers 5 leaves it unset.
     model.generation_config.length_penalty = 1.0
     if backbone.num_layers != backbone.num_decoder_layers:
-        # `generate` of transformers 5 makes both caches as deep as the encoder and then misses a decoder layer's.
+        # `generate` of transformers 5 creates both caches with as many layers as the encoder has, which is too few for a deeper decoder.
         generate = model.generate
 
         def with_growing_cache(**arguments: Any) -> Any:
@@ -104,7 +105,7 @@ def _t5(backbone: Any) -> Any:
 
 
 class _NoEmbedder(nn.Module):
-    """In the place of vec2text's embedder: it tells its width, and embeds nothing."""
+    """Replaces vec2text's embedder: it has a width and embeds nothing."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class _NoEmbedder(nn.Module):
 
 @contextmanager
 def _replaced(module: Any, names: dict[str, Any]) -> Iterator[None]:
-    """Let `names` of one module of vec2text stand for something else while a model is built."""
+    """Replace `names` of one vec2text module by other objects while a model is built."""
     before = {name: getattr(module, name) for name in names}
     try:
         for name, value in names.items():

@@ -12,7 +12,7 @@ from lvm.decoding.inverter import trainer as training
 from lvm.decoding.inverter.folder import read_decoder_config
 from tests.support.commands import Finished, refusal, tree
 from tests.support.commands import lvm as run
-from tests.support.tiny_decoder import SETTINGS, quickly, tiny
+from tests.support.tiny_decoder import SETTINGS, quickly, set_options, tiny
 
 SHORT = ("rounds=2", "passes=1", "batch=32")
 FIGURES = {f"val/{name}_{steps}_corrections" for name in ("bleu", "token_f1", "roundtrip_cosine") for steps in (0, 1)}
@@ -20,9 +20,8 @@ FIGURES = {f"val/{name}_{steps}_corrections" for name in ("bleu", "token_f1", "r
 
 def train(dataset: Dataset | Path, out: Path, *more: object) -> Finished:
     path = dataset if isinstance(dataset, Path) else dataset.path
-    settings = [f"--set={setting}" for setting in (*SETTINGS, *SHORT)]
     with quickly():
-        return run("train-decoder", path, "--out", out, "--device", "cpu", *settings, *more)
+        return run("train-decoder", path, "--out", out, "--device", "cpu", *set_options(*SETTINGS, *SHORT), *more)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def test_json_is_one_object_and_a_finished_run_is_answered_from_what_it_left(mad
 
 
 def test_hold_out_is_told_in_the_card_and_in_the_config(dataset: Dataset, tmp_path: Path) -> None:
-    finished = train(dataset, tmp_path / "out", "--hold-out", dataset.path, "--set", "rounds=1", "--json")
+    finished = train(dataset, tmp_path / "out", "--hold-out", dataset.path, "--set", "decoder.rounds=1", "--json")
     assert finished.code == 0, finished.err
     assert read_decoder_config(tmp_path / "out").held_out == [dataset.manifest.digest] * 2
     assert "never seen" in (tmp_path / "out" / "card.md").read_text()
@@ -78,12 +77,13 @@ def test_hold_out_is_told_in_the_card_and_in_the_config(dataset: Dataset, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--set", "beams=4"), "unknown field 'beams' (known: model, rounds, "),
-        (("--set", "model.heads=4"), "unknown field 'model.heads'"),
-        (("--set", "model.width=100"), "field 'model.width': "),
-        (("--set", "rounds=0"), "field 'rounds': "),
-        (("--set", "learning_rate=NaN"), "field 'learning_rate': "),
-        (("--set", "rounds"), "setting 'rounds': expected FIELD=VALUE"),
+        (("--set", "decoder.beams=4"), "unknown field 'decoder.beams' (known: model, rounds, "),
+        (("--set", "decoder.model.heads=4"), "unknown field 'decoder.model.heads'"),
+        (("--set", "decoder.model.width=100"), "field 'decoder.model.width': "),
+        (("--set", "decoder.rounds=0"), "field 'decoder.rounds': "),
+        (("--set", "decoder.learning_rate=NaN"), "field 'decoder.learning_rate': "),
+        (("--set", "decoder.rounds"), "setting 'decoder.rounds': expected FIELD=VALUE"),
+        (("--set", "epochs=4"), "setting 'epochs' has no effect here: this command reads the settings of decoder"),
         (("--device", "cuda:99"), "device 'cuda:99' is not on this machine"),
         (("--hold-out", "nowhere"), "dataset nowhere is not a folder"),
         (("--resume", "--fresh"), "--resume and --fresh exclude each other"),
@@ -105,16 +105,16 @@ def test_a_decoder_is_not_overwritten(made: tuple[Path, Finished], dataset: Data
     out, _ = made
     before = tree(out)
     assert "holds a run already: give --resume to go on, --fresh to start over" in refusal(train(dataset, out))
-    assert "another configuration or dataset" in refusal(train(dataset, out, "--resume", "--set", "seed=9"))
+    assert "another configuration or dataset" in refusal(train(dataset, out, "--resume", "--set", "decoder.seed=9"))
     assert tree(out) == before
 
 
 def test_a_training_that_breaks_ends_with_1_and_one_sentence(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LOG_EVERY", 1)
-    finished = train(dataset, tmp_path / "out", "--set", "learning_rate=1e30")
+    finished = train(dataset, tmp_path / "out", "--set", "decoder.learning_rate=1e30")
     assert (finished.code, finished.out) == (1, "")
     own = [line for line in finished.err.splitlines() if line.startswith("lvm: ")]
-    assert len(own) == 1 and own[0].endswith("lower learning_rate, with --fresh")
+    assert len(own) == 1 and own[0].endswith("lower decoder.learning_rate and start over with --fresh")
     assert "Traceback" not in finished.err and not (tmp_path / "out" / "config.json").exists()
 
 

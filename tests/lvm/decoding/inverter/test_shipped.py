@@ -14,7 +14,7 @@ from lvm.decoding.load import SHIPPED, load_decoder
 from lvm.decoding.protocol import Decoded
 from lvm.decoding.text_metrics import text_scores
 
-TEXTS = 24
+TEXTS = 12
 
 
 def test_it_is_whole_and_inverts_the_embedded_encoder() -> None:

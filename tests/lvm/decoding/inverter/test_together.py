@@ -9,11 +9,12 @@ from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.decoding.inverter.folder import read_decoder_config
 from lvm.decoding.load import load_decoder
-from tests.support.tiny_decoder import SETTINGS
+from tests.support.tiny_decoder import SETTINGS, set_options
 from tests.support.together import torchrun
 
 TOGETHER = """
 import hashlib, json, sys, torch
+import lvm.decoding.inverter.train as train
 import lvm.decoding.inverter.trainer as training
 from lvm.training.distributed import Ranks, join
 
@@ -41,7 +42,7 @@ def run_and_tell(self):
 
 noted.wrong = 0.0
 Ranks.average, training.InverterTrainer.run = noted, run_and_tell
-training.SAMPLE, training.MEASURED, training.LOG_EVERY = 64, 8, 1
+training.SAMPLE, train.VALIDATION_TEXTS, training.LOG_EVERY = 64, 8, 1
 folder = sys.argv.pop()
 sys.argv.append(folder)
 from lvm.cli.main import app
@@ -51,7 +52,7 @@ app(sys.argv[1:-1], standalone_mode=False)
 
 @pytest.mark.slow
 def test_two_processes_train_one_decoder(dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
-    settings = [f"--set={setting}" for setting in (*SETTINGS, "rounds=2", "passes=1", "texts=128", "correct_from=0.4")]
+    settings = set_options(*SETTINGS, "rounds=2", "passes=1", "texts=128", "correct_from=0.4")
     command = ["train-decoder", dataset.path, "--device", "cpu", *settings]
     ended = torchrun(tmp_path, TOGETHER, *command, "--out", tmp_path / "out", "--json")
     assert ended.returncode == 0, ended.stderr

@@ -181,12 +181,12 @@ def test_rows_beyond_the_texts_and_states_of_an_earlier_batch_change_nothing(
     writer = TokenWriter(model.t5, torch.float32, LIMIT)
     expected, expected_first = writer(*whole), writer(first, None)
     monkeypatch.setattr(writer, "_rows", lambda count: 1 << (count - 1).bit_length())
-    desk = writer._desk(*whole)
+    buffers = writer._filled_buffers(*whole)
     for _ in range(2):
-        writer.desk = desk
+        writer.buffers = buffers
         assert torch.equal(writer(*whole), expected)
-        writer.desk = desk
+        writer.buffers = buffers
         assert torch.equal(writer(first, None), expected_first)
-        writer.desk = desk
+        writer.buffers = buffers
         assert torch.equal(writer(whole[0][:5], whole[1][:5]), expected[:5])  # type: ignore[index]
-    assert len(desk.token) == 64 > ROWS and desk.mask.shape[-1] == 32 > whole[0].shape[1]
+    assert len(buffers.token) == 64 > ROWS and buffers.mask.shape[-1] == 32 > whole[0].shape[1]

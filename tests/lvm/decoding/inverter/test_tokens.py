@@ -75,9 +75,11 @@ def test_what_follows_the_end_is_left_out_and_padding_too(tokenizer: Tokenizer) 
 
 def test_a_corpus_too_small_for_the_vocabulary_is_refused_and_the_number_that_it_names_works() -> None:
     texts = ["Fellow citizens of the Senate and of the House of Representatives."]
-    with pytest.raises(InputError, match=r"field 'model.vocabulary' is 7680.*--set model.vocabulary=(\d+) or more text") as refused:
+    with pytest.raises(
+        InputError, match=r"field 'decoder.model.vocabulary' is 7680.*--set decoder.model.vocabulary=(\d+) or more text"
+    ) as refused:
         train_tokenizer(texts, 7_680)
-    number = int(str(refused.value).partition("--set model.vocabulary=")[2].split()[0])
+    number = int(str(refused.value).partition("--set decoder.model.vocabulary=")[2].split()[0])
     assert train_tokenizer(texts, number).get_vocab_size() == number
 
 

@@ -30,7 +30,7 @@ def validate(
     setting: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a model beside every baseline, and decode 100 of its predictions to text."""
+    """Evaluate a model beside every baseline, and put 100 of its predictions into words."""
     from lvm.data.dataset import open_dataset
     from lvm.devices import resolve_device
     from lvm.evaluation.evaluate import evaluate_checkpoint

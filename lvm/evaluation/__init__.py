@@ -1,1 +1,1 @@
-"""Metrics of a model beside those of every baseline, with intervals."""
+"""Evaluation of models beside baselines, with intervals over documents."""

@@ -1,4 +1,4 @@
-"""Choosing among models, on validation documents alone."""
+"""Choosing between models, on validation documents only."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from lvm.models.checkpoint import Checkpoint
 
 
 def choose(summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    """The best of several models by val/skill_cosine; where intervals touch, by val/skill_recall_at_5.
+    """The name of the best model by skill in cosine; among models whose intervals overlap the leader's, by skill in recall@5.
 
     `summaries` are `Evaluation.summary()`s on validation documents, by name.
     """
@@ -27,11 +27,11 @@ def choose(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def paired_difference(dataset: Dataset, challenger: Checkpoint, champion: Checkpoint) -> Interval:
-    """Cosine of the challenger minus the champion's on the same validation windows.
+    """Cosine of the challenger minus that of the champion, paired by validation window.
 
     Raises `InputError` when the two read different encoders: their vectors cannot be compared.
     """
-    champion.config.recipe.require_same(challenger.config.recipe, "the standing champion; move it away to start anew")
+    champion.config.recipe.require_same(challenger.config.recipe, "the current champion; move it away to start anew")
     train = challenger.config.train
     device = challenger.model.mean.device
     windows = make_windows(dataset, "val", train.context_length, train.eval_windows, device)

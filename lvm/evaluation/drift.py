@@ -1,9 +1,8 @@
-"""Have the documents changed, and has the skill? Two tests whose unit is the document.
+"""Drift of skill and of embeddings: permutation tests between a night's documents and those of the training dataset (the record).
 
-Chunks of one document are not independent, so whole documents change sides: under the
-hypothesis that night and record are documents of one kind, every division of them into two such sets is as
-likely as the one that was seen, and the p-value is exact for however few documents (Good 2005, ch. 3). The
-interval beside it says how large the change is.
+Chunks of one document are not independent, so the tests permute whole documents: if both sets have the same distribution,
+every division into two sets of these sizes is equally likely, and the p-value is exact for any number of documents
+(Good 2005, ch. 3). An interval gives the size of the change.
 """
 
 import math
@@ -21,49 +20,52 @@ DRIFT_METRICS = ("cosine", "recall_at_5")
 
 
 RESHUFFLES = 9_999
+"""Random permutations of a test."""
 
 
 SAMPLED_DOCUMENTS = 400
+"""Documents of a side that `embedding_drift` reads at most."""
 
 
 SAMPLED_CHUNKS = 32
+"""Chunks of a document that it reads at most."""
 
 
 @dataclass(frozen=True)
 class SkillDrift:
-    """Skill on the night's documents beside that on the champion's own test documents."""
+    """Skill on the night's documents beside skill on the champion's own test documents."""
 
     night: Interval
     own: Interval
     difference: Interval
     p: float
-    """Share of reshuffled documents that lose as much or more."""
+    """Share of permutations with an equal or greater loss."""
 
     least_p: float
-    """The smallest that so many documents allow."""
+    """Smallest p-value that this number of documents allows."""
 
 
 @dataclass(frozen=True)
 class EmbeddingDrift:
-    """Distance between the night's embeddings and those that the champion was trained on."""
+    """Distance between the night's embeddings and the training embeddings."""
 
     share: Interval
-    """Energy distance over the mean distance of two documents, one of each side; 0 in expectation when nothing changed."""
+    """Energy distance over the mean distance between documents of the two sides; 0 in expectation if nothing changed."""
 
     p: float
-    """Share of reshuffled documents that lie as far apart or farther."""
+    """Share of permutations with an equal or greater distance."""
 
     chance: float
-    """Share that one night in a thousand exceeds by chance."""
+    """Value of `share` that chance alone exceeds in one night in a thousand."""
 
     documents: tuple[int, int]
-    """Of the night, and of the record."""
+    """Number of documents of the night, and of the record."""
 
 
 def skill_drift(night: Evaluation, own: Evaluation, metric: str) -> SkillDrift:
-    """Compare the skills of two evaluations of one model, against the same baselines, on two sets of documents.
+    """Compare one model's skill in `metric` on two sets of documents, against the same baselines.
 
-    For retrieval both must have pools of one size, or the larger one would look like a loss.
+    For retrieval both evaluations must have pools of one size: a larger pool is harder and would look like a loss.
     """
     values = [found.skills(metric) for found in (night, own)]
     docs = [found.windows.docs for found in (night, own)]
@@ -82,9 +84,9 @@ def skill_drift(night: Evaluation, own: Evaluation, metric: str) -> SkillDrift:
 def embedding_drift(night: Dataset, record: Dataset) -> EmbeddingDrift:
     """Energy distance (Székely & Rizzo 2013) between the chunks of the night and those of the record's training documents.
 
-    It is 0 exactly for equal distributions. The distance of two documents is the mean distance of
-    their chunks at unit length, so that a short document is no farther away than a long one; a document is never compared
-    with itself. At most 400 documents a side and 32 chunks a document, drawn with a fixed seed.
+    It is 0 for equal distributions only. The distance between two documents is the mean distance between their chunks at
+    unit length, so that it does not depend on their lengths; a document is never compared with itself. Uses at most
+    400 documents a side and 32 chunks a document, drawn with a fixed seed.
     """
     sides = [_chunks(night, night.docs("all")), _chunks(record, record.docs("train"))]
     first, total = len(sides[0]), len(sides[0]) + len(sides[1])
@@ -101,7 +103,7 @@ def embedding_drift(night: Dataset, record: Dataset) -> EmbeddingDrift:
 
 
 def document_distances(documents: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean Euclidean distance between the chunks of each two documents: float64 [n, n]; each document is unit vectors [chunks, D]."""
+    """Mean Euclidean distance between the chunks of every two documents, float64 [n, n]; a document is unit vectors [chunks, D]."""
     lengths = np.array([len(chunks) for chunks in documents])
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     everything = np.concatenate(documents)
@@ -113,9 +115,9 @@ def document_distances(documents: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def energy_share(distances_NN: np.ndarray, labels_RN: np.ndarray) -> np.ndarray:
-    """Energy distance of the documents labelled 1 from those labelled 0, over twice their mean distance: [R].
+    """Energy distance between the documents labelled 1 and those labelled 0, over twice their mean distance: [R], a value a labelling.
 
-    Both means within a side leave out a document's distance to itself, which makes the estimate unbiased.
+    The means within each side leave out a document's distance to itself, which makes the estimate unbiased.
     """
     n = labels_RN.sum(1)
     m = labels_RN.shape[1] - n
@@ -130,7 +132,7 @@ def energy_share(distances_NN: np.ndarray, labels_RN: np.ndarray) -> np.ndarray:
 
 
 def _jackknife_error(distances: np.ndarray, labels: np.ndarray) -> float:
-    """Standard error of the share, leaving out each document in turn, side by side (Efron & Tibshirani 1993, ch. 11)."""
+    """Standard error of the share by the jackknife, on each side in turn (Efron & Tibshirani 1993, ch. 11)."""
     variance = 0.0
     for side in (1.0, 0.0):
         members = np.flatnonzero(labels == side)
@@ -145,7 +147,7 @@ def _jackknife_error(distances: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _chunks(dataset: Dataset, docs: np.ndarray) -> list[np.ndarray]:
-    """Unit vectors of a sample of the chunks of a sample of `docs`, a document each: float32 [chunks, D]."""
+    """Unit vectors [chunks, D] of sampled chunks, a document an item, of sampled `docs`."""
     rng = np.random.default_rng(0)
     out = []
     for doc in rng.permutation(docs)[:SAMPLED_DOCUMENTS]:
@@ -156,17 +158,17 @@ def _chunks(dataset: Dataset, docs: np.ndarray) -> list[np.ndarray]:
 
 
 def _reshuffled(statistic: Callable[[np.ndarray], np.ndarray], first: int, total: int) -> tuple[float, float]:
-    """Share of reshuffles whose statistic reaches the one that was seen (which counts itself), and their 99.9 % quantile."""
+    """The p-value, which counts the observed labelling as one permutation, and the 99.9 % quantile of the permuted statistics."""
     labels = np.repeat([1.0, 0.0], [first, total - first])
     seen = statistic(labels[None])[0]
     found = np.concatenate([statistic(part) for part in _shuffles(labels)])
-    # The tolerance is for sums in another order. A NaN that was seen is reached by nothing, hence significant.
+    # The tolerance allows for sums in another order. An observed NaN is reached by no permutation, hence significant.
     reached = int((found >= seen - 1e-12).sum())
     return (1 + reached) / (len(found) + 1), float(np.quantile(found, 0.999))
 
 
 def _shuffles(labels: np.ndarray) -> Iterator[np.ndarray]:
-    """The labels in random orders, float64 [<= 1000, N] at a time."""
+    """Random permutations of the labels, up to 1,000 at a time: float64 [R, N]."""
     rng = np.random.default_rng(0)
     for start in range(0, RESHUFFLES, 1000):
         count = min(1000, RESHUFFLES - start)

@@ -1,7 +1,7 @@
 """Every metric of a model beside every baseline, on one split at one context length.
 
-Skill is the model's metric minus the best baseline's on the very same windows, with an interval
-that resamples documents: the number that "78 % cosine" hides.
+Skill is the model's metric minus the best baseline's on the same windows, with an interval that resamples documents.
+A high cosine alone says little: the best baseline may have it too.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,14 +22,16 @@ from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines
 from lvm.models.checkpoint import Checkpoint
 
 RECALLS = (1, 5, 10)
+"""The k at which recall@k is reported."""
 
 
 RETRIEVAL = ("recall_at_1", "recall_at_5", "mrr")
+"""The retrieval metrics that have a skill."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Per-window results of one predictor."""
+    """Results of one predictor, window by window."""
 
     cosine: np.ndarray
     """float32 [N]: cosine of the predicted to the true next vector."""
@@ -38,7 +40,7 @@ class Scores:
     """int64 [N]: rank of the true next chunk in the pool."""
 
     def quantity(self, name: str) -> np.ndarray:
-        """Per-window values whose mean is the metric `name`: cosine, recall_at_k or mrr."""
+        """Values [N] whose mean is the metric `name`: cosine, recall_at_k or mrr."""
         if name == "cosine":
             return self.cosine
         if name == "mrr":
@@ -55,7 +57,7 @@ class Evaluation:
     model: Scores
     baselines: dict[str, Scores]
     shuffled_cosine: np.ndarray
-    """float32 [N]: the model's cosine when each context is put in random order."""
+    """float32 [N]: the model's cosine with each context in random order."""
 
     spreads: dict[str, Spread]
     """Of 'target', 'y_dec', 'y_cos' and 'ridge'."""
@@ -65,7 +67,7 @@ class Evaluation:
         return max(self.baselines, key=lambda name: float(self.baselines[name].quantity(metric).mean()))
 
     def interval(self, metric: str) -> Interval:
-        """The model's own metric with its interval."""
+        """The model's metric with its interval."""
         return document_bootstrap(self.model.quantity(metric), self.windows.docs)
 
     def skills(self, metric: str) -> np.ndarray:
@@ -81,7 +83,7 @@ class Evaluation:
         return self.lead(metric, self.best_baseline(metric))
 
     def shuffle_drop(self) -> Interval:
-        """Cosine lost when the context's order is destroyed."""
+        """Cosine that is lost when the context is shuffled."""
         return document_bootstrap(self.model.cosine - self.shuffled_cosine, self.windows.docs)
 
     def metrics(self) -> dict[str, Interval]:
@@ -93,14 +95,14 @@ class Evaluation:
         return out | {"shuffle_drop": self.shuffle_drop()}
 
     def values(self) -> dict[str, float]:
-        """`metrics` without the intervals: what an epoch needs, at no cost."""
+        """The values of `metrics` without intervals, which would take too long after every epoch."""
         own = {n: float(self.model.quantity(n).mean()) for n in ("cosine", *(f"recall_at_{k}" for k in RECALLS), "mrr")}
         for name in ("cosine", "recall_at_5", "mrr"):
             own[f"skill_{name}"] = own[name] - float(self.baselines[self.best_baseline(name)].quantity(name).mean())
         return own | {"shuffle_drop": own["cosine"] - float(self.shuffled_cosine.mean())}
 
     def collapse(self) -> dict[str, float]:
-        """Spread of the outputs beside the targets' and ridge's, on unit vectors; ranks as shares of the targets'."""
+        """Spread of the outputs, the targets and ridge, on unit vectors; effective ranks as shares of the targets'."""
         target = self.spreads["target"]
         out: dict[str, float] = {}
         for name, found in self.spreads.items():
@@ -111,7 +113,7 @@ class Evaluation:
         return out
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the per-window arrays, as JSON values."""
+        """Everything except the arrays [N], as JSON values."""
         names = ("cosine", *(f"recall_at_{k}" for k in RECALLS), "mrr")
         return {
             "split": self.split,
@@ -137,18 +139,18 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Reference:
-    """The baselines' part of an evaluation: computed once, shared by every model and epoch."""
+    """Windows with the scores of the baselines: computed once, shared by every model and epoch."""
 
     windows: Windows
     targets: torch.Tensor
-    """[N, D] as stored."""
+    """[N, D], the true next vectors as stored."""
 
     pool: torch.Tensor
-    """[P, D], unit length."""
+    """[P, D], the retrieval pool at unit length."""
 
     scores: dict[str, Scores]
     ridge: torch.Tensor
-    """[N, D]"""
+    """[N, D], the predictions of the baseline ridge."""
 
 
 @torch.inference_mode()
@@ -178,7 +180,7 @@ def predict(
 
 
 def _shuffled(parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The same contexts, each in a random order."""
+    """The contexts, each in random order; fixed seed."""
     generator = torch.Generator().manual_seed(0)
     for part in parts:
         order = torch.rand(part.shape[:2], generator=generator).argsort(1).to(part.device)
@@ -187,7 +189,7 @@ def _shuffled(parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 @torch.inference_mode()
 def predict_contexts(model: Predictor, parts: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The model's `(y_dec, y_cos)` of batches of contexts [B, T, D], each [N, D]."""
+    """The model's `(y_dec, y_cos)`, each [N, D], for batches of contexts [B, T, D]."""
     model.eval()
     decoder, cosine = [], []
     for part in parts:
@@ -198,7 +200,7 @@ def predict_contexts(model: Predictor, parts: Iterable[torch.Tensor]) -> tuple[t
 
 
 def evaluate(model: Predictor, dataset: Dataset, split: str, ref: Reference, device: torch.device) -> Evaluation:
-    """Evaluate `model` against the reference on the same windows."""
+    """Evaluate `model` on the windows of `ref`. `dataset` is in the direction that the model reads."""
     y_dec, y_cos = predict(model, dataset, ref.windows, device)
     shuffled, _ = predict(model, dataset, ref.windows, device, shuffle=True)
     outputs = {"target": ref.targets, "y_dec": y_dec, "y_cos": y_cos, "ridge": ref.ridge}
@@ -215,10 +217,10 @@ def evaluate(model: Predictor, dataset: Dataset, split: str, ref: Reference, dev
 def evaluate_checkpoint(
     dataset: Dataset, checkpoint: Checkpoint, split: str = "test", context_length: int | None = None, ref: Reference | None = None
 ) -> Evaluation:
-    """Evaluate `checkpoint` on a split of `dataset` beside the baselines it was trained with, in the direction that it reads.
+    """Evaluate `checkpoint` on a split of `dataset` beside the baselines in it, in the direction that the model reads.
 
-    `ref`, if given, is the `make_reference` of a model with the same data, context length and
-    baselines: models that are compared share one. Raises what `make_reference` raises.
+    Models with the same data, context length and baselines can share one `make_reference` as `ref`. Raises what
+    `make_reference` raises.
     """
     found = ref or make_reference(dataset, checkpoint, split, context_length)
     data = dataset.directed(checkpoint.config.train.reverse)
@@ -235,12 +237,11 @@ def make_reference(
 ) -> Reference:
     """The windows of `split` and the scores of the checkpoint's baselines on them.
 
-    `pool_size` is the configured one by default; two sets of documents are compared at one size.
-    `leave_out` are rows of a foreign dataset, numbered in the direction that the model reads, that it was trained on all the same.
+    `pool_size` is by default the model's; two sets of documents have to be compared at one size. `leave_out` are rows of a
+    foreign dataset, numbered in the direction that the model reads, whose content the model was trained on.
 
-    Raises `InputError` when the encoder recipes differ, when `split` would score documents that
-    the model was trained on, or when another context length is asked of a foreign dataset, for
-    which no baselines can be fitted.
+    Raises `InputError` when the encoder recipes differ, when `split` contains documents that the model was trained on, or when
+    a foreign dataset is evaluated at another context length, for which no baselines can be fitted.
     """
     config = checkpoint.config
     config.recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
@@ -248,7 +249,7 @@ def make_reference(
     if split not in ("val", "test", "all"):
         raise InputError(f"field 'split' is {split!r}; expected val, test or all")
     if split == "all" and trained_here:
-        raise InputError("split 'all' holds the documents that this model was trained on: give --split test, or other documents")
+        raise InputError("split 'all' includes the documents that this model was trained on: give --split test, or other documents")
     dataset.require_finite()
     dataset = dataset.directed(config.train.reverse)
     device = checkpoint.model.mean.device
@@ -258,11 +259,12 @@ def make_reference(
 
 
 def _baselines(dataset: Dataset, checkpoint: Checkpoint, length: int, trained_here: bool) -> Baselines:
+    """The checkpoint's own baselines, or new ones for another context length."""
     if length == checkpoint.baselines.context_length:
         return checkpoint.baselines
     if not trained_here:
         raise InputError(
             f"field 'context_length': {length} needs baselines fitted on the model's own training data; "
-            f"this model carries those for {checkpoint.baselines.context_length}"
+            f"this model contains those for {checkpoint.baselines.context_length}"
         )
     return fit_baselines(dataset, length, checkpoint.config.train.eval_windows, checkpoint.model.mean.device)

@@ -1,4 +1,4 @@
-"""All that `lvm explain` tells of a model: what it uses of its context, and how much it tells of the next chunk."""
+"""The results of `lvm explain`: what a model uses of its context, and how much it knows about the next chunk."""
 
 from dataclasses import asdict
 from typing import Any
@@ -16,23 +16,24 @@ from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines
 from lvm.models.checkpoint import Checkpoint
 
 DISTRACTORS = (1, 9)
-"""Of the same document: chance is a half and a tenth."""
+"""Numbers of distractors from the same document; chance is a half and a tenth."""
 
 
 WHOLE, LAST = "whole context", "last chunk"
 
 
 def explain(dataset: Dataset, checkpoint: Checkpoint, split: str = "test") -> dict[str, Any]:
-    """As JSON values, with intervals over documents: skill, ablations, contrastive accuracy, information.
+    """Skill, ablations, contrastive accuracy and information, with intervals over documents, as JSON values.
 
-    Skill is measured on every window of `split`, the rest on at most 2,000. Raises `InputError` when `dataset` is not
-    the one that the model was trained on (temperatures are fitted on its validation documents, baselines on its training documents),
-    when a split is of one document or the context of one chunk, and what `make_reference` raises.
+    Skill is of every window of `split`, the rest of at most 2,000. Raises `InputError` when `dataset` is not the one that the
+    model was trained on (temperatures are fitted on its validation documents, baselines on its training documents), when a
+    split has only one document or the context only one chunk, and what `make_reference` raises.
     """
     train, device = checkpoint.config.train, checkpoint.model.mean.device
     if checkpoint.config.dataset_digest != dataset.manifest.digest:
         raise InputError(
-            f"dataset {dataset.path} is not the one that {checkpoint.path} was trained on, whose validation documents are needed"
+            f"dataset {dataset.path} is not the one that {checkpoint.path} was trained on, "
+            "whose validation documents are needed: give that one"
         )
     ref = make_reference(dataset, checkpoint, split)
     data = dataset.directed(train.reverse)
@@ -58,7 +59,7 @@ def explain(dataset: Dataset, checkpoint: Checkpoint, split: str = "test") -> di
 
 
 def skill(dataset: Dataset, checkpoint: Checkpoint, split: str, ref: Reference | None = None) -> dict[str, Any]:
-    """Skill over the best baseline of the direction in which the model reads, as JSON values."""
+    """Skill over the best baseline in the direction that the model reads, as JSON values."""
     found = evaluate_checkpoint(dataset, checkpoint, split, ref=ref)
     return {
         "reverse": checkpoint.config.train.reverse,
@@ -68,7 +69,7 @@ def skill(dataset: Dataset, checkpoint: Checkpoint, split: str, ref: Reference |
 
 
 def require_mirror(forward: Checkpoint, backward: Checkpoint) -> None:
-    """Raise `InputError` unless `backward` is the model that `forward` is, trained on the same documents read backwards."""
+    """Raise `InputError` unless both were trained alike on one dataset, `backward` on documents read backwards."""
     ours, theirs = forward.config, backward.config
     forward.config.require_forward(forward.path)
     if not theirs.train.reverse:
@@ -83,9 +84,9 @@ def require_mirror(forward: Checkpoint, backward: Checkpoint) -> None:
 
 @torch.inference_mode()
 def _predictions(model: Predictor, baselines: Baselines, one: Baselines, dataset: Dataset, windows: Windows) -> dict[str, torch.Tensor]:
-    """Retrieval vectors [N, D] of the model and of baselines, from the whole context and from its last chunk alone.
+    """Retrieval vectors [N, D] of the model and of baselines, from the whole context and from its last chunk only.
 
-    `one` are baselines that were fitted for a context of one chunk.
+    `one` are the baselines fitted for a context of one chunk.
     """
     model.eval()
     parts: dict[str, list[torch.Tensor]] = {}
@@ -93,7 +94,7 @@ def _predictions(model: Predictor, baselines: Baselines, one: Baselines, dataset
         last, fitted, short = context[:, -1:], baselines.predict(context), one.predict(context[:, -1:])
         found = {f"{WHOLE}: model": model(context, return_both=False), f"{LAST}: model": model(last, return_both=False)}
         found |= {f"{WHOLE}: {name}": fitted[name] for name in (CENTRED_EWMA, "centred_ridge")}
-        # A centred mean of one chunk is the centred chunk.
+        # The centred mean of one chunk is the centred chunk.
         found |= {f"{LAST}: {name}": short[name] for name in ("copy_last", CENTRED_EWMA, "centred_ridge")}
         for name, vectors in found.items():
             parts.setdefault(name, []).append(vectors)
@@ -103,7 +104,7 @@ def _predictions(model: Predictor, baselines: Baselines, one: Baselines, dataset
 def _information(
     checkpoint: Checkpoint, one: Baselines, dataset: Dataset, windows: Windows, predicted: dict[str, torch.Tensor]
 ) -> Information:
-    """Critics fitted on validation documents; `predicted` are those of `windows`."""
+    """Information of all critics, fitted on validation documents; `predicted` are the vectors for `windows`."""
     train, device = checkpoint.config.train, checkpoint.model.mean.device
     val = make_windows(dataset, "val", train.context_length, train.eval_windows, device).at_most(WINDOWS)
     count = candidate_count((dataset, val), (dataset, windows))

@@ -1,4 +1,4 @@
-"""How much a prediction tells about the next chunk: against chunks of the same document, and in nats.
+"""How much a prediction says about the next chunk: accuracy against chunks of the same document, and information in nats.
 
 Shapes: N windows, K candidates of which the first is the true next chunk, D dimensions.
 """
@@ -17,19 +17,19 @@ from lvm.errors import InputError
 from lvm.evaluation.intervals import Interval, document_bootstrap
 
 CANDIDATES = 1_024
-"""Candidates at most. Their logarithm is the most that InfoNCE can show: 6.9 nats."""
+"""Candidates at most. InfoNCE cannot exceed their logarithm: 6.9 nats."""
 
 
 TEMPERATURES = (1e-3, 10.0)
-"""Between these a critic's temperature is sought."""
+"""Range in which a critic's temperature is searched."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """How often a prediction is nearer to the true next chunk than to every one of some chunks of its document."""
+    """Contrastive accuracy: how often a prediction is nearer to the true next chunk than to all distractors from the same document."""
 
     chance: float
-    """What guessing reaches: 1 / (distractors + 1)."""
+    """Accuracy of guessing: 1 / (distractors + 1)."""
 
     accuracy: dict[str, Interval]
     """By predictor."""
@@ -38,14 +38,14 @@ class Contrast:
     """The first predictor's accuracy minus each other's, paired by window."""
 
     windows: int
-    """Those that have so many distractors; the others are left out."""
+    """Number of windows with enough distractors; the others are left out."""
 
 
 def distractors(dataset: Dataset, targets_N: np.ndarray, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [M] of the targets that have `count` distractors, and the distractors' rows [M, count].
+    """Positions [M] of the targets that have `count` distractors, and the rows of these distractors, [M, count].
 
-    A distractor is a chunk of the target's document with another text, outside the 64 before the target, which
-    the pool of retrieval leaves out too: so most of them come after it.
+    A distractor is a chunk of the target's document with another text. The 64 chunks before the target are excluded, as in the
+    retrieval pool, so most distractors come after it.
     """
     rng = np.random.default_rng(seed)
     kept, found = [], []
@@ -60,10 +60,10 @@ def distractors(dataset: Dataset, targets_N: np.ndarray, count: int, seed: int =
 
 
 def contrast(predicted: Mapping[str, torch.Tensor], dataset: Dataset, windows: Windows, count: int) -> Contrast | None:
-    """Contrastive accuracy of each of `predicted` [N, D] against `count` distractors; a tie is a miss. None when no window has so many.
+    """Contrastive accuracy of each of `predicted` [N, D] against `count` distractors; a tie is a miss. None if no window has so many.
 
-    Chance is not what to beat: a chunk that follows its context is nearer to it than a later one, so the last chunk
-    alone is above chance.
+    Beating chance is not enough: the next chunk is nearer to its context than later chunks are, so even the last chunk
+    as a prediction is above chance.
     """
     kept, rows = distractors(dataset, windows.targets, count)
     if not len(kept):
@@ -90,10 +90,10 @@ def contrast(predicted: Mapping[str, torch.Tensor], dataset: Dataset, windows: W
 
 @dataclass(frozen=True)
 class Critic:
-    """What a prediction, compared with each candidate, tells about the next chunk."""
+    """The information of one predictor, whose cosine to each candidate is the critic of InfoNCE."""
 
     bound: Interval
-    """InfoNCE's lower bound on the information in what it has read about the next chunk, in nats; at most the ceiling."""
+    """InfoNCE's lower bound on the mutual information of its input and the next chunk, in nats; at most the ceiling."""
 
     temperature: float
     """Fitted on validation documents."""
@@ -107,36 +107,35 @@ class Information:
     """K."""
 
     ceiling: float
-    """log K in nats: no bound can exceed it."""
+    """log K in nats, which no bound can exceed."""
 
     critics: dict[str, Critic]
 
     last_chunk: str
-    """The critic that is best on validation documents among those that read the last chunk alone."""
+    """The critic that is best on validation documents among those that read only the last chunk."""
 
     gains: dict[str, Interval]
-    """In nats, by critic with the whole context: see `information`."""
+    """In nats, by critic that reads the whole context; see `information`."""
 
 
 def candidate_count(*splits: tuple[Dataset, Windows]) -> int:
-    """K for which every query of every split has K - 1 chunks of other documents in its pool; at most 1,024.
+    """Largest K, up to 1,024, for which every query of every split has K - 1 chunks of other documents in its pool.
 
-    Raises `InputError` when a split is of one document.
+    Raises `InputError` when a split has only one document.
     """
     least = CANDIDATES
     for dataset, windows in splits:
         pool = dataset.row_doc[windows.pool]
         least = min(least, *(1 + int((pool != doc).sum()) for doc in np.unique(windows.docs)))
     if least < 2:
-        raise InputError("a split is of one document, and candidates come from others: give more documents")
+        raise InputError("a split has only one document, and candidates come from others: give more documents")
     return least
 
 
 def negatives(dataset: Dataset, windows: Windows, candidates: int, seed: int = 0) -> np.ndarray:
-    """int64 [N, K - 1]: positions in the pool of random chunks of other documents.
+    """Positions in the pool of random chunks of other documents, int64 [N, K - 1].
 
-    They stand for draws of the next chunk that do not depend on the context, which InfoNCE asks for. Chunks of the
-    same document would not.
+    InfoNCE requires candidates that are independent of the context, which chunks of the same document are not.
     """
     rng, pool = np.random.default_rng(seed), dataset.row_doc[windows.pool]
     others = {doc: np.flatnonzero(pool != doc) for doc in np.unique(windows.docs)}
@@ -144,7 +143,7 @@ def negatives(dataset: Dataset, windows: Windows, candidates: int, seed: int = 0
 
 
 def similarities(predicted_ND: torch.Tensor, pool_PD: torch.Tensor, windows: Windows, negatives_NK: np.ndarray) -> torch.Tensor:
-    """Cosines of each prediction to its candidates, the true next chunk first: [N, K]."""
+    """Cosine of each prediction to its candidates, the true next chunk first: float64 [N, K]."""
     columns = torch.from_numpy(np.concatenate([windows.answer[:, None], negatives_NK], 1)).to(pool_PD.device)
     unit, parts = F.normalize(predicted_ND, dim=-1), []
     for start in range(0, len(unit), 256):
@@ -154,35 +153,35 @@ def similarities(predicted_ND: torch.Tensor, pool_PD: torch.Tensor, windows: Win
 
 
 def log_likelihoods(cosine_NK: torch.Tensor, temperature: float) -> np.ndarray:
-    """Log-probability of the true next chunk among the K, in nats: float64 [N]."""
+    """Log-probability of the true next chunk among the K candidates, in nats: float64 [N]."""
     return (cosine_NK / temperature).log_softmax(1)[:, 0].numpy()
 
 
 def fit_temperature(cosine_NK: torch.Tensor) -> float:
-    """The temperature under which the true next chunks are likeliest; the logarithm is searched."""
+    """The temperature with the greatest likelihood of the true next chunks, searched on a logarithmic scale."""
     low, high = np.log(TEMPERATURES)
     found = minimize_scalar(lambda t: -log_likelihoods(cosine_NK, float(np.exp(t))).mean(), bounds=(low, high), method="bounded")
     return float(np.exp(found.x))
 
 
 def information(
-    val: Mapping[str, torch.Tensor], measured: Mapping[str, torch.Tensor], last_alone: Sequence[str], docs_N: np.ndarray
+    val: Mapping[str, torch.Tensor], reported: Mapping[str, torch.Tensor], last_alone: Sequence[str], docs_N: np.ndarray
 ) -> Information:
-    """InfoNCE (van den Oord et al. 2018; I_NCE in Poole et al. 2019) of critics, and what the context adds to its last chunk.
+    """InfoNCE (van den Oord et al. 2018; I_NCE in Poole et al. 2019) of each critic, and what the context adds to its last chunk.
 
-    `val` and `measured` are `similarities` [N, K] by critic, of validation windows (temperatures, and the choice of the best
-    critic in `last_alone`, those that read the last chunk only) and of the windows that are reported, whose documents are `docs_N`.
+    `val` and `reported` are `similarities` [N, K] by critic. Temperatures, and the best critic in `last_alone` (those that read only
+    the last chunk), are chosen on the validation windows `val`; results are of `reported`, whose documents are `docs_N`.
 
-    Each bound is log K plus the mean log-likelihood of the true next chunk among K candidates, and a lower bound on the mutual information
-    of what the critic reads and the next chunk, as far as the windows' documents stand for all. A gain is the mean difference
-    of two log-likelihoods: how much likelier, in nats, the true next chunk becomes among K when the critic
-    reads the whole context. A difference of two lower bounds bounds nothing: the gain is below the information that the context has
-    beyond its last chunk by what the critic of the whole context misses, and above it by what the critic of the last chunk misses.
+    Each bound is log K plus the mean log-likelihood of the true next chunk among K candidates. It is a lower bound on the
+    mutual information of the critic's input and the next chunk, as far as the documents are representative. A gain is the mean
+    difference of two log-likelihoods: how much likelier, in nats, the true next chunk becomes when the critic reads the whole
+    context. A gain is not itself a bound: it is low by what the critic of the whole context misses, and high by what the
+    critic of the last chunk misses.
     """
     temperatures = {name: fit_temperature(cosine) for name, cosine in val.items()}
     fitted = {name: float(log_likelihoods(val[name], t).mean()) for name, t in temperatures.items()}
-    found = {name: log_likelihoods(cosine, temperatures[name]) for name, cosine in measured.items()}
-    count = next(iter(measured.values())).shape[1]
+    found = {name: log_likelihoods(cosine, temperatures[name]) for name, cosine in reported.items()}
+    count = next(iter(reported.values())).shape[1]
     best = max(last_alone, key=lambda name: fitted[name])
     return Information(
         candidates=count,

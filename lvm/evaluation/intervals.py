@@ -1,14 +1,14 @@
-"""Metrics on predictions: cosine, retrieval, collapse, and intervals over documents.
+"""95 % intervals that resample documents.
 
-Shapes: N predictions, D dimensions, P pool items. Everything is numpy or torch float32.
+Shapes: N values, each of one window; M of a second set.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# Percentile intervals of fewer documents would be too narrow to be believed.
 MIN_DOCUMENTS = 5
+"""Fewer documents have no interval: a percentile interval of theirs would be far too narrow."""
 
 
 RESAMPLES = 2000
@@ -16,7 +16,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % interval; the ends are None when there are too few documents for one."""
+    """A value with its 95 % interval; the bounds are None when there are too few documents for one."""
 
     value: float
     low: float | None
@@ -33,15 +33,15 @@ class Interval:
         return self.low <= other.high and other.low <= self.high
 
     def __str__(self) -> str:
-        ends = "too few documents" if self.low is None else f"{self.low:+.4f}, {self.high:+.4f}"
-        return f"{self.value:+.4f} [{ends}]"
+        bounds = "too few documents" if self.low is None else f"{self.low:+.4f}, {self.high:+.4f}"
+        return f"{self.value:+.4f} [{bounds}]"
 
 
 def document_bootstrap(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) -> Interval:
     """Mean of `values_N` with a percentile bootstrap interval that resamples whole documents.
 
-    Chunks of one document are not independent, so documents are drawn (Efron & Tibshirani 1993,
-    ch. 8); each draw's mean weighs every chunk alike. For a paired comparison pass differences.
+    Chunks of one document are not independent, so documents are drawn (Efron & Tibshirani 1993, ch. 8). Each
+    draw's mean weights all chunks equally. For a paired comparison pass differences.
     """
     sums, counts = document_sums(values_N, docs_N)
     value = float(values_N.mean(dtype=np.float64))
@@ -49,7 +49,7 @@ def document_bootstrap(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) 
 
 
 def difference_bootstrap(first_N: np.ndarray, docs_N: np.ndarray, second_M: np.ndarray, docs_M: np.ndarray) -> Interval:
-    """Mean of `first_N` minus that of `second_M`, two sets of other documents; each set's are resampled by themselves (ch. 8.3)."""
+    """Mean of `first_N` minus mean of `second_M`, from different documents; each set is resampled on its own (ibid., ch. 8.3)."""
     sides = [document_sums(first_N, docs_N), document_sums(second_M, docs_M)]
     value = float(first_N.mean(dtype=np.float64) - second_M.mean(dtype=np.float64))
     if min(len(counts) for _, counts in sides) < MIN_DOCUMENTS:
@@ -58,7 +58,7 @@ def difference_bootstrap(first_N: np.ndarray, docs_N: np.ndarray, second_M: np.n
 
 
 def document_sums(values_N: np.ndarray, docs_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and count of the values of each document that occurs, in the order of its number: float64 [n_docs] each."""
+    """Sum and count of the values of each document, ordered by document number: float64 [n_docs] each."""
     _, code = np.unique(docs_N, return_inverse=True)
     return np.bincount(code, weights=values_N), np.bincount(code).astype(float)
 
@@ -74,6 +74,7 @@ def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndar
 
 
 def _percentiles(value: float, resampled: np.ndarray | None) -> Interval:
+    """The percentile interval of resampled means; none without them."""
     if resampled is None:
         return Interval(value, None, None)
     low, high = np.percentile(resampled, [2.5, 97.5])

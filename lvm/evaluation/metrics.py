@@ -1,4 +1,4 @@
-"""Collapse metrics: how varied a set of vectors is."""
+"""How varied a set of vectors is: the metrics that show a collapse."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Spread:
-    """How varied a set of vectors is, after scaling each to unit length."""
+    """Spread of a set of vectors, scaled to unit length unless said otherwise."""
 
     pairwise_cosine: float
     """Mean cosine of two different vectors."""
@@ -18,24 +18,24 @@ class Spread:
     """Exponential of the entropy of the normalised singular values (Roy & Vetterli 2007)."""
 
     mean: np.ndarray
-    """[D]"""
+    """[D]: mean of each dimension."""
 
     std: np.ndarray
-    """[D]"""
+    """[D]: standard deviation of each dimension."""
 
     norm: float
-    """Mean norm before scaling."""
+    """Mean norm before the scaling."""
 
     raw_mean: np.ndarray
-    """[D], of the vectors as they are."""
+    """[D]: mean of each dimension before the scaling."""
 
     raw_std: np.ndarray
-    """[D], of the vectors as they are."""
+    """[D]: standard deviation of each dimension before the scaling."""
 
 
 def spread(vectors_ND: torch.Tensor) -> Spread:
-    """Collapse metrics of a set of vectors."""
-    if vectors_ND.device.type == "mps":  # it has neither float64 nor eigenvalues
+    """The spread of vectors [N, D], computed in float64."""
+    if vectors_ND.device.type == "mps":  # MPS has neither float64 nor eigenvalues
         vectors_ND = vectors_ND.cpu()
     unit = F.normalize(vectors_ND.double(), dim=-1)
     n = len(unit)
@@ -57,10 +57,10 @@ def spread(vectors_ND: torch.Tensor) -> Spread:
 
 
 def sigma_ratio(predicted: Spread, target: Spread, dead_share: float = 0.2) -> float:
-    """Mean over live dimensions of predicted over target deviation, on unit vectors.
+    """Ratio of predicted to target deviation, averaged over live dimensions, on unit vectors.
 
-    A dimension is dead when its target deviation is under `dead_share` of the mean one (MiniLM
-    has three): a ratio there would be noise.
+    A dimension is dead when its target deviation is below `dead_share` of the mean deviation (MiniLM has three such
+    dimensions); its ratio would be noise.
     """
     live = target.std > dead_share * target.std.mean()
     return float((predicted.std[live] / target.std[live]).mean())

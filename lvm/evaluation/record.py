@@ -1,4 +1,4 @@
-"""What was measured on a model before it could become champion: kept beside it, so that whoever serves it can say so."""
+"""The evaluation of a model, kept in its folder, so that a server can show it."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ FILE = "verdict.json"
 
 
 def write_record(model: Path, dataset_digest: str, gates: list[dict[str, Any]], val: dict[str, Any], test: dict[str, Any]) -> None:
-    """Keep the gates and the two `Evaluation.summary()`s of the model in this folder. Replaces an earlier verdict."""
+    """Write the gate results and the validation and test `Evaluation.summary()` into the model's folder; replaces an earlier record."""
     write_json(model / FILE, {"dataset_digest": dataset_digest, "gates": gates, "val": val, "test": test})
 
 
 def read_record(model: Path) -> dict[str, Any] | None:
-    """What `write_record` kept, None for a model that nobody has judged; `InputError` when it cannot be read."""
+    """The record of the model in this folder; None if it was never evaluated. Raises `InputError` when the file is damaged."""
     file = model / FILE
     if not file.exists():
         return None

@@ -1,4 +1,4 @@
-"""Tables and figures of one night and of all nights."""
+"""Tables and figures of one nightly validation, and of all nights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,30 +20,30 @@ COMPARED = ("cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5", "shuff
 
 
 SHOWN = 14
-"""Nights in the table; the figure has all."""
+"""Nights that the table shows; the figure shows all."""
 
 
 @dataclass(frozen=True)
 class NightEntry:
-    """One entry of the record of all nights."""
+    """One night in the history of nightly validations."""
 
     date: str
     passed: bool
     champion: str
-    """Its version in the registry."""
+    """The champion's version in the registry."""
 
     metrics: Mapping[str, float]
     """As logged: `night/skill_cosine`, `drift/embedding`, with `_low` and `_high`."""
 
     def interval(self, metric: str) -> dict[str, float | None] | None:
-        """A metric with its ends; None where the night did not measure it."""
+        """A metric with its interval; None if the night has no such metric."""
         if metric not in self.metrics:
             return None
         return {"value": self.metrics[metric], "low": self.metrics.get(f"{metric}_low"), "high": self.metrics.get(f"{metric}_high")}
 
 
 def night_table(summary: Mapping[str, Any], recorded: Mapping[str, float]) -> Table:
-    """The night beside the champion's own test documents, at one pool size, and what was recorded when it was trained.
+    """The night beside the champion's own test documents, at one pool size, and the metrics recorded at training.
 
     `summary` is a `NightEvaluation.summary()`.
     """
@@ -60,7 +60,7 @@ def night_table(summary: Mapping[str, Any], recorded: Mapping[str, float]) -> Ta
     pool = night["pool"]
     title = (
         f"{pool['documents']} documents of the night beside {own['pool']['documents']} test documents of the champion's own; "
-        f"pool {pool['size']}, {pool['dropped_leaked']} chunks that stand in its training data left out"
+        f"pool {pool['size']}, {pool['dropped_leaked']} chunks that are in its training data left out"
     )
     return Table(title, ["", "night", "own test documents", "difference", "recorded"], rows)
 
@@ -72,7 +72,7 @@ def trend_table(nights: Sequence[NightEntry]) -> Table:
         cells = [night.interval(name) for name in ("night/skill_cosine", "night/skill_recall_at_5", "drift/embedding")]
         shown = [interval_text(cell, True) if cell else "" for cell in cells]
         rows.append([night.date, "pass" if night.passed else "BREACH", night.champion, *shown])
-    columns = ["night", "verdict", "champion", "skill_cosine", "skill_recall_at_5", "drift of embeddings"]
+    columns = ["night", "result", "champion", "skill_cosine", "skill_recall_at_5", "drift of embeddings"]
     return Table(f"The last {len(rows)} of {len(nights)} nights", columns, rows)
 
 
@@ -80,11 +80,11 @@ BREACH = "#d62728"
 
 
 DATES = 12
-"""Labels on the axis at most."""
+"""Most labels on the axis of dates."""
 
 
 def night_figure(judged: NightEvaluation) -> Figure:
-    """Skill document by document: the night's beside the champion's own test documents', each point one document."""
+    """Skill by document, a point each: the night's documents and the champion's own test documents."""
     figure, axes = plt.subplots(1, len(DRIFT_METRICS), figsize=(11, 3.2))
     for axis, metric in zip(axes, DRIFT_METRICS, strict=True):
         for height, (label, found, c) in enumerate((("own test documents", judged.own, BASELINE), ("night", judged.night, OTHER))):
@@ -94,13 +94,13 @@ def night_figure(judged: NightEvaluation) -> Figure:
             axis.plot([found.skills(metric).mean()] * 2, [height - 0.35, height + 0.35], color=ENCODER, linewidth=2)
         axis.axvline(0, color=BASELINE, linewidth=1)
         axis.set_yticks([0, 1], ["own test\ndocuments", "night"])
-        axis.set_xlabel(f"skill, {metric}, a document a point (mean black)")
+        axis.set_xlabel(f"skill, {metric}; a point is a document, black the mean")
     figure.tight_layout()
     return figure
 
 
 def trend_figure(nights: Sequence[NightEntry], limits: GateThresholds) -> Figure:
-    """All nights: both skills beside the champion's own, and the drift of the embeddings; a breach is red."""
+    """All nights: both skills beside those on the own test documents, and the drift of embeddings; a breach is red."""
     figure, axes = plt.subplots(3, 1, figsize=(10, 8), sharex=True)
     _panel(axes[0], nights, "night/skill_cosine", "own/skill_cosine", "skill, cosine")
     _panel(axes[1], nights, "night/skill_recall_at_5", "own/skill_recall_at_5", "skill, R@5")
@@ -117,6 +117,7 @@ def trend_figure(nights: Sequence[NightEntry], limits: GateThresholds) -> Figure
 
 
 def _panel(axis: Axes, nights: Sequence[NightEntry], metric: str, own: str | None, title: str) -> None:
+    """One metric over the nights with its intervals, and as a line the same metric on the own test documents."""
     measured = [(night, found) for night in nights if (found := night.interval(metric))]
     for night, found in measured:
         c = OTHER if night.passed else BREACH

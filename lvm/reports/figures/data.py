@@ -15,10 +15,11 @@ from lvm.gates.data import CPU, lag_profile
 from lvm.reports.figures.style import BASELINE, ENCODER, save
 
 NEIGHBOUR_ROWS = 2_000
-"""Rows of a split whose nearest training row is looked for: enough for a histogram, and a bound on time in a corpus of millions."""
+"""Chunks of a split whose nearest training chunk is searched: enough for a histogram, and a bound on time in a corpus of millions."""
 
 
 BINS = np.linspace(0, 1, 51)
+"""Bin edges of the histogram."""
 
 
 def data_figures(dataset: Dataset, folder: Path, device: torch.device = CPU) -> list[Path]:
@@ -31,7 +32,7 @@ def data_figures(dataset: Dataset, folder: Path, device: torch.device = CPU) -> 
 
 
 def lag_profile_figure(profile: Sequence[float], lead: Interval) -> Figure:
-    """Mean cosine of two chunks by their distance in the document, beside that of a shuffle; from `lag_profile`."""
+    """Mean cosine of two chunks by their distance in the document, beside that of shuffled chunks; arguments from `lag_profile`."""
     figure, axis = plt.subplots(figsize=(6, 4))
     lags = range(1, len(profile) + 1)
     axis.plot(lags, profile, "o-", color=ENCODER, label="in reading order")
@@ -49,7 +50,7 @@ def lag_profile_figure(profile: Sequence[float], lead: Interval) -> Figure:
 
 
 def neighbour_cosines(dataset: Dataset, split: str, device: torch.device = CPU) -> np.ndarray:
-    """Cosine of at most 2,000 random rows of `split` to the nearest training row of each, float32 [N]; empty where there is none."""
+    """Cosine of up to 2,000 random chunks of `split` to their nearest training chunks, float32 [N]; empty without such chunks."""
     rows = np.sort(np.random.default_rng(0).permutation(dataset.rows(split))[:NEIGHBOUR_ROWS])
     if not len(rows) or not len(dataset.rows("train")):
         return np.zeros(0, np.float32)
@@ -58,14 +59,14 @@ def neighbour_cosines(dataset: Dataset, split: str, device: torch.device = CPU) 
 
 
 def neighbour_figure(cosines: Mapping[str, np.ndarray]) -> Figure:
-    """Histogram, a line a split, of the cosine to the nearest training row: copies stand right of the dotted line."""
+    """Histogram, a line a split, of the cosine to the nearest training chunk; copies are to the right of the dotted line."""
     figure, axis = plt.subplots(figsize=(7, 4))
     for (split, found), style in zip(cosines.items(), ("-", "--"), strict=True):
         counts, _ = np.histogram(np.clip(found, 0, 1), BINS)
         share = float((found >= LEAKED_COSINE).mean()) if len(found) else 0.0
         label = f"{split}, {len(found)} rows, {share:.2%} copies" if len(found) else f"{split}, no row"
         axis.stairs(counts / max(len(found), 1), BINS, color=ENCODER, linestyle=style, label=label)
-    axis.axvline(LEAKED_COSINE, color=BASELINE, linestyle=":", label=f"copy: {LEAKED_COSINE} and more")
+    axis.axvline(LEAKED_COSINE, color=BASELINE, linestyle=":", label=f"copy: {LEAKED_COSINE} or more")
     axis.set_xlabel("cosine to the nearest training chunk")
     axis.set_ylabel("share of rows")
     axis.set_title("Nearest neighbours across splits")

@@ -12,7 +12,7 @@ from lvm.reports.figures.style import BASELINE, ENCODER, colour, save
 
 
 def evaluation_figures(found: Mapping[str, Evaluation], folder: Path) -> list[Path]:
-    """All figures of the models in `found`, which were measured on the same windows."""
+    """All figures of the evaluations in `found`, by model, which must be on the same windows."""
     return [
         save(skill_figure(found), folder / "skill.png"),
         save(sigma_figure(found), folder / "sigma.png"),
@@ -21,7 +21,7 @@ def evaluation_figures(found: Mapping[str, Evaluation], folder: Path) -> list[Pa
 
 
 def skill_figure(found: Mapping[str, Evaluation]) -> Figure:
-    """Skill over the best baseline with 95 % intervals, cosine and recall side by side."""
+    """Skill over the best baseline with 95 % intervals, in cosine and in recall@5."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 1.6 + 0.5 * len(found)), sharey=True)
     for axis, metric, scale, label in ((axes[0], "cosine", 1.0, "cosine"), (axes[1], "recall_at_5", 100.0, "points of R@5")):
         for i, (name, evaluation) in enumerate(found.items()):
@@ -39,7 +39,7 @@ def skill_figure(found: Mapping[str, Evaluation]) -> Figure:
 
 
 def sigma_figure(found: Mapping[str, Evaluation]) -> Figure:
-    """Per-dimension mean and deviation of both heads against the encoder's, dimensions sorted."""
+    """Deviation and mean of each dimension of both heads beside the encoder's, dimensions sorted by the encoder's."""
     target = next(iter(found.values())).spreads["target"]
     heads = (("y_dec", "y_dec, raw"), ("y_cos", "y_cos, unit length"))
     figure, axes = plt.subplots(2, 2, figsize=(11, 6.5), sharex=True)
@@ -64,7 +64,7 @@ def sigma_figure(found: Mapping[str, Evaluation]) -> Figure:
 
 
 def rank_figure(found: Mapping[str, Evaluation]) -> Figure:
-    """Share of queries whose answer is among the first k, beside the best baseline and chance."""
+    """Recall@k for all k, beside the best baseline and chance."""
     figure, axis = plt.subplots(figsize=(7, 4.5))
     first = next(iter(found.values()))
     size = len(first.windows.pool)

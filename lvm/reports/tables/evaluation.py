@@ -9,7 +9,7 @@ BASELINE_METRICS = ("cosine", "recall_at_1", "recall_at_5", "mrr")
 
 
 def model_table(summary: Mapping[str, Any], name: str = "model") -> Table:
-    """One model's metrics above every baseline's, on the same windows."""
+    """One model's metrics above those of every baseline, on the same windows; `summary` is an `Evaluation.summary()`."""
     pool = summary["pool"]
     title = (
         f"{name} on {summary['split']}: {pool['queries']} windows of {pool['documents']} documents, context {summary['context_length']}, "
@@ -31,7 +31,7 @@ def model_table(summary: Mapping[str, Any], name: str = "model") -> Table:
 
 
 def retrieval_table(summary: Mapping[str, Any], name: str = "model") -> Table:
-    """Predict, then retrieve: real text by the nearest chunk to y_cos, against the centred exponentially weighted mean."""
+    """Predict, then retrieve the nearest real chunk to y_cos: the model beside the centred exponentially weighted mean."""
     own, found = summary["metrics"], summary["retrieval"]
     rows = [
         [name, *(interval_text(own[m]) for m in found["lead"])],
@@ -42,7 +42,7 @@ def retrieval_table(summary: Mapping[str, Any], name: str = "model") -> Table:
 
 
 def comparison_table(summaries: Mapping[str, Mapping[str, Any]], passed: Mapping[str, bool], champion: str | None) -> Table:
-    """Several models beside each other, and the best baseline of each metric."""
+    """Several models beside each other, and the best baseline of each metric; `passed` says which models passed their gates."""
     rows = []
     for name, summary in summaries.items():
         own = summary["metrics"]

@@ -7,7 +7,7 @@ from lvm.reports.tables.table import Table, interval_text
 
 
 def ablation_table(found: Mapping[str, Any], metric: str) -> Table:
-    """What `metric` loses when a context is changed, the baseline's loss beside it; `found` is of `lvm.evaluation.explain.explain`."""
+    """Loss in `metric` of model and baseline when the context is changed; `found` is a result of `lvm.evaluation.explain.explain`."""
     rows = []
     for name, each in found["ablations"].items():
         rows.append([name, *(interval_text(each[metric][whose], True) for whose in ("model", "baseline", "excess"))])
@@ -22,7 +22,7 @@ def contrast_table(found: Mapping[str, Any]) -> Table:
     rows = []
     for count, each in found["contrast"].items():
         if each is None:
-            rows.append([count, "", "no document has so many", "", "", ""])
+            rows.append([count, "", "no document has enough chunks", "", "", ""])
             continue
         for name, accuracy in each["accuracy"].items():
             lead = interval_text(each["lead"][name], True) if name in each["lead"] else ""
@@ -32,23 +32,21 @@ def contrast_table(found: Mapping[str, Any]) -> Table:
 
 
 def information_table(found: Mapping[str, Any]) -> Table:
-    """InfoNCE bounds, and the gain over the last chunk alone."""
+    """InfoNCE bounds, and the gain over the last chunk only."""
     info = found["information"]
     rows = []
     for name, critic in info["critics"].items():
-        gain = (
-            interval_text(info["gains"][name], True) if name in info["gains"] else "(compared with)" if name == info["last_chunk"] else ""
-        )
+        gain = interval_text(info["gains"][name], True) if name in info["gains"] else "(compared with)" if name == info["last_chunk"] else ""
         rows.append([name, interval_text(critic["bound"]), gain, f"{critic['temperature']:.3f}"])
     title = (
         f"Information about the next chunk, nats: InfoNCE lower bounds, ceiling log {info['candidates']} = {info['ceiling']:.2f}; "
-        "gain in log-likelihood of the true next chunk over the best critic of the last chunk (an estimate, no bound)"
+        "gain in log-likelihood of the true next chunk over the best critic of the last chunk (an estimate, not a bound)"
     )
     return Table(title, ["", "at least", "gain", "temperature"], rows)
 
 
 def direction_table(forward: Mapping[str, Any], backward: Mapping[str, Any] | None) -> Table:
-    """Skill of a model and of the same model on documents read backwards; each over baselines of its own direction."""
+    """Skill of a model and of the same model on documents read backwards, each over the best baseline of its direction."""
     read = {"from beginning to end": forward} if not forward["reverse"] else {"from end to beginning": forward}
     read |= {"from end to beginning": backward} if backward else {}
     rows = [

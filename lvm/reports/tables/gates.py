@@ -6,13 +6,13 @@ from lvm.gates.result import GateResult
 from lvm.reports.tables.table import Table
 
 MARKS = {"ok": "pass", "warn": "WARN", "fail": "FAIL"}
-"""Verdict of a gate by its severity."""
+"""How a severity is shown."""
 
 
 def gate_table(gates: Sequence[GateResult], title: str = "Gates") -> Table:
-    """Verdict, value, threshold and reason of each gate; under one that did not simply pass, the remedy."""
+    """Result, value, threshold and reason of each gate, and below a warning or failure its remedy."""
     rows = []
     for g in gates:
         rows.append([g.name, MARKS[g.severity], f"{g.value:.4g}", f"{g.threshold:.4g}", g.reason])
         rows += [["", "remedy", "", "", g.remedy]] if g.remedy else []
-    return Table(title, ["gate", "verdict", "value", "threshold", "reason"], rows)
+    return Table(title, ["gate", "result", "value", "threshold", "reason"], rows)

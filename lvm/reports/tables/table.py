@@ -1,4 +1,4 @@
-"""A table that terminal and report print from the same cells, so that they cannot disagree."""
+"""A table that the terminal and reports print from the same cells."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
@@ -18,13 +18,13 @@ class Table:
         wide = len(self.columns) > 6
         table = RichTable(title=escape(self.title), title_justify="left", pad_edge=not wide)
         for i, column in enumerate(self.columns):
-            # Seven columns fit a terminal of 80 characters when long titles stand on several lines, and names of models on one.
+            # Seven columns fit 80 characters if long titles are wrapped and names of models are not.
             lines = wrap(column.replace("_", "_ "), 10) if wide else [column]
             title = "\n".join(line.replace("_ ", "_") for line in lines)
             least = len("transformer") if wide and not i else None
             table.add_column(escape(title), overflow="fold", justify="right" if wide and i else "left", min_width=least)
         for row in self.rows:
-            # An interval stands under its value, or seven columns would not fit a terminal.
+            # Intervals go below their values, or seven columns would not fit a terminal.
             cells = [cell.replace(" [", "\n[") for cell in row] if wide else row
             table.add_row(*map(escape, cells))
         return table
@@ -37,7 +37,7 @@ class Table:
 
 
 def interval_text(interval: Mapping[str, float | None], sign: bool = False) -> str:
-    """`value [low, high]` of an interval in a summary."""
+    """An interval of a summary as `value [low, high]`."""
     form = "+.4f" if sign else ".4f"
     if interval["low"] is None:
         return f"{interval['value']:{form}} [too few documents]"

@@ -14,7 +14,7 @@ ARM_LABELS = {
     "A": "A: true next, decoded",
     "B": "B: A at unit length",
 }
-"""What the table of texts shows, in its order: the real chunk leads, since a conditional mean decodes blandly."""
+"""Rows of the table of texts, in order. The real chunk comes first: a prediction is a conditional mean and decodes to bland text."""
 
 
 def arm_table(summary: Mapping[str, Any]) -> Table:
@@ -35,7 +35,7 @@ def arm_table(summary: Mapping[str, Any]) -> Table:
             f"{scores['exact']:.2f}",
         ])  # fmt: skip
     for other, label in (("copy_last", "the last chunk again"), ("nearest", "the nearest real chunk")):
-        rows.append([f"C's lead over {label}", "", "", "", "", interval_text(summary["about"][f"C_over_{other}"], True), "", "", ""])
+        rows.append([f"C minus {label}", "", "", "", "", interval_text(summary["about"][f"C_over_{other}"], True), "", "", ""])
     title = (
         f"{'Text' if summary['available'] else 'DECODING UNAVAILABLE: text'} of {summary['windows']} windows of {summary['documents']} "
         f"{summary['split']} documents, context {summary['context_length']}; about: cosine to the true next chunk"
@@ -44,7 +44,7 @@ def arm_table(summary: Mapping[str, Any]) -> Table:
 
 
 def length_table(summary: Mapping[str, Any]) -> Table:
-    """A, the ceiling, beside C, the prediction, by the true next chunk's length."""
+    """A, the ceiling, beside C, the prediction, by the length of the true next chunk."""
     a, c = (summary["arms"][arm]["by_length"] for arm in ("A", "C"))
     metrics = (("bleu", ".1f"), ("token_f1", ".3f"), ("roundtrip_cosine", ".3f"))
     rows = [[bucket, str(a[bucket]["n"]), *(f"{arm[bucket][m]:{form}}" for m, form in metrics for arm in (a, c))] for bucket in a]
@@ -53,7 +53,7 @@ def length_table(summary: Mapping[str, Any]) -> Table:
 
 
 def sample_table(summary: Mapping[str, Any], count: int) -> Table:
-    """The texts of `count` windows, spread over all, under each other."""
+    """The texts of `count` windows, spread evenly over all of them."""
     every = summary["samples"]
     rows = []
     for sample in every[:: max(1, len(every) // count)][:count]:
@@ -67,12 +67,12 @@ def sample_table(summary: Mapping[str, Any], count: int) -> Table:
         }
         window = f"{sample['doc_id']}:{sample['chunk_index']}"
         rows += [["" if i else window, label, text] for i, (label, text) in enumerate(texts.items())]
-    title = "Samples" if summary["available"] else "Samples; DECODING UNAVAILABLE: read neither C nor A as what the model says"
+    title = "Samples" if summary["available"] else "Samples; DECODING UNAVAILABLE: C and A say nothing about the model"
     return Table(title, ["window", "", "text"], rows)
 
 
 def ceiling_table(summary: Mapping[str, Any], name: str) -> Table:
-    """What comes back of real texts, without and with corrections, by length; `summary` is a `DecodedTexts.summary()`."""
+    """How well real texts are recovered, without and with corrections, by length; `summary` is a `DecodedTexts.summary()`."""
     first, corrected = (summary["scores"][search] for search in ("first", "corrected"))
     pairs = {"all": (first, corrected)} | {b: (first["by_length"][b], corrected["by_length"][b]) for b in first["by_length"]}
     metrics = (("bleu", ".1f"), ("token_f1", ".3f"), ("rouge_l", ".3f"), ("roundtrip_cosine", ".3f"))
@@ -81,13 +81,13 @@ def ceiling_table(summary: Mapping[str, Any], name: str) -> Table:
         for label, scores in zip(("first", "corrected"), pair, strict=True):
             head = [bucket, str(scores["n"])] if label == "first" else ["", ""]
             rows.append([*head, label, *(f"{scores[metric]:{form}}" for metric, form in metrics)])
-    title = f"{name} on {summary['texts']} texts of {summary['documents']} {summary['split']} documents, never learned from"
+    title = f"{name} on {summary['texts']} texts of {summary['documents']} {summary['split']} documents that it was not trained on"
     title += f"; first hypotheses, and after {corrected['steps']:.1f} corrections on average"
     return Table(title, ["tokens", "texts", "", "BLEU", "token F1", "ROUGE-L", "round trip"], rows)
 
 
 def ceiling_sample_table(summary: Mapping[str, Any], count: int) -> Table:
-    """`count` texts, spread over all, and what came back of each."""
+    """`count` texts, spread evenly over all of them, and what each was decoded to."""
     every = summary["samples"]
     rows = []
     for sample in every[:: max(1, len(every) // count)][:count]:
@@ -98,12 +98,12 @@ def ceiling_sample_table(summary: Mapping[str, Any], count: int) -> Table:
 
 
 def place(chunk: Mapping[str, Any]) -> str:
-    """Where a real chunk stands, and how near it is."""
+    """Source and position of a real chunk, and its cosine."""
     return f"{chunk['source']}, {chunk['doc_id']}:{chunk['chunk_index']}, cosine {chunk['cosine']:.3f}"
 
 
 def decoded_table(results: Sequence[Mapping[str, Any]], decoder: str) -> Table:
-    """Each decoded text, beside the text that was embedded where there was one."""
+    """Each decoded text, below the embedded text if there was one."""
     rows = []
     for number, found in enumerate(results, 1):
         cosine = f"round trip {found['roundtrip_cosine']:.3f}, step {found['steps']}"
@@ -113,7 +113,7 @@ def decoded_table(results: Sequence[Mapping[str, Any]], decoder: str) -> Table:
 
 
 def generated_table(steps: Sequence[Mapping[str, Any]], context: int) -> Table:
-    """What was predicted, step by step: the nearest real chunk with its source, then the prediction in words."""
+    """The predictions step by step: the nearest real chunk with its source, then the decoded prediction."""
     rows = []
     for number, step in enumerate(steps, 1):
         real, inverted = step["nearest"], step["inverted"]

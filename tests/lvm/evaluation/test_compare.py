@@ -132,5 +132,5 @@ def test_test_documents_have_no_say(dataset: Dataset, checkpoint: Checkpoint) ->
 def test_champion_of_another_encoder_is_refused_with_the_remedy(dataset: Dataset, checkpoint: Checkpoint) -> None:
     recipe = checkpoint.config.recipe.model_copy(update={"pooling": "cls"})
     champion = replace(checkpoint, config=checkpoint.config.model_copy(update={"recipe": recipe}))
-    with pytest.raises(InputError, match=r"the standing champion; move it away to start anew: .*pooling: cls against mean"):
+    with pytest.raises(InputError, match=r"the current champion; move it away to start anew: .*pooling: cls against mean"):
         paired_difference(dataset, checkpoint, champion)

@@ -81,7 +81,7 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
         folder = root / "figures" / arch
         evaluation_figures({arch: found[arch]["test"]}, folder)
         save(training_figure({arch: out / "training" / "metrics.jsonl"}), folder / "training.png")
-        save(share_figure(checkpoint.config.gradient_shares, arch), folder / "shares.png")
+        save(share_figure(checkpoint.config.gradient_shares, arch, GateThresholds()), folder / "shares.png")
     tests = {arch: evaluations["test"] for arch, evaluations in found.items()}
     evaluation_figures(tests, root / "figures")
     save(training_figure({arch: out / "training" / "metrics.jsonl" for arch, out in runs.items()}), root / "figures" / "training.png")

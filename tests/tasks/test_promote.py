@@ -37,7 +37,7 @@ def measured(workspace: Workspace, dataset: Dataset, name: str, *settings: str) 
         MlflowClient().set_terminated(run, "FINISHED")
     checkpoint = load_checkpoint(workspace.runs / name, cpu)
     found = evaluate_checkpoint(dataset, checkpoint, "val")
-    gates = [gate.as_json() for gate in model_gates(checkpoint, found)]
+    gates = [gate.as_json() for gate in model_gates(checkpoint, found, GateThresholds())]
     trained = TrainedModel(arch="lstm", path=workspace.runs / name, run_id=run)
     logged = log_checkpoint(run, trained.path, checkpoint.config)
     test = evaluate_checkpoint(dataset, checkpoint, "test").summary()

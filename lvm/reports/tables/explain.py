@@ -36,7 +36,9 @@ def information_table(found: Mapping[str, Any]) -> Table:
     info = found["information"]
     rows = []
     for name, critic in info["critics"].items():
-        gain = interval_text(info["gains"][name], True) if name in info["gains"] else "(compared with)" if name == info["last_chunk"] else ""
+        gain = "(compared with)" if name == info["last_chunk"] else ""
+        if name in info["gains"]:
+            gain = interval_text(info["gains"][name], True)
         rows.append([name, interval_text(critic["bound"]), gain, f"{critic['temperature']:.3f}"])
     title = (
         f"Information about the next chunk, nats: InfoNCE lower bounds, ceiling log {info['candidates']} = {info['ceiling']:.2f}; "

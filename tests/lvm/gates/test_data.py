@@ -154,12 +154,12 @@ def test_the_worst_documents_are_named_whichever_split_they_are_in(dataset: Data
     assert dataset.doc_ids[docs[counts.argmax()]] in reason
 
 
-def test_a_few_copied_rows_warn_and_are_dropped_from_scoring(dataset: Dataset, poisoned: Poison) -> None:
+def test_a_few_copied_rows_warn_and_are_not_scored(dataset: Dataset, poisoned: Poison) -> None:
     vectors, texts, _ = copied(dataset, "test", 0.06, "both")
     result = split_leakage(poisoned(vectors, {"text": texts}), LIMITS)
     assert (result.passed, result.severity) == (True, "warn"), result
     assert LIMITS.leaked_rows_warn < result.value < LIMITS.leaked_rows_fail
-    assert "dropped from scoring" in result.reason and "remove copied documents" in result.remedy
+    assert "left out of scoring" in result.reason and "remove copied documents" in result.remedy
 
 
 def test_rows_that_are_copied_almost_exactly_count_as_copied(dataset: Dataset, poisoned: Poison) -> None:

@@ -8,6 +8,7 @@ import torch
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.decoding import evaluate as pipeline
@@ -63,7 +64,7 @@ def markdown_cells(rows: Table) -> list[list[str]]:
 def every_table(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> list[Table]:
     models = {"lstm": summaries["val"], "gru": summaries["val"]}
     return [
-        gate_table(data_gates(dataset)),
+        gate_table(data_gates(dataset, GateThresholds())),
         model_table(summaries["val"], "lstm"),
         model_table(summaries["test"], "lstm"),
         comparison_table(models, {"lstm": True, "gru": False}, "lstm"),
@@ -108,7 +109,7 @@ def test_no_text_is_taken_for_markup(text: str) -> None:
 
 
 def test_a_narrow_terminal_folds_and_loses_nothing(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> None:
-    rows = gate_table(data_gates(dataset))
+    rows = gate_table(data_gates(dataset, GateThresholds()))
     lines = printed(rows, width=80)
     assert max(map(len, lines)) <= 80
     folded = "".join(line.split("│")[-2].strip() for line in lines if line.startswith("│"))

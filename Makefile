@@ -43,7 +43,7 @@ setup-bench: .venv/ready-bench
 	@touch $@
 
 demo: setup  ## documents to a champion, with the built-in corpus and encoder
-	$(PREFECT_HERE) $(BIN)/python -m flows.retrain_all --max-docs 120 --set epochs=8
+	$(PREFECT_HERE) $(BIN)/python -m flows.retrain_all --max-docs 120 --preset demo
 
 serve: setup  ## the champion over HTTP at 127.0.0.1:8766, with a page to try it on
 	$(BIN)/lvm serve --model models/champion --data data

@@ -1,4 +1,4 @@
-"""Stage `decode`: a decoder that fits the data, and the challenger's predictions in words."""
+"""Stage `decode`: the choice of a decoder that fits the data, and the challenger's predictions as text."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tasks.trainer_process import last_step
 from tasks.validate import ValidatedModel, interval_metrics
 
 SAMPLES = 10
-"""Windows whose texts the artifact shows; MLflow's table has all."""
+"""Number of windows whose texts the artifact shows. MLflow's table has all of them."""
 
 
 class DecoderChoice(BaseModel):
@@ -35,33 +35,33 @@ class DecoderChoice(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str | None
-    """For `load_decoder`; None when nothing is decoded."""
+    """Name for `open_decoder`; None when nothing is decoded."""
 
     reason: str
-    """Why this one, or why none and what to do."""
+    """Why this one; or why none, and what to do."""
 
 
 class DecodedModel(BaseModel):
-    """The text of a flow."""
+    """The decoded predictions of a flow."""
 
     model_config = ConfigDict(frozen=True)
 
     arch: str | None
-    """The model that was decoded, None when none was."""
+    """Architecture of the decoded model; None when nothing was decoded."""
 
     reason: str
-    """What the decoder's gate says, or why there is no text."""
+    """The result of the decoder's gate, or why there is no text."""
 
     summary: dict[str, Any]
-    """A `DecodedWindows.summary()`, empty when nothing was decoded."""
+    """A `DecodedWindows.summary()`; empty when nothing was decoded."""
 
 
 @task
 def diagnose_decoder(dataset: Path, asked: str, limits: GateThresholds, run_id: str, device: str) -> DecoderChoice:
-    """Choose the decoder and hold it against the stored vectors, before anything is trained for it.
+    """Choose the decoder and check it against the stored vectors, before anything is trained.
 
-    Raises `InputError` when there is no such decoder or it is of another recipe, and `GateRefused`
-    when its encoder does not give the stored vectors.
+    Raises `InputError` when there is no such decoder or it has another encoder recipe, and `GateRefused` when its
+    encoder does not reproduce the stored vectors.
     """
     data = open_dataset(dataset)
     loaded = open_decoder(asked, data, str(resolve_device(device)), limits=limits)
@@ -83,9 +83,9 @@ def decode_challenger(
     figures: Path,
     device: str,
 ) -> DecodedModel:
-    """Put 100 test predictions of the best new model into words: that one alone, since text takes longer than vectors.
+    """Decode 100 test predictions of the best new model. Only that one, because decoding takes long.
 
-    Nothing that is found here bars a model: the gate `decoder_abc` judges the decoder.
+    The result bars no model: the gate `decoder_abc` checks the decoder.
     """
     if choice.name is None:
         return DecodedModel(arch=None, reason=choice.reason, summary={})
@@ -104,7 +104,7 @@ def decode_challenger(
 
 
 def text_metrics(summary: dict[str, Any]) -> dict[str, float]:
-    """Names for MLflow: `decode/bleu` is the prediction's (arm C), `decode/A_bleu` another arm's, `decode/about_...` as in the summary."""
+    """The summary as MLflow metrics: `decode/bleu` of the prediction (arm C), `decode/A_bleu` of another arm, `decode/about_...`."""
     out: dict[str, float] = {}
     for arm, scores in summary["arms"].items():
         prefix = "decode/" if arm == "C" else f"decode/{arm}_"
@@ -117,7 +117,7 @@ def text_metrics(summary: dict[str, Any]) -> dict[str, float]:
 def log_text(
     run_id: str, arch: str, decoder: str, found: DecodedWindows, figures: Path, step: int = 0, key: str = "decode"
 ) -> DecodedModel:
-    """Metrics, samples as a table, tables as a page, figure and gates to a run; the page to Prefect too, under `key`."""
+    """Log metrics, gates, figure, all samples and a page to a run; the page goes to Prefect too, under `key`."""
     client, summary = MlflowClient(), found.summary()
     figure = save(decode_figure(summary), figures / "text.png")
     gates = [found.contract, found.abc]
@@ -134,5 +134,5 @@ def log_text(
     table["nearest"] = [sample["nearest"]["text"] for sample in summary["samples"]]
     client.log_table(run_id, table, "decode/samples.json")
     client.log_artifact(run_id, str(figure), "figures")
-    create_markdown_artifact(page, key=key, description=f"{arch} in words")
+    create_markdown_artifact(page, key=key, description=f"Predictions of {arch} as text")
     return DecodedModel(arch=arch, reason=found.abc.sentence, summary=summary)

@@ -60,7 +60,7 @@ def diagnose_champion(workspace: Workspace, dataset: Path, limits: GateThreshold
     try:
         checkpoint = load_checkpoint(workspace.champion.resolve(), resolve_device(device), limits.parity)
     except (InputError, GateRefused) as error:
-        get_run_logger().warning("the champion does not load and will be replaced: %s", error)
+        get_run_logger().warning("the champion does not load and is going to be replaced: %s", error)
         return False
     results = model_gates(checkpoint, evaluate_checkpoint(open_dataset(dataset), checkpoint, "val"), limits)
     table = gate_table(results, "Gates on the current champion, validation documents")

@@ -1,4 +1,4 @@
-"""Stage `judge-decoder`: a trained decoder held against the data, and the page about it."""
+"""Stage `evaluate-decoder`: a trained decoder on texts that it has not seen, and the page about it."""
 
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,17 @@ from tasks.train_decoder import TrainedDecoder
 from tasks.trainer_process import last_step
 
 SAMPLES, SHOWN = 10, 3
-"""Texts on the page, and in the terminal; MLflow's table has all."""
+"""Number of texts on the page and in the terminal. MLflow's table has all of them."""
 
 
 class EvaluatedDecoder(BaseModel):
-    """What was measured on one decoder."""
+    """The evaluation of one decoder."""
 
     model_config = ConfigDict(frozen=True)
 
     trained: TrainedDecoder
     available: bool
-    """Whether it reads real vectors well enough for its texts to be relied on."""
+    """Whether it decodes real vectors well enough to rely on its texts."""
 
     gates: list[dict[str, Any]]
     summary: dict[str, Any]
@@ -47,26 +47,27 @@ class EvaluatedDecoder(BaseModel):
 def evaluate_decoder(
     trained: TrainedDecoder, dataset: Path, hold_out: list[Path], limits: GateThresholds, parent: str, device: str
 ) -> EvaluatedDecoder:
-    """Hold a decoder against the stored vectors, and against validation texts of the first of `hold_out`, or of `dataset`.
+    """Check a decoder against the stored vectors, and evaluate it on validation texts of the first of `hold_out`, else of `dataset`.
 
-    Its run gets metrics, gates, texts and card, and ends here; the flow's run `parent` gets the page. Raises
-    `GateRefused` when the stored vectors are not its encoder's. One that reads badly is reported, not refused.
+    Metrics, gates, texts and card go to the decoder's run, which ends here; the page goes to the flow's run `parent`.
+    Raises `GateRefused` when the stored vectors are not those of its encoder. Bad texts are reported, not refused.
     """
     data, place = open_dataset(dataset), str(resolve_device(device))
     decoder = load_decoder(trained.path, place)
     contract = encoder_contract(data, decoder, limits)
     log_gates(trained.run_id, [contract], "decoder")
     require([contract])
-    judge = open_dataset(hold_out[0]) if hold_out else data
-    found = decode_texts(judge, load_decoder(trained.path, place, 0, decoder.encoder), decoder)
+    unseen = open_dataset(hold_out[0]) if hold_out else data
+    found = decode_texts(unseen, load_decoder(trained.path, place, 0, decoder.encoder), decoder)
     gates = [contract, decoder_ceiling(found.roundtrip, len(found.windows), limits)]
-    judged = EvaluatedDecoder(trained=trained, available=gates[1].passed, gates=[gate.as_json() for gate in gates], summary=found.summary())
-    _report(judged, gates, decoder.recipe.name, parent)
-    return judged
+    results = [gate.as_json() for gate in gates]
+    evaluated = EvaluatedDecoder(trained=trained, available=gates[1].passed, gates=results, summary=found.summary())
+    _report(evaluated, gates, decoder.recipe.name, parent)
+    return evaluated
 
 
 def ceiling_metrics(summary: dict[str, Any]) -> dict[str, float]:
-    """Names for MLflow: `decode/A_bleu` after corrections, as in retrain-all, and `decode/A_first_bleu` without."""
+    """The summary as MLflow metrics: `decode/A_bleu` with corrections, as in retrain-all, and `decode/A_first_bleu` without."""
     prefixes = {CORRECTED: "decode/A_", FIRST: "decode/A_first_"}
     return {
         prefixes[search] + name: float(value)
@@ -76,14 +77,14 @@ def ceiling_metrics(summary: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _report(judged: EvaluatedDecoder, gates: list[GateResult], encoder: str, parent: str) -> None:
-    """Metrics, texts, gates and card to the decoder's run; the page to the flow's, to Prefect and, shortened, to the terminal."""
-    path, run_id, summary, client = judged.trained.path, judged.trained.run_id, judged.summary, MlflowClient()
+def _report(evaluated: EvaluatedDecoder, gates: list[GateResult], encoder: str, parent: str) -> None:
+    """Log metrics, texts, gates and card to the decoder's run; write the page to the flow's run, Prefect and the terminal (shortened)."""
+    path, run_id, summary, client = evaluated.trained.path, evaluated.trained.run_id, evaluated.summary, MlflowClient()
     metrics = ceiling_metrics(summary)
     log_metrics(run_id, metrics, step=last_step(path))
     log_metrics(parent, metrics)
     log_gates(run_id, gates, "decoder")
-    set_tags(run_id, {"lvm.gate": "pass" if judged.available else "fail", "lvm.decoder": str(path)})
+    set_tags(run_id, {"lvm.gate": "pass" if evaluated.available else "fail", "lvm.decoder": str(path)})
     client.log_artifact(run_id, str(path / "card.md"))
     client.log_dict(run_id, summary, "decode/summary.json")
     columns = list(summary["samples"][0])
@@ -91,15 +92,15 @@ def _report(judged: EvaluatedDecoder, gates: list[GateResult], encoder: str, par
 
     name = f"Decoder of {encoder}"
     scores = ceiling_table(summary, name)
-    verdict = f"{name}: {path} ({gates[1].sentence})."
-    if not judged.available:
-        verdict = f"DECODING UNAVAILABLE. {verdict}"
+    conclusion = f"{name}: {path} ({gates[1].sentence})."
+    if not evaluated.available:
+        conclusion = f"DECODING UNAVAILABLE. {conclusion}"
     tables: list[Table] = [gate_table(gates, f"Gates on the decoder {path.name}"), scores, ceiling_sample_table(summary, SAMPLES)]
-    page = "\n\n".join(["# train-decoder", verdict, *(table.markdown() for table in tables)])
+    page = "\n\n".join(["# train-decoder", conclusion, *(table.markdown() for table in tables)])
     client.log_text(run_id, page, "decode/text.md")
     client.log_text(parent, page, "report.md")
     client.set_terminated(run_id, "FINISHED")
     create_markdown_artifact(page, key="decoder", description=f"{name}: gates and what comes back of real texts")
     console = Console()
     console.print(scores.rich(), ceiling_sample_table(summary, SHOWN).rich())
-    console.print(verdict, next_command("decode", "--decoder", path, "--text-file", "FILE"), sep="\n", markup=False, soft_wrap=True)
+    console.print(conclusion, next_command("decode", "--decoder", path, "--text-file", "FILE"), sep="\n", markup=False, soft_wrap=True)

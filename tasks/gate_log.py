@@ -1,4 +1,4 @@
-"""What every stage does with the results of its gates: the log, and the MLflow run that they concern."""
+"""Results of gates, to the log and to the MLflow run that they concern."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Stage `promote`: the best new model becomes challenger, and champion if it earns it."""
+"""Stage `promote`: the best new model becomes challenger, and champion if it beats the current one."""
 
 import shutil
 from collections.abc import Iterator
@@ -29,16 +29,15 @@ from tasks.tracking.runs import MODEL, set_tags
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
 
-DESCRIPTION = """Predictors of the embedding of a document's next chunk from those of its last few.
+DESCRIPTION = """Predictors of the embedding of a document's next chunk from the embeddings of its last few chunks.
 
-`champion` is the one that serves: it passed every gate, and beat the champion before it, where one stood, on the same validation documents.
-`challenger` is the best of the newest flow. A version's description is its card. Loading needs no pickle:
+`champion` is the model to serve. It passed every gate and beat the champion before it, if any, on the same validation documents.
+`challenger` is the best model of the newest flow. A version's description is its card. Loading needs no pickle:
 `mlflow.pyfunc.load_model("models:/lvm@champion").predict(contexts)` with contexts [N, T, D] of one encoder."""
-"""Of the registered model, as MLflow's UI shows it."""
-
+"""Description of the registered model in MLflow's UI."""
 
 VERSION = "-v"
-"""Before the registry's version in the name of an exported folder."""
+"""Separates the registry's version from the rest of an exported folder's name."""
 
 
 class Promotion(BaseModel):
@@ -47,11 +46,11 @@ class Promotion(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     challenger: str | None
-    """Architecture of the best new model, None when none passed its gates."""
+    """Architecture of the best new model; None when no model passed its gates."""
 
     promoted: bool
     version: str | None
-    """Version in the registry."""
+    """Version in the registry; None when nothing was registered."""
 
     reason: str
 
@@ -64,27 +63,27 @@ class Promotion(BaseModel):
 
 @task
 def promote_best(
-    models: list[ValidatedModel], dataset: Path, workspace: Workspace, champion_stands: bool, limits: GateThresholds, device: str
+    models: list[ValidatedModel], dataset: Path, workspace: Workspace, champion_passes: bool, limits: GateThresholds, device: str
 ) -> Promotion:
-    """Register the best model that passed its gates; promote it when it beats the champion.
+    """Register the best model that passed its gates, and promote it when it beats the champion.
 
-    `champion_stands` says that a champion exists and passes its own gates; one that does not is replaced.
+    `champion_passes` tells whether there is a champion that passes its own gates. If not, the best model takes its place.
     """
     passed = {m.trained.arch: m for m in models if m.passed}
     if not passed:
         failed = {m.trained.arch: [g["name"] for g in m.gates if not g["passed"]] for m in models}
         return Promotion(challenger=None, promoted=False, version=None, reason=f"no model passed its gates: {failed}")
     best = passed[choose({arch: m.val for arch, m in passed.items()})]
-    if champion_stands:
+    if champion_passes:
         place = resolve_device(device)
         new, old = (load_checkpoint(path, place, limits.parity) for path in (best.trained.path, workspace.champion.resolve()))
         if new.config.files == old.config.files:
             _follow_link(workspace)
-            return Promotion(challenger=best.trained.arch, promoted=False, version=None, reason="it is the standing champion itself")
+            return Promotion(challenger=best.trained.arch, promoted=False, version=None, reason="it is the current champion itself")
         difference = paired_difference(open_dataset(dataset), new, old)
-        promoted, reason = difference.above_zero(), f"cosine against the standing champion, paired by document: {difference}"
+        promoted, reason = difference.above_zero(), f"cosine minus that of the current champion, paired by document: {difference}"
     else:
-        promoted, reason = True, "no champion stood that passes its gates"
+        promoted, reason = True, "there was no champion that passes its gates"
     version = _register(best, promoted)
     if promoted:
         name = f"{best.trained.path.name}{VERSION}{version}"
@@ -95,16 +94,16 @@ def promote_best(
 
 
 def _follow_link(workspace: Workspace) -> None:
-    """Call that version champion to which the exported link points: a flow killed between the two is mended by the next one."""
+    """Set the registry's alias to the version that the exported link points to. This also repairs what a flow killed in between left."""
     version = workspace.champion.resolve().name.rpartition(VERSION)[2]
     try:
         MlflowClient().set_registered_model_alias(MODEL, "champion", version)
     except MlflowException as error:
-        get_run_logger().warning("the registry does not hold the champion %s: %s", workspace.champion.readlink(), error)
+        get_run_logger().warning("the registry has no entry for the champion %s: %s", workspace.champion.readlink(), error)
 
 
 def _register(model: ValidatedModel, promoted: bool) -> str:
-    """Log the checkpoint as a pyfunc model and register it as challenger; returns the version."""
+    """Log the checkpoint as a pyfunc model and register it as challenger; returns the registry's version."""
     golden = load_file(model.trained.path / "golden.safetensors")
     example = golden["inputs"][:2]
     shape = (-1, -1, example.shape[2])
@@ -139,7 +138,7 @@ def _register(model: ValidatedModel, promoted: bool) -> str:
 
 @contextmanager
 def _code() -> Iterator[Path]:
-    """The package as it goes with a registered model: without the shipped decoder's weights, which a predictor does not need."""
+    """A copy of the package for a registered model, without the shipped decoder's weights: a predictor does not need them."""
     with TemporaryDirectory() as folder:
         leave_out = shutil.ignore_patterns("__pycache__", "*.safetensors")
         yield Path(shutil.copytree(Path(lvm.__file__).parent, Path(folder) / "lvm", ignore=leave_out))

@@ -1,4 +1,4 @@
-"""Stage `report`: one page about the flow, in the terminal, as a Prefect artifact and in MLflow."""
+"""Stage `report`: one page about the flow, for the terminal, Prefect and MLflow."""
 
 from pathlib import Path
 
@@ -19,30 +19,30 @@ from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
 
 SAMPLES = 2
-"""Windows whose texts are shown."""
+"""Number of windows whose texts are shown."""
 
 
 @task
 def write_report(
     models: list[ValidatedModel], promotion: Promotion, text: DecodedModel, workspace: Workspace, dataset: Path, run_id: str
 ) -> None:
-    """Compare the models on test documents, say who is champion and why, and what to type next."""
+    """Compare the models on test documents, and report the champion, the reason and the next command."""
     summaries = {m.trained.arch: m.test for m in models}
     winner = promotion.challenger if promotion.promoted else None
     table = comparison_table(summaries, {m.trained.arch: m.passed for m in models}, winner)
     failures = [f"- {m.trained.arch} failed `{g['name']}`: {GateResult(**g).sentence}" for m in models for g in m.gates if not g["passed"]]
-    verdict = "The champion is unchanged" if workspace.champion.exists() else "There is no champion"
+    conclusion = "The champion is unchanged" if workspace.champion.exists() else "There is no champion"
     if winner:
-        verdict = f"Champion: {winner} (version {promotion.version})"
+        conclusion = f"Champion: {winner} (version {promotion.version})"
     if promotion.challenger and not winner:
-        verdict += f"; challenger {promotion.challenger}"
+        conclusion += f"; challenger {promotion.challenger}"
     samples = [sample_table(text.summary, SAMPLES)] if text.summary else []
     words = [f"Text of {text.arch}: {text.reason}." if text.arch else f"{text.reason}."]
     tables = [arm_table(text.summary).markdown(), samples[0].markdown()] if text.summary else []
     client, ui = MlflowClient(), ui_address()
     experiment = client.get_run(run_id).info.experiment_id
     charts, numbers = charts_address(experiment, run_id), table_address(experiment, [m.trained.run_id for m in models])
-    top = [f"{verdict}: {promotion.reason}.", table.markdown(), *failures]
+    top = [f"{conclusion}: {promotion.reason}.", table.markdown(), *failures]
     links = f"In MLflow: [their curves]({{0}}{charts}), [their numbers]({{0}}{numbers})."
     page = "\n\n".join(["# retrain-all", *top, links.format(ui), *words, *tables])
     create_markdown_artifact(page, key="comparison", description="The models beside each other")
@@ -53,8 +53,8 @@ def write_report(
         log_metrics(run_id, metrics)
     console = Console()
     console.print(table.rich(), *(found.rich() for found in samples))
-    # Unfolded, or a command in them could not be copied.
-    console.print("\n".join([*words, f"{verdict}: {promotion.reason}.", *failures]), markup=False, soft_wrap=True)
+    # Not folded to the terminal's width, so that a command can be copied.
+    console.print("\n".join([*words, f"{conclusion}: {promotion.reason}.", *failures]), markup=False, soft_wrap=True)
     console.print(f"Curves in MLflow (make ui): {ui}{charts}", f"Numbers: {ui}{numbers}", sep="\n", markup=False, soft_wrap=True)
     if workspace.champion.exists():
         console.print(f"Next: lvm validate {dataset} --model {workspace.champion}", markup=False, soft_wrap=True)

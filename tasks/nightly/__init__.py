@@ -1,1 +1,1 @@
-"""The stages of the nightly validation."""
+"""The stages of the nightly validation, a file each."""

@@ -1,6 +1,6 @@
-"""What follows a breach: a Prefect event, and an automation that turns it into a notification.
+"""The notification of a breach: a Prefect event, and an automation that turns it into a message.
 
-`python -m tasks.nightly.alert [--webhook URL]` sets the automation up on the server of `PREFECT_API_URL`.
+`python -m tasks.nightly.alert [--webhook URL]` installs the automation on the server of `PREFECT_API_URL`.
 """
 
 from collections.abc import Iterator
@@ -19,20 +19,14 @@ from lvm.errors import GateRefused
 from tasks.nightly.log_notification import LogNotification
 
 EVENT = "lvm.nightly.breach"
-
-
 RESOURCE = "lvm.champion"
-
-
 AUTOMATION = Path(__file__).parents[2] / "automations" / "nightly-breach.yaml"
-
-
 BLOCK = "nightly-breach"
 
 
 @contextmanager
 def announcing_breach(night: str) -> Iterator[None]:
-    """Emit the event when a gate refuses in the block, then let the refusal go on: it is what ends the flow red."""
+    """Emit the event when a gate fails in the block, and raise its `GateRefused` again: that makes the flow fail."""
     try:
         yield
     except GateRefused as refused:
@@ -42,9 +36,10 @@ def announcing_breach(night: str) -> Iterator[None]:
 
 
 def install_automation(webhook: str | None = None) -> str:
-    """Create the automation of `automations/nightly-breach.yaml`, or bring it up to date; returns its id.
+    """Create or update the automation of `automations/nightly-breach.yaml`; returns its id.
 
-    It notifies through `webhook`, which gets a JSON object with the field 'text', or through the server's log.
+    It posts a JSON object with the field 'text' to `webhook`. Without one it writes to the server's log, which works on
+    the server that `make up` starts: another one does not know the block.
     """
     if webhook:
         message = {"text": "{{subject}}: {{body}}"}
@@ -56,25 +51,25 @@ def install_automation(webhook: str | None = None) -> str:
         action["block_document_id"] = block.save(BLOCK, overwrite=True)
     automation = AutomationCore.model_validate(values)
     with get_client(sync_client=True) as client:
-        standing = client.read_automations_by_name(automation.name)
-        if not standing:
+        existing = client.read_automations_by_name(automation.name)
+        if not existing:
             return str(client.create_automation(automation))
-        client.update_automation(standing[0].id, automation)
-        return str(standing[0].id)
+        client.update_automation(existing[0].id, automation)
+        return str(existing[0].id)
 
 
 def is_installed() -> bool:
-    """Whether somebody is told already."""
+    """Whether the server has the automation."""
     name = yaml.safe_load(AUTOMATION.read_text(encoding="utf-8"))["name"]
     with get_client(sync_client=True) as client:
         return bool(client.read_automations_by_name(name))
 
 
 def main(
-    webhook: Annotated[str | None, typer.Option(help="Where a breach is posted; the server's log by default.")] = None,
-    if_missing: Annotated[bool, typer.Option("--if-missing", help="Leave an automation that stands as it is.")] = False,
+    webhook: Annotated[str | None, typer.Option(help="URL to which a breach is posted; by default the server's log.")] = None,
+    if_missing: Annotated[bool, typer.Option("--if-missing", help="Leave an existing automation as it is.")] = False,
 ) -> None:
-    """Set up who is told of a breach."""
+    """Install the notification of a breach."""
     if if_missing and is_installed():
         return
     print(f"automation {install_automation(webhook)}: a breach goes to {webhook or 'the log of the Prefect server'}")

@@ -1,4 +1,4 @@
-"""Stage `champion`: the model that serves, and what the registry says of it."""
+"""Stage `champion`: the current champion, its registry entry and its dataset."""
 
 import json
 from pathlib import Path
@@ -17,10 +17,11 @@ from tasks.tracking.runs import MODEL
 from tasks.workspace import Workspace
 
 RECORDED = ("cosine", "skill_cosine")
+"""Metrics on its test documents that the night is compared with."""
 
 
 class Champion(BaseModel):
-    """The champion, exported and registered."""
+    """The champion as it is exported and registered."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -29,17 +30,17 @@ class Champion(BaseModel):
 
     arch: str
     version: str
-    """In the registry."""
+    """Version in the registry."""
 
     dataset: Path
     """The dataset that it was trained on."""
 
     recorded: dict[str, float]
-    """Metrics on its test documents, as they were logged when it was trained."""
+    """Metrics on its test documents, logged when it was trained."""
 
 
 def champion_folder(workspace: Workspace) -> Path:
-    """What the link `models/champion` points to; `InputError` when there is none, or its files are gone."""
+    """The folder that the link `models/champion` points to; `InputError` when there is none or it is gone."""
     link = workspace.champion
     if not link.exists():
         if link.is_symlink():
@@ -50,9 +51,9 @@ def champion_folder(workspace: Workspace) -> Path:
 
 @task
 def find_champion(workspace: Workspace) -> Champion:
-    """The champion with its registry entry and its dataset.
+    """Find the champion with its registry entry and its dataset.
 
-    Raises `InputError` when one of the three is missing, or the registry's champion is another model than the exported one.
+    Raises `InputError` when one of them is missing, or when the registry's champion is not the exported model.
     """
     path = champion_folder(workspace)
     config = read_config(path)
@@ -64,11 +65,11 @@ def find_champion(workspace: Workspace) -> Champion:
         raise InputError(f"the registry has no {MODEL}@champion, though {path} is exported: {remedy}") from error
     name = f"registry entry {MODEL} version {entry.version} (champion)"
     if _registered_files(client, str(entry.version), name) != config.files:
-        raise InputError(f"{name} is another model than {path}: set the alias or the link right, or retrain")
+        raise InputError(f"{name} is another model than {path}: correct the alias or the link, or retrain")
     metrics = client.get_run(str(entry.run_id)).data.metrics
     missing = [f"test/{metric}" for metric in RECORDED if f"test/{metric}" not in metrics]
     if missing:
-        raise InputError(f"{name}: its run {entry.run_id} holds no metric {', '.join(missing)} to compare with: retrain")
+        raise InputError(f"{name}: its run {entry.run_id} has no metric {', '.join(missing)} to compare with: retrain")
     recorded = {metric: metrics[f"test/{metric}"] for metric in RECORDED}
     dataset = _dataset(workspace, config.dataset_digest)
     get_run_logger().info("champion: %s, version %s, %s, trained on %s", config.arch, entry.version, path, dataset)
@@ -76,23 +77,23 @@ def find_champion(workspace: Workspace) -> Champion:
 
 
 def _registered_files(client: MlflowClient, version: str, name: str) -> dict[str, str]:
-    """SHA-256 of the registered model's files; `InputError` when they are not where the registry says."""
+    """SHA-256 of the registered model's files; `InputError` when files are missing."""
     place = f"{client.get_model_version_download_uri(MODEL, version)}/artifacts"
     there = {Path(file.path).name for file in list_artifacts(artifact_uri=place)}
     gone = sorted({"config.json", *FILES} - there)
     if gone:
-        raise InputError(f"{name}: {', '.join(gone)} are gone from {place}: restore the artifacts, or retrain")
+        raise InputError(f"{name}: {', '.join(gone)} missing from {place}: restore the artifacts, or retrain")
     with TemporaryDirectory() as folder:
         file = Path(download_artifacts(artifact_uri=f"{place}/config.json", dst_path=folder))
         return dict(json.loads(file.read_text(encoding="utf-8"))["files"])
 
 
 def _dataset(workspace: Workspace, digest: str) -> Path:
-    """The dataset of this digest below `data/`."""
+    """The dataset below `data/` with this digest; `InputError` when there is none."""
     for manifest in sorted(workspace.datasets.glob("*/manifest.json")):
         if read_manifest(manifest.parent).digest == digest:
             return manifest.parent
     raise InputError(
-        f"the champion's dataset {digest[:12]} is not below {workspace.datasets}, and without it nobody can tell new documents "
-        "from those it was trained on: restore it, or retrain"
+        f"the champion's dataset {digest[:12]} is not below {workspace.datasets}; it is needed to tell new documents "
+        "from known ones: restore it, or retrain"
     )

@@ -1,4 +1,4 @@
-"""Stage `judge-night`: the champion's numbers on the night's documents, its gates, its predictions in words."""
+"""Stage `evaluate-night`: the champion on the night's documents, its gates, and its predictions as text."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tasks.nightly.documents import NightDocuments
 
 
 class NightText(BaseModel):
-    """The night's predictions in words, and whether the decoder belongs to the vectors."""
+    """The night's decoded predictions, and the gate on the decoder."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,24 +36,25 @@ class NightText(BaseModel):
 def evaluate_champion(
     champion: Champion, documents: NightDocuments, limits: GateThresholds, run_id: str, figures: Path, device: str
 ) -> dict[str, Any]:
-    """A `NightEvaluation.summary()`; its figures go to the run. A gate that fails stops nothing here: the whole night is reported."""
+    """Evaluate the champion and log figures; returns a `NightEvaluation.summary()`. Failed gates are reported later."""
     place = resolve_device(device)
     checkpoint, record = load_checkpoint(champion.path, place, limits.parity), open_dataset(champion.dataset)
     fresh = open_dataset(documents.dataset) if documents.dataset else None
-    judged = evaluate_night(checkpoint, record, fresh, champion.recorded, load_encoder(record.manifest.recipe.name, str(place)), limits)
-    made = [*evaluation_figures({champion.arch: judged.night}, figures), save(night_figure(judged), figures / "documents.png")]
+    night = evaluate_night(checkpoint, record, fresh, champion.recorded, load_encoder(record.manifest.recipe.name, str(place)), limits)
+    made = [*evaluation_figures({champion.arch: night.night}, figures), save(night_figure(night), figures / "documents.png")]
     for file in made:
         MlflowClient().log_artifact(run_id, str(file), "figures")
-    return judged.summary()
+    return night.summary()
 
 
 @task
 def decode_night(
     champion: Champion, documents: NightDocuments, decoder: str, limits: GateThresholds, run_id: str, figures: Path, device: str
 ) -> NightText:
-    """Put 100 of the champion's predictions into words, as after a training.
+    """Decode 100 of the champion's predictions, as after a training.
 
-    Nothing is decoded with a decoder of another encoder: that is a breach. One that reads badly is reported, not a breach.
+    A decoder whose encoder does not reproduce the vectors is a breach, and nothing is decoded with it. Bad texts are
+    reported and are no breach.
     """
     place = resolve_device(device)
     data = open_dataset(documents.dataset or champion.dataset)

@@ -1,4 +1,4 @@
-"""Stage `night-report`: one page about the night and its place among all nights; then the night is entered."""
+"""Stage `night-report`: one page about the night and all nights so far, and the night's entry in the record."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def write_night(
     run_id: str,
     figures: Path,
 ) -> list[GateResult]:
-    """Report the night in MLflow, as a Prefect artifact and in the terminal; enter it; return its gates."""
+    """Report the night to MLflow, Prefect and the terminal, enter it into the record, and return its gates."""
     gates = [GateResult(**gate) for gate in summary["gates"] + text.gates]
     passed = all(gate.passed for gate in gates)
     metrics = night_metrics(summary)
@@ -44,14 +44,14 @@ def write_night(
     nights = sorted([*(n for n in all_nights(run_id) if n.date != night), this], key=lambda n: n.date)
 
     failed = [gate.name for gate in gates if not gate.passed]
-    verdict = f"{night}: {'every gate passes' if passed else 'BREACH of ' + ', '.join(failed)}"
+    conclusion = f"{night}: {'every gate passes' if passed else 'BREACH of ' + ', '.join(failed)}"
     who = f"Champion: {champion.arch}, version {champion.version} ({champion.path.name})"
     rows = gate_table(gates, f"Gates, {night}")
     compared = night_table(summary, champion.recorded)
     words = f"Text of {text.text.arch}: {text.text.reason}." if text.text.arch else f"{text.text.reason}."
     tables = [rows, compared, model_table(summary["night"], champion.arch), trend_table(nights)]
     tables += [arm_table(text.text.summary), sample_table(text.text.summary, SAMPLES)] if text.text.summary else []
-    lines = [f"{verdict}.", f"{who}.", f"{documents.origin}."]
+    lines = [f"{conclusion}.", f"{who}.", f"{documents.origin}."]
     page = "\n\n".join(["# validate-nightly", *lines, *(table.markdown() for table in tables), words])
 
     client = MlflowClient()
@@ -60,7 +60,7 @@ def write_night(
     log_gates(run_id, gates, "night")
     client.log_text(run_id, page, "report.md")
     client.log_artifact(run_id, str(save(trend_figure(nights, limits), figures / "trend.png")), "figures")
-    create_markdown_artifact(page, key="nightly-report", description=verdict)
+    create_markdown_artifact(page, key="nightly-report", description=conclusion)
     enter_night(run_id, night, {"lvm.gate": "pass" if passed else "fail", "lvm.version": champion.version})
 
     console = Console()
@@ -70,7 +70,7 @@ def write_night(
 
 
 def night_metrics(summary: dict[str, Any]) -> dict[str, float]:
-    """Names for MLflow: `night/...` and `own/...` as of any evaluation, `drift/...` with interval bounds and p-values."""
+    """The summary as MLflow metrics: `night/...` and `own/...` as of any evaluation, `drift/...` with interval bounds and p-values."""
     metrics = evaluation_metrics("night", summary["night"]) | evaluation_metrics("own", summary["own"])
     for metric, found in summary["skill_drift"].items():
         metrics |= {**interval_metrics(f"drift/skill_{metric}", found["difference"]), f"drift/skill_{metric}_p": found["p"]}

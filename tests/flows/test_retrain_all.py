@@ -169,7 +169,7 @@ def test_terminal_ends_with_the_comparison_the_champion_and_the_next_command(fir
     assert "Models on test documents" in shown
     for arch in DEFAULT_ARCHITECTURES:
         assert arch in shown
-    assert f"Champion: {first.promotion.challenger} (version 1): no champion stood" in shown
+    assert f"Champion: {first.promotion.challenger} (version 1): there was no champion" in shown
     assert "Curves in MLflow (make ui): http://127.0.0.1:5000/#/experiments/" in shown
     assert "Next: lvm validate" in shown and shown.index("Next:") > shown.index("Champion:")
 
@@ -254,7 +254,7 @@ def test_second_run_takes_the_shipped_decoder(first, second):
 
 def test_second_run_leaves_the_champion_and_says_why(first, second):
     done, _ = second
-    assert "The champion is unchanged" in done.stdout and "it is the standing champion itself" in done.stdout
+    assert "The champion is unchanged" in done.stdout and "it is the current champion itself" in done.stdout
     client = store(first.root)
     assert [str(found.version) for found in client.search_model_versions("name = 'lvm'")] == ["1"]
     gates = logged(first.root, parents(first.root)[1], "gates/champion.json")["gates"]

@@ -114,7 +114,7 @@ def test_first_model_that_passes_becomes_challenger_and_champion(life, workspace
 def test_same_model_again_is_neither_registered_nor_promoted(life):
     step = life["again"]
     assert (step.outcome.challenger, step.outcome.promoted, step.outcome.version) == ("lstm", False, None)
-    assert "the standing champion itself" in step.outcome.reason
+    assert "the current champion itself" in step.outcome.reason
     assert (step.aliases, step.versions, step.champion) == ({"challenger": "1", "champion": "1"}, ["1"], "weak-v1")
 
 

@@ -2,8 +2,8 @@
 
     sudo python -m bench.reliability.disk_full
 
-Each case works on a small tmpfs (hence the rights of root, on Linux). It is full from the start, or filled by another
-file at a moment that matters; then the space is given back and the same command is run again.
+Each case works on a small tmpfs, which needs Linux and root. It is too small from the start, or filled by another file at a
+critical moment. Then the space is freed and the same command runs again.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SETTINGS = ["--set=model.width=128", "--set=epochs=8", "--set=threads=1"]
 
 @contextmanager
 def disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A tmpfs of that size at `folder`."""
+    """Mount a tmpfs of that size at `folder`."""
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True)
     try:
@@ -35,20 +35,20 @@ def disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> None:
-    """Take all the space that is left."""
+    """Use up the free space."""
     with (folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"0" * 4096)
 
 
 def run(*words: object) -> tuple[int, str]:
-    """Run a module of this checkout; its exit code and the last line that it said."""
+    """Run a module of this checkout; returns its exit code and the last line of its standard error."""
     done = subprocess.run([sys.executable, "-m", *map(str, words)], capture_output=True, text=True, env=environment())
     return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
 
 
 def environment() -> dict[str, str]:
-    """This one, with a Prefect and device leases of its own."""
+    """The environment with its own Prefect home."""
     home = Path(tempfile.gettempdir()) / "disk-full"
     home.mkdir(exist_ok=True)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "MLFLOW_TRACKING"))}
@@ -56,7 +56,7 @@ def environment() -> dict[str, str]:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait until `condition` holds; an error when the process ends before."""
+    """Wait until `condition` holds; `RuntimeError` when the process ends first."""
     while not condition():
         if process.poll() is not None:
             raise RuntimeError(f"ended with {process.returncode} before the disk was filled")
@@ -64,7 +64,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 
 def extraction(folder: Path, corpus: Path) -> list[str]:
-    """The disk is too small for the dataset."""
+    """Extract to a disk that is too small for the dataset."""
     with disk(folder / "small", 1) as place:
         (place / "earlier").write_text("kept")
         words = ("lvm", "extract", "--source", corpus, "--out", place / "data", "--encoder", "minilm")
@@ -77,7 +77,7 @@ def extraction(folder: Path, corpus: Path) -> list[str]:
 
 
 def training(folder: Path, dataset: Path) -> list[str]:
-    """The disk is filled once a state is saved; the finished model must be that of an undisturbed training."""
+    """Fill the disk once a state is saved; the finished model must be the same as that of an undisturbed training."""
     words = ("lvm", "train", dataset, "--arch", "lstm", "--device", "cpu", *SETTINGS)
     run(*words, "--out", folder / "undisturbed")
     with disk(folder / "run", 128) as place:
@@ -100,7 +100,7 @@ def training(folder: Path, dataset: Path) -> list[str]:
 
 
 def flow(folder: Path, corpus: Path, moment: str, ready: Callable[[Path], bool], frees: Callable[[Path], bool] | None) -> list[str]:
-    """MLflow's disk is filled at a moment of the flow, and freed at another one or after the flow has failed."""
+    """Fill MLflow's disk when the flow is `ready`, and free it when `frees` is true, or after the flow has failed."""
     root = folder / moment.replace(" ", "-")
     words = ["flows.retrain_all", "--source", corpus, "--device", "cpu", "--decoder", "none", "--root", root, *SETTINGS]
     with disk(root / "mlruns", 128) as place, (folder / "words").open("w+") as log:
@@ -121,7 +121,7 @@ def flow(folder: Path, corpus: Path, moment: str, ready: Callable[[Path], bool],
 
 
 def trained(root: Path, name: str) -> int:
-    """How many of the three models have written their file `name`."""
+    """How many of the three models have their file `name`."""
     return len(list((root / "runs").glob(f"*/{name}")))
 
 

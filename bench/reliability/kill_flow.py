@@ -1,11 +1,11 @@
-"""The whole flow is killed at a random moment and started again: nothing of it is left over, and the champion is the same.
+"""Kill the whole flow at a random moment and start it again: nothing may be left over, and the champion must be the same.
 
     python -m bench.reliability.kill_flow --kills 20
 
-`python -m flows.retrain_all` runs on a small corpus, with a Prefect of its own. Once undisturbed, then in new folders, each
-killed with SIGKILL after a random part of the time that the first took, and started again until it ends. Then processes
-of its own, device leases that are held and runs that never ended in MLflow or Prefect are counted. Nothing is decoded: the decoder
-reads the champion and leaves texts, figures and metrics, and would take longer than all the rest.
+`python -m flows.retrain_all` runs on a small corpus with its own Prefect home: once undisturbed, then repeatedly in new
+folders, each time killed with SIGKILL after a random part of the undisturbed duration and started again until it ends. Then
+the script counts leftover processes, device leases that are still held, and runs that never ended in MLflow or Prefect.
+Nothing is decoded: decoding changes nothing about the champion and would take longer than everything else.
 """
 
 import argparse
@@ -28,24 +28,24 @@ from bench.reliability.corpus import small_corpus
 from lvm.atomic_io import sha256_file
 from lvm.reports.tables.table import Table
 
-# Large and long enough for the models to pass their gates on so few documents.
+# Enough for the models to pass their gates on so few documents.
 SETTINGS = ["model.width=128", "epochs=8", "threads=1"]
 
 
 class Place:
-    """A folder for one flow: its workspace, its Prefect, its leases."""
+    """A folder for one flow: its workspace, its Prefect home and its device leases."""
 
     def __init__(self, folder: Path, corpus: Path) -> None:
         self.root, self.home, self.corpus = folder / "root", folder / "home", corpus
         (self.home / "tmp").mkdir(parents=True)
 
     def start(self) -> subprocess.Popen[bytes]:
-        """The flow, in a process of its own."""
+        """Start the flow in its own process."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "MLFLOW_TRACKING"))}
         environment |= {"PREFECT_HOME": str(self.home), "TMPDIR": str(self.home / "tmp"), "HF_HUB_OFFLINE": "1"}
         words = [sys.executable, "-m", "flows.retrain_all", "--source", str(self.corpus), "--device", "cpu", "--decoder", "none"]
         words += ["--root", str(self.root), *(f"--set={setting}" for setting in SETTINGS)]
-        with (self.home / "words.log").open("ab") as log:
+        with (self.home / "output.log").open("ab") as log:
             return subprocess.Popen(words, stdout=log, stderr=log, env=environment)
 
     def champion(self) -> str:
@@ -53,7 +53,7 @@ class Place:
         return sha256_file(self.root / "models" / "champion" / "model.safetensors")
 
     def processes(self) -> list[psutil.Process]:
-        """Processes that belong to this place's flows."""
+        """Processes of the flows in this folder."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -64,7 +64,7 @@ class Place:
         return found
 
     def held_leases(self) -> int:
-        """Device leases that nobody could take now."""
+        """Number of device leases that are held."""
         held = 0
         for file in (self.home / "tmp").glob("lvm-leases-*/*.lock"):
             try:
@@ -74,13 +74,13 @@ class Place:
         return held
 
     def mlflow_running(self) -> int:
-        """MLflow runs that have not ended."""
+        """Number of MLflow runs that have not ended."""
         client = MlflowClient(tracking_uri=f"sqlite:///{self.root / 'mlruns' / 'mlflow.db'}")
         experiments = [e.experiment_id for e in client.search_experiments()]
         return sum(run.info.status in ("RUNNING", "SCHEDULED") for run in client.search_runs(experiments))
 
     def prefect_running(self) -> int:
-        """Flow and task runs that have not ended, in Prefect's own database."""
+        """Number of flow and task runs in Prefect's database that have not ended."""
         ended = "('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
         with sqlite3.connect(self.home / "prefect.db") as database:
             counts = [database.execute(f"select count(*) from {t} where state_type not in {ended}") for t in ("flow_run", "task_run")]
@@ -88,7 +88,7 @@ class Place:
 
 
 def main() -> None:
-    """Run, kill, run again, count."""
+    """Run, kill, run again, count what is left."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     kills = parser.parse_args().kills
@@ -98,7 +98,7 @@ def main() -> None:
         undisturbed = Place(Path(folder) / "undisturbed", corpus)
         started = time.monotonic()
         if undisturbed.start().wait() != 0:
-            raise SystemExit((undisturbed.home / "words.log").read_text()[-3000:])
+            raise SystemExit((undisturbed.home / "output.log").read_text()[-3000:])
         length = time.monotonic() - started
         print(f"undisturbed: {length:.0f} s", flush=True)
         for number in range(kills):
@@ -107,7 +107,7 @@ def main() -> None:
             time.sleep(moment)
             process.send_signal(signal.SIGKILL)
             counts["kills"] += process.wait() == -signal.SIGKILL
-            time.sleep(2)  # its trainers see the pipe end
+            time.sleep(2)  # its trainers notice that the pipe has closed
             left = len(place.processes())
             counts["flows that left a process of their own behind until the next start"] += left > 0
             ended = place.start().wait()

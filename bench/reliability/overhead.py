@@ -1,12 +1,12 @@
-"""What Prefect and MLflow cost: the flow beside the same work without them.
+"""The cost of Prefect and MLflow: the flow compared with the same work without them.
 
     python -m bench.reliability.overhead --pairs 3 --max-docs 120 --set epochs=8      # the demo
     python -m bench.reliability.overhead --pairs 1 --max-docs 120 --set epochs=36 --set patience=36     # a run of nine minutes
 
-`flow` is `python -m flows.retrain_all` with a Prefect and an MLflow store of its own. `bare` does the same with `lvm` alone:
-extraction, gates, baselines, three trainers at once on the same devices with the same threads, evaluation, figures, the choice
-and the exported champion. Both start in new folders, by turns, since the machine may be busier at one time than at another.
-Prefect's database exists already, as `make setup` leaves it; to make it takes some nine seconds, once.
+`flow` is `python -m flows.retrain_all` with its own Prefect and MLflow stores. `bare` does the same with `lvm` alone:
+extraction, gates, baselines, three concurrent trainers on the same devices with the same threads, evaluation, figures, the
+choice and the exported champion. Both start in new folders and alternate, since the load of the machine changes. Prefect's
+database exists already, as after `make setup`; creating it takes about nine seconds, once.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from lvm.reports.tables.table import Table
 
 
 def bare(root: Path, max_docs: int, settings: list[str]) -> None:
-    """The work of `retrain-all` by the library's own functions, in its order."""
+    """The work of `retrain-all` in the same order, by calls of the library."""
     places, per_model, threads = slots(len(DEFAULT_ARCHITECTURES), "cpu", None)
     settings, device = [f"threads={threads}", *settings], resolve_device("cpu")
     extract(["builtin:sotu"], root / "data", load_encoder("minilm"), max_docs=max_docs)
@@ -92,7 +92,7 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
 
 
 def timed(words: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Run it; seconds by the clock, and seconds of processor time of it and all that it waited for."""
+    """Run a command; returns seconds of wall time, and of processor time including its child processes."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -102,12 +102,12 @@ def timed(words: list[str], environment: dict[str, str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Both by turns, and the difference."""
+    """Run both in turn, and print the difference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--max-docs", type=int, default=120)
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--bare", type=Path, help="Do the bare work in this folder, and no more.")
+    parser.add_argument("--bare", type=Path, help="Only do the bare work, in this folder.")
     asked = parser.parse_args()
     if asked.bare:
         bare(asked.bare, asked.max_docs, asked.set)
@@ -134,7 +134,7 @@ def main() -> None:
         f"retrain-all {' '.join(common)}", ["pair", "bare, s", "flow, s", "bare, processor s", "flow, processor s"], rows
     )  # fmt: skip
     print(table.markdown())
-    for part, name in ((0, "by the clock"), (1, "of processor time")):
+    for part, name in ((0, "of wall time"), (1, "of processor time")):
         without, more = (median(found[part] for found in seconds[arm]) for arm in ("bare", "flow"))
         print(f"The flow takes {more - without:+.1f} s {name}, {(more - without) / without:+.1%} of {without:.0f} s (medians)")
 

@@ -21,7 +21,7 @@ from lvm.errors import GateRefused, InputError
 from tasks.workspace import Workspace
 from tests.support.flow_runs import files, flow_command, in_prefect, logged, sentence, store
 from tests.support.lookup_decoder import LookupDecoder, loader
-from tests.support.nights import addresses, rot13, write_documents
+from tests.support.nights import addresses, champion, rot13, write_documents
 from tests.support.processes import until
 from tests.support.registered_champion import make_champion
 
@@ -46,7 +46,7 @@ class Ran:
 def root(flow_environment: None, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a champion."""
     root = tmp_path_factory.mktemp("root")
-    make_champion(Workspace(root=root), dataset)
+    make_champion(Workspace(root=root), dataset, champion(dataset).path)
     return root
 
 

@@ -1,26 +1,28 @@
 """A workspace with a champion: its dataset, its registry entry, its link."""
 
 import shutil
+from pathlib import Path
 
+import torch
 from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.models.checkpoint import load_checkpoint
 from tasks.promote import promote_best
 from tasks.tracking.logged_model import log_checkpoint
 from tasks.tracking.runs import child_run, log_metrics, parent_run
 from tasks.train import TrainedModel
 from tasks.validate import ValidatedModel, evaluation_metrics
 from tasks.workspace import Workspace
-from tests.support.nights import champion
 
 
-def make_champion(workspace: Workspace, dataset: Dataset) -> None:
-    """Register and export the model of tests/support/nights.py as champion, as retrain-all would."""
+def make_champion(workspace: Workspace, dataset: Dataset, model: Path) -> None:
+    """Register and export the model in the folder `model` as champion, as retrain-all would."""
     shutil.copytree(dataset.path, workspace.datasets / dataset.manifest.key[:12], ignore=shutil.ignore_patterns("*.tmp"))
-    checkpoint = champion(dataset)
+    checkpoint = load_checkpoint(model, torch.device("cpu"))
     path = workspace.runs / "lstm-champion"
     shutil.copytree(checkpoint.path, path)
     with parent_run(workspace, "retrain-all", {}, {}) as parent:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -13,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 from prefect.logging import disable_run_logger
 
-from lvm.config import GateThresholds, train_config
+from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import evaluate_checkpoint
 from lvm.gates.model import model_gates
@@ -25,40 +27,47 @@ from tasks.tracking.runs import MODEL, child_run, parent_run
 from tasks.train import TrainedModel
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
+from tests.support.trainings import tiny, trained
 
 
-def measured(workspace: Workspace, dataset: Dataset, name: str, *settings: str) -> ValidatedModel:
-    """A small model, really trained, measured and held against the gates."""
-    cpu = torch.device("cpu")
-    config = train_config("lstm", dataset.dim, ["model.width=64", "context_length=2", *settings])
-    train(config, dataset, workspace.runs / name, cpu)
+def evaluated(workspace: Workspace, dataset: Dataset, path: Path) -> ValidatedModel:
+    """The model in `path`, with its evaluation, its gates and its MLflow run."""
+    checkpoint = load_checkpoint(path, torch.device("cpu"))
     with parent_run(workspace, "parent", {}, {}) as parent:
-        run = child_run(parent, name, config.model_dump(), {}, dataset.manifest)
+        run = child_run(parent, path.name, checkpoint.config.train.model_dump(), {}, dataset.manifest)
         MlflowClient().set_terminated(run, "FINISHED")
-    checkpoint = load_checkpoint(workspace.runs / name, cpu)
     found = evaluate_checkpoint(dataset, checkpoint, "val")
-    gates = [gate.as_json() for gate in model_gates(checkpoint, found, GateThresholds())]
-    trained = TrainedModel(arch="lstm", path=workspace.runs / name, run_id=run)
-    logged = log_checkpoint(run, trained.path, checkpoint.config)
+    gates = [gate.as_json() for gate in model_gates(checkpoint, found)]
+    logged = log_checkpoint(run, path, checkpoint.config)
     test = evaluate_checkpoint(dataset, checkpoint, "test").summary()
+    trained = TrainedModel(arch="lstm", path=path, run_id=run)
     return ValidatedModel(trained=trained, model_id=logged, val=found.summary(), test=test, gates=gates)
 
 
 def cleared(model: ValidatedModel) -> ValidatedModel:
-    """The model as if it had passed: what is tested here is what follows from a verdict, and a model that passes takes longer to train."""
+    """The model as if it had passed its gates: one that passes takes longer to train, and only what follows is tested here."""
     return model.model_copy(update={"gates": [gate | {"passed": True, "severity": "ok"} for gate in model.gates]})
+
+
+def barred(model: ValidatedModel) -> ValidatedModel:
+    """The model as if it had failed its gates."""
+    return model.model_copy(update={"gates": [gate | {"passed": False, "severity": "fail"} for gate in model.gates]})
 
 
 @pytest.fixture(scope="module")
 def weak(workspace: Workspace, dataset: Dataset) -> ValidatedModel:
     """A model that has hardly begun to learn; its gates refuse it."""
-    return measured(workspace, dataset, "weak", "epochs=1", "learning_rate=1e-7")
+    path = workspace.runs / "weak"
+    train(tiny(dataset, "epochs=1", "learning_rate=1e-7"), dataset, path, torch.device("cpu"))
+    return evaluated(workspace, dataset, path)
 
 
 @pytest.fixture(scope="module")
 def strong(workspace: Workspace, dataset: Dataset) -> ValidatedModel:
     """A model clearly better than `weak` on the same documents."""
-    return measured(workspace, dataset, "strong", "epochs=3")
+    path = workspace.runs / "strong"
+    shutil.copytree(trained(dataset), path)
+    return evaluated(workspace, dataset, path)
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def promote(workspace: Workspace, dataset: Dataset, *models: ValidatedModel) -> 
 @pytest.fixture(scope="module")
 def life(workspace: Workspace, dataset: Dataset, weak: ValidatedModel, strong: ValidatedModel) -> dict[str, Step]:
     """A registry's life: each step begins where the one before it ended."""
-    other = strong.model_copy(update={"trained": strong.trained.model_copy(update={"arch": "transformer"})})
+    other = barred(strong.model_copy(update={"trained": strong.trained.model_copy(update={"arch": "transformer"})}))
     return {
         "barred": promote(workspace, dataset, weak),
         "first": promote(workspace, dataset, cleared(weak)),
@@ -132,7 +141,7 @@ def test_better_model_replaces_the_champion_on_paired_documents(life, workspace,
     version = MlflowClient().get_model_version(MODEL, "2")
     assert version.description == card[:5000]
     assert (version.tags["lvm.arch"], version.tags["lvm.encoder"]) == ("lstm", "minilm")
-    assert "`champion` is the one that serves" in MlflowClient().get_registered_model(MODEL).description
+    assert "`champion` is the model to serve" in MlflowClient().get_registered_model(MODEL).description
 
 
 def test_registered_version_is_the_checkpoint_that_was_measured_now_with_files(life, strong):

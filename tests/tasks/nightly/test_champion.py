@@ -15,11 +15,12 @@ from tasks.nightly.champion import Champion, champion_folder, find_champion
 from tasks.tracking.runs import MODEL, connect
 from tasks.workspace import Workspace
 from tests.support.registered_champion import make_champion
+from tests.support.trainings import trained
 
 
 @pytest.fixture(scope="module")
 def standing(workspace: Workspace, dataset: Dataset) -> Workspace:
-    make_champion(workspace, dataset)
+    make_champion(workspace, dataset, trained(dataset))
     return workspace
 
 
@@ -101,9 +102,8 @@ def test_dataset_without_which_new_documents_cannot_be_told_from_old_ones(standi
     assert f"the champion's dataset {dataset.manifest.digest[:12]} is not below " in refused(standing)
 
 
-def test_store_that_was_cleared_under_an_exported_champion(standing, monkeypatch, tmp_path):
-    elsewhere = Workspace(root=tmp_path)
-    connect(elsewhere)
+def test_store_that_was_cleared_under_an_exported_champion(standing, make_workspace, tmp_path):
+    make_workspace(tmp_path)
     try:
         assert "the registry has no lvm@champion" in refused(standing)
     finally:

@@ -21,9 +21,9 @@ def shown(run: str) -> list[tuple[str, bool, float]]:
 
 
 @pytest.fixture()
-def fresh_workspace(tmp_path, monkeypatch) -> Workspace:
+def fresh_workspace(make_workspace, tmp_path, monkeypatch) -> Workspace:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Workspace(root=tmp_path)
+    return make_workspace(tmp_path)
 
 
 def test_nights_are_kept_by_date_and_a_repeated_one_replaces_its_entry(fresh_workspace):

@@ -1,26 +1,18 @@
 """A checkpoint in MLflow: an output of its run, at its best step, with what was measured on it and no second copy of its files."""
 
 import pytest
-import torch
 from mlflow import MlflowClient
 
-from lvm.config import train_config
 from lvm.errors import InputError
 from lvm.models.checkpoint import read_config
-from lvm.training.trainer import train
 from tasks.tracking.logged_model import log_checkpoint, log_model_metrics
 from tasks.tracking.runs import child_run, parent_run
+from tests.support.trainings import trained
 
 
 @pytest.fixture(scope="module")
-def folder(workspace, dataset):
-    train(
-        train_config("lstm", dataset.dim, ["model.width=64", "context_length=2", "epochs=2"]),
-        dataset,
-        workspace.runs / "a",
-        torch.device("cpu"),
-    )
-    return workspace.runs / "a"
+def folder(dataset):
+    return trained(dataset)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +39,7 @@ def test_checkpoint_says_where_its_files_are_and_which(logged, folder, dataset):
     assert model.tags["lvm.checkpoint"] == str(folder)
     assert model.tags["lvm.weights_sha256"] == read_config(folder).files["model.safetensors"]
     assert model.tags["lvm.dataset_digest"] == dataset.manifest.digest[:12]
-    assert (model.params["model.arch"], model.params["epochs"]) == ("lstm", "2")
+    assert (model.params["model.arch"], model.params["epochs"]) == ("lstm", "3")
 
 
 def test_what_was_measured_stands_at_the_run_and_at_the_checkpoint_with_its_dataset(logged, dataset):
@@ -61,7 +53,7 @@ def test_what_was_measured_stands_at_the_run_and_at_the_checkpoint_with_its_data
 def test_checkpoint_of_an_earlier_version_is_refused_with_the_remedy(folder):
     config = read_config(folder)
     old = config.model_copy(update={"best": {name: value for name, value in config.best.items() if name != "step"}})
-    with pytest.raises(InputError, match=r"a was trained by an earlier version, .*: give --fresh$"):
+    with pytest.raises(InputError, match=r" was trained by an earlier version, .*: give --fresh$"):
         log_checkpoint("run", folder, old)
 
 

@@ -47,10 +47,8 @@ def test_connect_again_finds_the_same_experiment(workspace):
     assert [e.name for e in MlflowClient().search_experiments()].count(EXPERIMENT) == 1
 
 
-def test_each_workspace_of_one_process_has_its_own_store(workspace, tmp_path):
-    other = Workspace(root=tmp_path)
-    other.mlruns.mkdir()
-    shutil.copy(workspace.mlruns / "mlflow.db", other.mlruns)
+def test_each_workspace_of_one_process_has_its_own_store(workspace, make_workspace, tmp_path):
+    other = make_workspace(tmp_path)
     with parent_run(other, "elsewhere", {}, {}) as run:
         assert mlflow.get_tracking_uri() == f"sqlite:///{other.mlruns / 'mlflow.db'}"
     connect(workspace)

@@ -57,17 +57,7 @@ def vec2text_loop(
         ids = loop.inversion_trainer.generate(inputs={"frozen_embeddings": vectors}, generation_kwargs=settings)
         return loop.tokenizer.batch_decode(ids, skip_special_tokens=True), int((ids > 2).sum())
 
-    with torch.no_grad():
-        decode(embeddings[:batch])
-        seconds, tokens = [], 0
-        for _ in range(rounds):
-            tokens = 0
-            _wait(device)
-            started = time.perf_counter()
-            for start in range(0, n, batch):
-                tokens += decode(embeddings[start : start + batch])[1]
-            _wait(device)
-            seconds.append(time.perf_counter() - started)
+    seconds, tokens = _timed(lambda vectors: decode(vectors)[1], embeddings, batch, rounds, device)
     return {
         "texts_per_second": round(n / statistics.median(seconds), 2),
         "seconds": [round(second, 3) for second in seconds],
@@ -81,6 +71,22 @@ def vec2text_loop(
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+
+
+@torch.no_grad()
+def _timed(decode, embeddings, batch, rounds, device):
+    """Seconds of each of `rounds` passes over the embeddings, after one batch to warm up, and the tokens of a pass."""
+    decode(embeddings[:batch])
+    seconds, tokens = [], 0
+    for _ in range(rounds):
+        tokens = 0
+        _wait(device)
+        started = time.perf_counter()
+        for start in range(0, len(embeddings), batch):
+            tokens += decode(embeddings[start : start + batch])
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    return seconds, tokens
 
 
 def _config(vec2text, repeat_tokens, max_length):

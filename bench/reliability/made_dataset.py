@@ -16,12 +16,15 @@ TOPIC, PLACE, MEMORY, TURN = 0.6, 0.8, 0.8, 0.35
 """Length of what all vectors share and of a document's own place; how much of a wandering stays at each step, and what is added."""
 
 
-def make_dataset(out: Path, documents: int, dim: int, seed: int = 0) -> Path:
-    """Write `documents` documents of 20 to 200 chunks with unit vectors of dimension `dim`; returns `out`."""
+def _wandering(documents: int, dim: int, seed: int) -> tuple[list[np.ndarray], list[str], list[int], list[str]]:
+    """Vector, document, position and split of every chunk."""
     rng = np.random.default_rng(seed)
     common = TOPIC * direction(rng, dim)
     turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]  # the next step follows from the last one, but not as its copy
-    vectors, ids, indices, splits = [], [], [], []
+    vectors: list[np.ndarray] = []
+    ids: list[str] = []
+    indices: list[int] = []
+    splits: list[str] = []
     for number in range(documents):
         length = int(rng.integers(20, 201))
         place, step = PLACE * direction(rng, dim), np.zeros(dim)
@@ -32,6 +35,12 @@ def make_dataset(out: Path, documents: int, dim: int, seed: int = 0) -> Path:
             indices.append(index)
         ids += [f"made-{number:06d}"] * length
         splits += ["val" if number % 10 == 8 else "test" if number % 10 == 9 else "train"] * length
+    return vectors, ids, indices, splits
+
+
+def make_dataset(out: Path, documents: int, dim: int, seed: int = 0) -> Path:
+    """Write `documents` documents of 20 to 200 chunks with unit vectors of dimension `dim`; returns `out`."""
+    vectors, ids, indices, splits = _wandering(documents, dim, seed)
     stated = {"made": "two_devices", "documents": documents, "dim": dim, "seed": seed}
     digest, chunker = digest_json(stated), ChunkerConfig()
     recipe = EncoderRecipe(

@@ -3,7 +3,7 @@
     lvm extract --source builtin:sotu --out data/sotu
     python -m bench.quality.broken --dataset data/sotu --work /tmp/broken --commit $(git rev-parse HEAD)
 
-Gates are judged on validation documents, the rest is of test documents. Writes broken.json and broken.md into --out.
+Gates run on validation documents, everything else is of test documents. Writes broken.json and broken.md into --out.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     decoder = open_decoder(AUTO, data, str(resolve_device(asked.device)), CORRECTIONS)
     if isinstance(decoder, NoDecoder):
         raise SystemExit(decoder.reason)
-    found = {recipe: judged(data, recipe, asked.arch, asked.set, decoder, asked.device, asked.work / recipe) for recipe in RECIPES}
+    found = {recipe: evaluated(data, recipe, asked.arch, asked.set, decoder, asked.device, asked.work / recipe) for recipe in RECIPES}
     manifest = data.manifest
     results = {"commit": asked.commit, "arch": asked.arch, "settings": asked.set, "decoder": decoder.name, "recipes": found}
     results |= {"collections": manifest.sources, "documents": manifest.documents, "digest": manifest.digest}
@@ -53,7 +53,7 @@ def main() -> None:
     print(page)
 
 
-def judged(data: Dataset, recipe: str, arch: str, settings: list[str], decoder: LoadedDecoder, device: str, out: Path) -> dict[str, Any]:
+def evaluated(data: Dataset, recipe: str, arch: str, settings: list[str], decoder: LoadedDecoder, device: str, out: Path) -> dict[str, Any]:
     """What is found on a model of this recipe."""
     place = resolve_device(device)
     trained = train(train_config(arch, data.dim, settings, None if recipe == "residual" else recipe), data, out, place, resume=True)

@@ -83,11 +83,11 @@ DATES = 12
 """Most labels on the axis of dates."""
 
 
-def night_figure(judged: NightEvaluation) -> Figure:
+def night_figure(result: NightEvaluation) -> Figure:
     """Skill by document, a point each: the night's documents and the champion's own test documents."""
     figure, axes = plt.subplots(1, len(DRIFT_METRICS), figsize=(11, 3.2))
     for axis, metric in zip(axes, DRIFT_METRICS, strict=True):
-        for height, (label, found, c) in enumerate((("own test documents", judged.own, BASELINE), ("night", judged.night, OTHER))):
+        for height, (label, found, c) in enumerate((("own test documents", result.own, BASELINE), ("night", result.night, OTHER))):
             sums, counts = document_sums(found.skills(metric), found.windows.docs)
             spread = np.random.default_rng(0).uniform(-0.25, 0.25, len(sums))
             axis.scatter(sums / counts, height + spread, s=4 + counts / 20, color=c, alpha=0.5, label=label)

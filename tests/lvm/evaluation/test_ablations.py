@@ -43,7 +43,7 @@ def fitted(dataset: Dataset) -> Baselines:
     return fit_baselines(dataset, LENGTH, 10_000, CPU)
 
 
-def judge(
+def evaluated(
     rule: Callable[[torch.Tensor], torch.Tensor], fitted: Baselines, dataset: Dataset, windows: Windows
 ) -> dict[str, dict[str, MetricDrop]]:
     return ablations(Rule(rule, rule), fitted, dataset, windows, CPU)  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def test_a_context_of_another_document_keeps_only_the_last_chunk(dataset: Datase
 
 
 def test_a_model_of_the_last_chunk_uses_nothing_else(dataset: Dataset, windows: Windows, fitted: Baselines) -> None:
-    found = judge(lambda context: context[:, -1], fitted, dataset, windows)
+    found = evaluated(lambda context: context[:, -1], fitted, dataset, windows)
     for name in ("cross_document", "last_alone", "lag 2", "lag 3", "lag 4"):
         for drop in found[name].values():
             assert (drop.model.value, drop.model.low, drop.model.high) == (0, 0, 0), name
@@ -81,7 +81,7 @@ def test_a_model_of_the_last_chunk_uses_nothing_else(dataset: Dataset, windows: 
 
 
 def test_a_model_blind_to_order_loses_nothing_to_another_order(dataset: Dataset, windows: Windows, fitted: Baselines) -> None:
-    found = judge(lambda context: context.mean(1), fitted, dataset, windows)
+    found = evaluated(lambda context: context.mean(1), fitted, dataset, windows)
     for name in ("shuffle", "reverse"):
         assert found[name]["cosine"].model.value == pytest.approx(0, abs=1e-6)
         assert found[name]["cosine"].baseline.above_zero(), "ridge weighs the last chunk most, and loses"
@@ -103,7 +103,7 @@ def test_a_baseline_under_a_models_name_has_no_loss_of_its_own(dataset: Dataset,
 
 
 def test_the_excess_is_the_difference_of_the_two_losses(dataset: Dataset, windows: Windows, fitted: Baselines) -> None:
-    for drops in judge(lambda context: context.mean(1), fitted, dataset, windows).values():
+    for drops in evaluated(lambda context: context.mean(1), fitted, dataset, windows).values():
         assert set(drops) == set(STRONGEST_BASELINES)
         for drop in drops.values():
             assert drop.excess.value == pytest.approx(drop.model.value - drop.baseline.value, abs=1e-6)

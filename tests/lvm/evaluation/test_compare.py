@@ -59,7 +59,7 @@ def test_recall_decides_between_models_whose_intervals_touch() -> None:
     assert chosen(lstm=leader, mamba2=second, transformer=far) == "mamba2"
 
 
-def test_touching_is_judged_against_the_leader_alone() -> None:
+def test_touching_is_decided_against_the_leader_alone() -> None:
     leader = summary((0.03, 0.025, 0.035), recall=0.0)
     middle = summary((0.024, 0.018, 0.030), recall=0.01)
     last = summary((0.015, 0.010, 0.020), recall=0.09)  # touches the middle one, not the leader

@@ -60,12 +60,12 @@ def oracle(dataset: Dataset) -> Rule:
     return Rule(lambda context: stored[torch.cdist(context[:, -1], stored).argmin(1) + 1])
 
 
-def judge(model: nn.Module, dataset: Dataset, ref: Reference) -> Evaluation:
+def evaluated(model: nn.Module, dataset: Dataset, ref: Reference) -> Evaluation:
     return evaluate(model, dataset, "val", ref, CPU)  # type: ignore[arg-type]
 
 
 def test_an_oracle_gets_full_marks(turning: Dataset, ref: Reference) -> None:
-    found = judge(oracle(turning), turning, ref)
+    found = evaluated(oracle(turning), turning, ref)
     metrics = found.metrics()
     assert metrics["cosine"].value == pytest.approx(1, abs=1e-5)
     for name in ("recall_at_1", "recall_at_5", "recall_at_10", "mrr"):
@@ -79,17 +79,17 @@ def test_an_oracle_gets_full_marks(turning: Dataset, ref: Reference) -> None:
 
 def test_its_opposite_gets_none(turning: Dataset, ref: Reference) -> None:
     true = oracle(turning)
-    metrics = judge(Rule(lambda context: -true.decoder(context)), turning, ref).metrics()
+    metrics = evaluated(Rule(lambda context: -true.decoder(context)), turning, ref).metrics()
     assert metrics["cosine"].value == pytest.approx(-1, abs=1e-5)
     assert metrics["recall_at_10"].value < 0.05
     assert metrics["skill_cosine"].high < 0  # type: ignore[operator]
 
 
 def test_the_best_baseline_has_exactly_no_skill_against_itself(turning: Dataset, ref: Reference, fitted: Baselines) -> None:
-    some = judge(oracle(turning), turning, ref)
+    some = evaluated(oracle(turning), turning, ref)
     cosine, recall = some.best_baseline("cosine"), some.best_baseline("recall_at_5")
     model = Rule(lambda context: fitted.predict(context)[cosine], lambda context: fitted.predict(context)[recall])
-    found = judge(model, turning, ref)
+    found = evaluated(model, turning, ref)
     skill = found.skill("cosine")
     assert (skill.value, skill.low, skill.high) == (0, 0, 0)
     assert not skill.above_zero()
@@ -98,13 +98,13 @@ def test_the_best_baseline_has_exactly_no_skill_against_itself(turning: Dataset,
 
 
 def test_another_baseline_has_negative_skill(turning: Dataset, ref: Reference, fitted: Baselines) -> None:
-    found = judge(Rule(lambda context: fitted.predict(context)["mean_vector"]), turning, ref)
+    found = evaluated(Rule(lambda context: fitted.predict(context)["mean_vector"]), turning, ref)
     assert found.best_baseline("cosine") != "mean_vector"
     assert found.skill("cosine").high < 0  # type: ignore[operator]
 
 
 def test_the_best_baseline_is_chosen_for_each_metric_apart(turning: Dataset, ref: Reference) -> None:
-    found = judge(oracle(turning), turning, ref)
+    found = evaluated(oracle(turning), turning, ref)
     for metric in ("cosine", "recall_at_1", "recall_at_5", "mrr"):
         means = {name: float(scores.quantity(metric).mean()) for name, scores in found.baselines.items()}
         assert means[found.best_baseline(metric)] == max(means.values())
@@ -116,7 +116,7 @@ def test_the_best_baseline_is_chosen_for_each_metric_apart(turning: Dataset, ref
 
 
 def test_skill_is_the_paired_difference_with_an_interval_over_documents(turning: Dataset, ref: Reference) -> None:
-    found = judge(Rule(lambda context: context[:, -1]), turning, ref)
+    found = evaluated(Rule(lambda context: context[:, -1]), turning, ref)
     for metric in ("cosine", "recall_at_5", "mrr"):
         best = found.baselines[found.best_baseline(metric)]
         difference = found.model.quantity(metric) - best.quantity(metric)
@@ -124,7 +124,7 @@ def test_skill_is_the_paired_difference_with_an_interval_over_documents(turning:
 
 
 def test_retrieval_is_held_against_the_centred_weighted_mean_whatever_baseline_is_best(turning: Dataset, ref: Reference) -> None:
-    found = judge(oracle(turning), turning, ref)
+    found = evaluated(oracle(turning), turning, ref)
     doctored = replace(found.baselines["mean_vector"], ranks=np.ones_like(found.model.ranks))
     found = replace(found, baselines=found.baselines | {"mean_vector": doctored})
     lead = found.summary()["retrieval"]
@@ -137,10 +137,10 @@ def test_retrieval_is_held_against_the_centred_weighted_mean_whatever_baseline_i
 
 
 def test_a_model_blind_to_order_loses_nothing_to_a_shuffle_and_another_does(turning: Dataset, ref: Reference) -> None:
-    blind = judge(Rule(lambda context: context.mean(1)), turning, ref)
+    blind = evaluated(Rule(lambda context: context.mean(1)), turning, ref)
     np.testing.assert_allclose(blind.shuffled_cosine, blind.model.cosine, atol=1e-5)
     assert blind.shuffle_drop().value == pytest.approx(0, abs=1e-6)
-    assert judge(oracle(turning), turning, ref).shuffle_drop().above_zero()
+    assert evaluated(oracle(turning), turning, ref).shuffle_drop().above_zero()
 
 
 def test_a_shuffle_reorders_each_context_and_mixes_none(turning: Dataset, ref: Reference) -> None:
@@ -162,16 +162,16 @@ def test_an_evaluation_repeats_exactly_and_dropout_is_off(turning: Dataset, ref:
     torch.manual_seed(0)
     model = build_predictor(ModelConfig(arch="gru", dim=DIM, width=64, dropout=0.5), torch.zeros(DIM), torch.ones(DIM)).train()
     nn.init.normal_(model.decoder_residual.fc2.weight)
-    first, second = judge(model, turning, ref), judge(model, turning, ref)
+    first, second = evaluated(model, turning, ref), evaluated(model, turning, ref)
     assert np.array_equal(first.model.cosine, second.model.cosine)
     assert np.array_equal(first.shuffled_cosine, second.shuffled_cosine)
     assert first.metrics() == second.metrics()
 
 
-def test_y_dec_is_judged_by_cosine_and_y_cos_by_rank(turning: Dataset, ref: Reference) -> None:
+def test_y_dec_is_evaluated_by_cosine_and_y_cos_by_rank(turning: Dataset, ref: Reference) -> None:
     true = oracle(turning)
-    only_decoder = judge(Rule(true.decoder, lambda context: -true.decoder(context)), turning, ref).metrics()
-    only_cosine = judge(Rule(lambda context: -true.decoder(context), true.decoder), turning, ref).metrics()
+    only_decoder = evaluated(Rule(true.decoder, lambda context: -true.decoder(context)), turning, ref).metrics()
+    only_cosine = evaluated(Rule(lambda context: -true.decoder(context), true.decoder), turning, ref).metrics()
     assert only_decoder["cosine"].value > 0.99 and only_decoder["recall_at_5"].value < 0.05
     assert only_cosine["cosine"].value < -0.99 and only_cosine["recall_at_5"].value == 1
 
@@ -211,7 +211,7 @@ def test_quantities_are_read_off_the_ranks() -> None:
 
 
 def test_a_constant_model_shows_as_collapsed(turning: Dataset, ref: Reference) -> None:
-    found = judge(Rule(lambda context: torch.ones(len(context), DIM)), turning, ref)
+    found = evaluated(Rule(lambda context: torch.ones(len(context), DIM)), turning, ref)
     collapse = found.collapse()
     for head in ("y_dec", "y_cos"):
         assert collapse[f"{head}_pairwise_cosine"] == pytest.approx(1, abs=1e-6)
@@ -232,7 +232,7 @@ def test_the_summary_is_json_and_holds_every_number_of_a_report(turning: Dataset
     if few:
         keep = np.isin(windows.docs, np.unique(windows.docs)[:2])
         windows = replace(windows, answer=windows.answer[keep], docs=windows.docs[keep], excluded=windows.excluded[keep])
-    found = judge(oracle(turning), turning, score_baselines(turning, windows, fitted, CPU))
+    found = evaluated(oracle(turning), turning, score_baselines(turning, windows, fitted, CPU))
     summary = found.summary()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     plain = {"cosine", "recall_at_1", "recall_at_5", "recall_at_10", "mrr"}

@@ -1,4 +1,4 @@
-"""A model is judged on documents it has not seen, by vectors of its own encoder, beside its own baselines."""
+"""A model is evaluated on documents it has not seen, by vectors of its own encoder, beside its own baselines."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_only_documents_of_the_split_are_scored(dataset: Dataset, checkpoint: Ch
     assert set(dataset.row_doc[found.windows.pool]) <= set(dataset.docs(split))
 
 
-def test_any_dataset_is_judged_against_the_baselines_that_the_model_brings(foreign: Dataset, checkpoint: Checkpoint) -> None:
+def test_any_dataset_is_evaluated_against_the_baselines_that_the_model_brings(foreign: Dataset, checkpoint: Checkpoint) -> None:
     other = replace(checkpoint.baselines, mean=torch.full_like(checkpoint.baselines.mean, 0.01))
     found, changed = (
         evaluate_checkpoint(foreign, checkpoint, "val"),
@@ -91,7 +91,9 @@ def test_any_dataset_is_judged_against_the_baselines_that_the_model_brings(forei
     assert not np.array_equal(found.baselines["mean_vector"].cosine, changed.baselines["mean_vector"].cosine)
 
 
-def test_another_context_length_is_judged_against_baselines_fitted_for_it(dataset: Dataset, checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_another_context_length_is_evaluated_against_baselines_fitted_for_it(
+    dataset: Dataset, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     splits = dataset.doc_splits.copy()
     splits[dataset.docs("train")[8:]] = "unused"  # fewer documents are fitted sooner
     small = replace(dataset, doc_splits=splits, path=tmp_path / "small")
@@ -107,7 +109,7 @@ def test_another_context_length_is_judged_against_baselines_fitted_for_it(datase
     assert not np.array_equal(found.model.cosine[-50:], own.model.cosine[-50:])
 
 
-def test_models_that_share_a_reference_are_judged_as_if_each_had_its_own(dataset: Dataset, checkpoint: Checkpoint) -> None:
+def test_models_that_share_a_reference_are_evaluated_as_if_each_had_its_own(dataset: Dataset, checkpoint: Checkpoint) -> None:
     shared = make_reference(dataset, checkpoint, "val")
     assert (
         evaluate_checkpoint(dataset, checkpoint, "val", ref=shared).summary() == evaluate_checkpoint(dataset, checkpoint, "val").summary()

@@ -1,4 +1,4 @@
-"""`lvm explain` tells what a model uses, in tables and in JSON; one that reads backwards is judged so and used for nothing else."""
+"""`lvm explain` shows what a model uses, as tables and JSON; a model that reads backwards is evaluated so and used for nothing else."""
 
 import json
 import shutil
@@ -61,7 +61,9 @@ def test_it_learns_from_the_end_of_documents_and_keeps_baselines_of_that_directi
     assert "from end to beginning" in (turned.path / "card.md").read_text()
 
 
-def test_it_is_judged_on_contexts_read_backwards_whoever_turned_them(dataset: Dataset, checkpoints: tuple[Checkpoint, Checkpoint]) -> None:
+def test_it_is_evaluated_on_contexts_read_backwards_whoever_turned_them(
+    dataset: Dataset, checkpoints: tuple[Checkpoint, Checkpoint]
+) -> None:
     forward, turned = checkpoints
     plain, given = evaluate_checkpoint(dataset, turned, "val"), evaluate_checkpoint(dataset.directed(True), turned, "val")
     assert plain.metrics() == given.metrics()
@@ -89,7 +91,7 @@ def test_lvm_diagnose_judges_it_in_its_direction(dataset: Dataset, backward: Pat
     gates = {gate["name"]: gate for gate in found.json["gates"]}
     skill = evaluate_checkpoint(dataset, checkpoints[1], "val").skill("cosine")
     assert gates["mean_vector_baseline"]["value"] == pytest.approx(skill.low)
-    assert gates["chunk_order"]["passed"], "the data are judged as they stand"
+    assert gates["chunk_order"]["passed"], "the data are checked as they are stored"
 
 
 # lvm explain

@@ -308,7 +308,7 @@ def test_a_gate_that_is_ok_has_nothing_to_remedy() -> None:
 
 
 @pytest.mark.parametrize("gate", stage_gates("data"))
-def test_verdict_on_data_with_broken_vectors_is_a_number(dataset: Dataset, poisoned: Poison, gate: str) -> None:
+def test_result_on_data_with_broken_vectors_is_a_number(dataset: Dataset, poisoned: Poison, gate: str) -> None:
     vectors = np.array(dataset.vectors)
     vectors[::40] = np.nan
     vectors[1::40] = np.inf

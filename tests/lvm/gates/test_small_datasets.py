@@ -1,4 +1,4 @@
-"""Whatever text comes, `lvm diagnose` gives verdicts with remedies: one document, two-chunk documents, other scripts, few documents."""
+"""Whatever text comes, `lvm diagnose` gives results with remedies: one document, two-chunk documents, other scripts, few documents."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def sentences(dataset: Dataset, doc: int, count: int | None = None) -> str:
     return "\n".join(dataset.table.column("text").to_pylist()[dataset.starts[doc] : dataset.starts[doc + 1]][:count])
 
 
-def verdicts(dataset: Dataset) -> dict[str, dict[str, Any]]:
+def diagnosed(dataset: Dataset) -> dict[str, dict[str, Any]]:
     """What `lvm diagnose --json` says, with the exit code that belongs to it; the table for people and both figures come too."""
     figures = dataset.path / "figures"
     finished = lvm("diagnose", dataset.path, "--json", "--figures", figures)
@@ -74,7 +74,7 @@ def refused(gates: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def test_one_document_is_refused_for_want_of_others(dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
-    found = refused(verdicts(extracted({"only": sentences(dataset, 0)}, tmp_path, encoder)))
+    found = refused(diagnosed(extracted({"only": sentences(dataset, 0)}, tmp_path, encoder)))
     assert found.keys() == {"chunk_order", "split_leakage", "pairing"}
     assert "[too few documents]" in found["chunk_order"] and "give 5 or more documents of more than 5 chunks" in found["chunk_order"]
     assert "is empty" in found["split_leakage"] and "give more documents" in found["split_leakage"]
@@ -85,23 +85,23 @@ def test_two_chunk_documents_are_refused_since_their_order_cannot_be_told(datase
     short = {f"{doc}": sentences(dataset, doc, 2) for doc in range(len(dataset.doc_ids))}
     data = extracted(short, tmp_path, encoder)
     assert set(map(int, data.starts[1:] - data.starts[:-1])) == {2}
-    assert refused(verdicts(data))["chunk_order"] == (
+    assert refused(diagnosed(data))["chunk_order"] == (
         "no document has more than 5 chunks, too few to tell their order from a shuffle: give longer documents"
     )
 
 
 @pytest.mark.parametrize("text", [RUSSIAN, GREEK, HINDI], ids=["Cyrillic", "Greek", "Devanagari"])
-def test_text_in_another_script_gets_verdicts(text: str, encoder: Encoder, tmp_path: Path) -> None:
+def test_text_in_another_script_is_diagnosed(text: str, encoder: Encoder, tmp_path: Path) -> None:
     data = extracted(documents(text), tmp_path, encoder)
     assert data.n_rows >= 5
-    gates = verdicts(data)
+    gates = diagnosed(data)
     assert gates["chunk_order"]["reason"].startswith("no document has more than 5 chunks")
     assert "no repeated key, no bad vector" in gates["duplicates"]["reason"] or "chunks were stored twice" in gates["duplicates"]["reason"]
 
 
-def test_long_text_in_another_script_is_judged_by_its_order(encoder: Encoder, tmp_path: Path) -> None:
+def test_long_text_in_another_script_is_checked_by_its_order(encoder: Encoder, tmp_path: Path) -> None:
     whole = "\n".join(documents(RUSSIAN).values())
-    reason = verdicts(extracted({"poems": whole}, tmp_path, encoder))["chunk_order"]["reason"]
+    reason = diagnosed(extracted({"poems": whole}, tmp_path, encoder))["chunk_order"]["reason"]
     assert "adjacent cosine leads a shuffle by" in reason and "[too few documents]" in reason
 
 

@@ -130,7 +130,7 @@ def test_intervals_read_as_value_and_ends() -> None:
     assert interval_text({"value": 0.25, "low": None, "high": None}, sign=True) == "+0.2500 [too few documents]"
 
 
-def test_gates_show_verdict_value_threshold_reason_and_remedy() -> None:
+def test_gates_show_result_value_threshold_reason_and_remedy() -> None:
     gates: list[GateResult] = [
         gate_result("first", 0.1234567, 0.5, False, "all well", "nothing"),
         gate_result("second", 3e-5, 1e-4, False, "look here", "turn it", warned=True),

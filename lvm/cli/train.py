@@ -1,9 +1,12 @@
 """`lvm train`: one predictor."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import RenderableType
+from rich.progress import Progress
 
 from lvm.cli.common import (
     ConfigOption,
@@ -18,31 +21,35 @@ from lvm.cli.common import (
     people,
     progress_bar,
 )
-from lvm.config import ARCHITECTURES, read_settings
+from lvm.config import ARCHITECTURES, TrainConfig, read_settings
 from lvm.reports.next_command import next_command
+
+if TYPE_CHECKING:  # a command imports torch when it runs, not when its help is shown
+    import torch
+
+    from lvm.data.dataset import Dataset
+    from lvm.models.checkpoint import CheckpointConfig
+    from lvm.training.distributed import Ranks
 
 
 def train(
     dataset: DatasetArgument,
-    arch: Annotated[str, typer.Option(help="lstm, gru, mamba2, transformer or amn.")],
+    arch: Annotated[str, typer.Option(help="Architecture, such as lstm; for a wrong name the error lists them all.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the model.")],
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training chunks, at most.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the training chunks.")] = None,
     device: DevicesOption = "auto",
     preset: PresetOption = None,
     config_file: ConfigOption = None,
     setting: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; a finished run is kept.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Clear an earlier run first.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last saved state; a finished run is kept.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run first.")] = False,
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train one predictor, on one device or on several together."""
     from lvm.data.dataset import open_dataset
     from lvm.devices import resolve_device
-    from lvm.models.mamba2 import scan_name
-    from lvm.reports.tables.table import Table
     from lvm.training.distributed import join, own_device
-    from lvm.training.metrics_log import Event
     from lvm.training.trainer import train as run
 
     if until_stdin_closes:
@@ -56,35 +63,53 @@ def train(
     place = resolve_device(own_device(device))
     ranks = join(place)
     if ranks.rank == 0:
-        together = f" and {ranks.world - 1} more" if ranks.world > 1 else ""
-        people.print(f"{arch} on {place}{together}, dataset {data.manifest.digest[:12]}, {data.manifest.chunks['train']} training chunks")
-        people.print_json(data=config.model_dump())
-        if arch == "mamba2":
-            people.print(f"Mamba2's scan: {scan_name(place)}", style="bold")
+        print_start(config, data, place, ranks)
     with progress_bar("steps", shown=ranks.rank == 0) as bar:
-        task = bar.add_task(arch, total=None, visible=False)
-
-        def show(event: Event) -> None:
-            bar.update(task, completed=event["step"], total=event["total_steps"], visible=True)
-            if "val/cosine" in event["metrics"]:
-                bar.console.print(validation_line(event))
-            if "train/micro_batch" in event["metrics"]:
-                bar.console.print(memory_line(event, config.sampler.stretches), style="bold")
-
-        done = run(config, data, out, place, resume, fresh, show, ranks, settings.gates)
+        done = run(config, data, out, place, resume, fresh, progress_listener(bar, config), ranks, settings.gates)
     ranks.leave()
-    if ranks.rank:
-        return
-    best = done.best
+    if ranks.rank == 0:
+        value = {"path": str(out), "arch": done.arch, "parameters": done.parameters, "best": done.best}
+        output(value, as_json, result_table(done), next_command("validate", dataset, "--model", out))
+
+
+def print_start(config: TrainConfig, data: "Dataset", place: "torch.device", ranks: "Ranks") -> None:
+    """Print to people what is trained, on what, with which settings."""
+    from lvm.models.mamba2 import scan_name
+
+    arch, more = config.model.arch, f" and {ranks.world - 1} more" if ranks.world > 1 else ""
+    people.print(f"{arch} on {place}{more}, dataset {data.manifest.digest[:12]}, {data.manifest.chunks['train']} training chunks")
+    people.print_json(data=config.model_dump())
+    if arch == "mamba2":
+        people.print(f"Mamba2's scan: {scan_name(place)}", style="bold")
+
+
+def progress_listener(bar: Progress, config: TrainConfig) -> Callable[[dict[str, Any]], None]:
+    """A listener to the training's events that moves the bar and prints a line after each epoch."""
+    task = bar.add_task(config.model.arch, total=None, visible=False)
+
+    def show(event: dict[str, Any]) -> None:
+        bar.update(task, completed=event["step"], total=event["total_steps"], visible=True)
+        if "val/cosine" in event["metrics"]:
+            bar.console.print(validation_line(event))
+        if "train/micro_batch" in event["metrics"]:
+            bar.console.print(memory_line(event, config.sampler.stretches), style="bold")
+
+    return show
+
+
+def result_table(done: "CheckpointConfig") -> RenderableType:
+    """Validation metrics of the epoch that was kept."""
+    from lvm.reports.tables.table import Table
+
     names = ("val/cosine", "val/skill_cosine", "val/recall_at_5", "val/skill_recall_at_5", "val/shuffle_drop")
-    rows = [[name, f"{best[name]:+.4f}"] for name in names]
-    title = f"{config.model.name}: {done.parameters:,} parameters, {len(done.history)} epochs, kept epoch {int(best['epoch'])}"
-    value = {"path": str(out), "arch": done.arch, "parameters": done.parameters, "best": best}
-    output(value, as_json, Table(title, ["validation", "value"], rows).rich(), next_command("validate", dataset, "--model", out))
+    rows = [[name, f"{done.best[name]:+.4f}"] for name in names]
+    model = f"{done.train.model.name}: {done.parameters:,} parameters"
+    title = f"{model}, {len(done.history)} epochs, kept epoch {int(done.best['epoch'])}"
+    return Table(title, ["validation", "value"], rows).rich()
 
 
 def validation_line(event: dict[str, Any]) -> str:
-    """One line an epoch: what was reached, against what, how fast, how long still."""
+    """One line after an epoch: metrics, skill over the best baseline, speed, remaining time."""
     m, t = event["metrics"], event["timing"]
     return (
         f"epoch {event['epoch']}: cosine {m['val/cosine']:.4f} (skill {m['val/skill_cosine']:+.4f}), "
@@ -94,6 +119,6 @@ def validation_line(event: dict[str, Any]) -> str:
 
 
 def memory_line(event: dict[str, Any], stretches: int) -> str:
-    """What is done about memory that ran out."""
+    """What changes when memory ran out."""
     size = int(event["metrics"]["train/micro_batch"])
     return f"Out of memory at step {event['step']}: from here on {size} stretches at a time, gradients still of all {stretches} of a batch"

@@ -1,4 +1,4 @@
-"""A script in two processes under torchrun, as a user starts them."""
+"""A script run in two processes by torchrun, as a user would start it."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def torchrun(folder: Path, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `script`, written into `folder`, with `arguments` and, as the last one, the folder."""
+    """Write `script` into `folder` and run it with `arguments`; `folder` is its last argument."""
     (folder / "together.py").write_text(script)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}

@@ -64,7 +64,7 @@ class Killed(Exception):
 
 
 def killed_after(dataset: Dataset, out: Path, lines: int, config: TrainConfig | None = None) -> None:
-    """Leave in `out` a run that died when it had written so many lines of metrics."""
+    """Leave in `out` a run that was killed after it had written `lines` lines of metrics."""
     left = lines
 
     def die(event: Event) -> None:
@@ -78,7 +78,7 @@ def killed_after(dataset: Dataset, out: Path, lines: int, config: TrainConfig | 
 
 
 def without_a_gradient(name: str) -> Callable[..., dict[str, torch.Tensor]]:
-    """The weighted terms, of which one has a weight that does not arrive."""
+    """A stand-in for `losses.weighted` in which the term `name` has no gradient."""
 
     def make(terms: dict[str, torch.Tensor], config: LossConfig) -> dict[str, torch.Tensor]:
         return {n: part * (n != name) for n, part in weighted(terms, config).items()}

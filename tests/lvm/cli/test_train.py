@@ -52,7 +52,7 @@ def test_training_whose_loss_does_not_steer_is_refused_with_3_in_one_sentence(da
         (("--arch", "lstm", "--set", "learning_rate=fast"), "field 'learning_rate'"),
         (("--arch", "lstm", "--set", "width"), "expected FIELD=VALUE"),
         (("--arch", "lstm", "--set", "epochs.many=1"), "field 'epochs'"),
-        (("--arch", "rnn"), "field 'model.arch'"),
+        (("--arch", "rnn"), "architecture 'rnn' is not known: there are lstm, gru, mamba2, transformer, amn"),
         (("--arch", "gru", "--preset", "new"), "preset 'new' is not known: there are demo, quality, legacy"),
         (("--arch", "lstm", "--device", ABSENT_DEVICE), "is not on this machine"),
         (("--arch", "lstm", "--device", "gpu"), "device 'gpu' is not on this machine"),

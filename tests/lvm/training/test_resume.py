@@ -25,7 +25,7 @@ from lvm.training import trainer as training
 from lvm.training.metrics_log import Event
 from lvm.training.state import Progress, save_state
 from lvm.training.trainer import Trainer, train
-from tests.support.trainings import CPU, TINY, Killed, events, killed_after, tiny, trained, what_repeats
+from tests.support.trainings import CPU, TINY, Killed, events, killed_after, tiny, train_once, trained, what_repeats
 
 KILLS = 6
 
@@ -33,10 +33,10 @@ KILLS = 6
 @pytest.mark.parametrize("arch", ["mamba2", "transformer"])
 def test_the_same_seed_gives_the_same_metrics_and_the_same_bytes(dataset: Dataset, tmp_path: Path, arch: str) -> None:
     config = tiny(dataset, "epochs=1", arch=arch)
-    for name in ("first", "second"):
-        train(config, dataset, tmp_path / name, CPU)
-        torch.rand(1)  # whatever the process draws besides must not matter
-    assert what_repeats(tmp_path / "first") == what_repeats(tmp_path / "second")
+    first = train_once(dataset, config)
+    torch.rand(1)  # whatever else the process draws must not matter
+    train(config, dataset, tmp_path / "second", CPU)
+    assert what_repeats(tmp_path / "second") == what_repeats(first)
 
 
 def test_another_seed_gives_another_model(dataset: Dataset, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_killed_trainer_resumes_with_identical_loss(dataset: Dataset, tmp_path: 
                 deaths.append("validation" if "val/cosine" in event["metrics"] else "step")
                 raise Killed
 
-        torch.manual_seed(1000 + life)  # nothing of the dead process may help
+        torch.manual_seed(1000 + life)  # the random state of the killed process is lost
         trainer = Trainer(config, dataset, tmp_path / "killed", CPU, die)
         trainer.resume()
         begun.append((trainer.progress.epoch, trainer.progress.epoch_step))
@@ -85,6 +85,7 @@ def test_run_killed_between_a_validation_and_its_state_reports_it_once(
     monkeypatch.setattr(training, "SAVE_SECONDS", 0)
     killed_after(dataset, tmp_path / "run", 3)
     assert "val/cosine" in events(tmp_path / "run")[-1]["metrics"]
+    monkeypatch.undo()
     train(tiny(dataset), dataset, tmp_path / "run", CPU, resume=True)
     assert what_repeats(tmp_path / "run") == what_repeats(trained(dataset))
 
@@ -120,10 +121,9 @@ def test_run_killed_during_its_export_exports_the_same_again(dataset: Dataset, t
 
 def test_run_whose_loss_reaches_one_head_alone_resumes_too(dataset: Dataset, tmp_path: Path) -> None:
     config = tiny(dataset, "epochs=2", "loss.infonce=0", "loss.variance=0")  # nothing trains y_cos
-    train(config, dataset, tmp_path / "whole", CPU)
     killed_after(dataset, tmp_path / "killed", 4, config)
     train(config, dataset, tmp_path / "killed", CPU, resume=True)
-    assert what_repeats(tmp_path / "killed") == what_repeats(tmp_path / "whole")
+    assert what_repeats(tmp_path / "killed") == what_repeats(train_once(dataset, config))
 
 
 def test_line_of_metrics_that_a_kill_cut_short_is_written_again(dataset: Dataset, unfinished: Path) -> None:

@@ -48,9 +48,9 @@ def test_training_whose_loss_does_not_steer_is_refused_with_3_in_one_sentence(da
     ("arguments", "says"),
     [
         (("--arch", "lstm", "--set", "model.widht=512"), "unknown field 'model.widht'"),
-        (("--arch", "lstm", "--set", "colour=red"), "unknown field 'colour'"),
+        (("--arch", "lstm", "--set", "colour=red"), "unknown setting 'colour'"),
         (("--arch", "lstm", "--set", "learning_rate=fast"), "field 'learning_rate'"),
-        (("--arch", "lstm", "--set", "width"), "expected FIELD=VALUE"),
+        (("--arch", "lstm", "--set", "epochs"), "expected FIELD=VALUE"),
         (("--arch", "lstm", "--set", "epochs.many=1"), "field 'epochs'"),
         (("--arch", "rnn"), "architecture 'rnn' is not known: there are lstm, gru, mamba2, transformer, amn"),
         (("--arch", "gru", "--preset", "new"), "preset 'new' is not known: there are demo, quality, legacy"),

@@ -32,12 +32,12 @@ def compare_with_record(corpus: Corpus, record: Dataset) -> OfferedDocuments:
 
     Test documents of the record count as known too: unseen documents are compared with them, so they must not be them.
     """
-    held = set(map(normalised_text, record.texts(np.arange(record.n_rows))))
+    recorded = set(map(normalised_text, record.texts(np.arange(record.n_rows))))
     unseen: list[str] = []
     known: list[str] = []
     for document in corpus.chunked():
         texts = {normalised_text(chunk.text) for chunk in document.chunks}
-        is_known = bool(texts) and len(texts & held) >= record.manifest.splits.min_shared * len(texts)
+        is_known = bool(texts) and len(texts & recorded) >= record.manifest.splits.min_shared * len(texts)
         (known if is_known else unseen).append(document.doc_id)
     return OfferedDocuments(sorted(unseen), sorted(known))
 

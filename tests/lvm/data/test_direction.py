@@ -19,6 +19,23 @@ CPU = torch.device("cpu")
 LENGTH = 3
 
 
+def few_documents(dataset: Dataset, path: Path) -> Dataset:
+    """The first documents of a dataset, in few dimensions: baselines are fitted to them in a second."""
+    docs, dim = 8, 8
+    rows = dataset.starts[docs]
+    recipe = dataset.manifest.recipe.model_copy(update={"dim": dim})
+    return replace(
+        dataset,
+        path=path,
+        manifest=dataset.manifest.model_copy(update={"recipe": recipe}),
+        table=dataset.table.slice(0, rows),
+        vectors=np.ascontiguousarray(dataset.vectors[:rows, :dim]),
+        doc_ids=dataset.doc_ids[:docs],
+        starts=dataset.starts[: docs + 1],
+        doc_splits=np.array(["train", "val"] * (docs // 2), object),
+    )
+
+
 def test_contexts_of_real_text_are_the_later_chunks(dataset: Dataset) -> None:
     turned = dataset.directed(True)
     windows = make_windows(turned, "val", LENGTH, 10_000, CPU)
@@ -75,10 +92,7 @@ def ridge(dataset: Dataset) -> torch.Tensor:
 def test_what_is_derived_from_each_direction_has_a_name_of_its_own(dataset: Dataset, tmp_path: Path) -> None:
     turned = dataset.directed(True)
     assert turned.derived("x.npy") != dataset.derived("x.npy") and turned.derived("x.npy").parent == dataset.derived("x.npy").parent
-    # Few dimensions: baselines are fitted to them in a second.
-    recipe = dataset.manifest.recipe.model_copy(update={"dim": 8})
-    manifest = dataset.manifest.model_copy(update={"recipe": recipe})
-    small = replace(dataset, path=tmp_path, manifest=manifest, vectors=np.ascontiguousarray(dataset.vectors[:, :8]))
+    small = few_documents(dataset, tmp_path)
     forward, backward = ridge(small), ridge(small.directed(True))
     assert not torch.equal(forward, backward)
     assert torch.equal(ridge(small.directed(True)), backward) and torch.equal(ridge(small), forward), "read back"

@@ -1,5 +1,6 @@
 """`lvm serve`: the champion over HTTP."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,27 +42,28 @@ def serve(
     for path in model:
         if not (path / "config.json").is_file():
             raise InputError(f"option --model {path}: has no config.json, so it is not a model: 'make demo' makes a champion")
-
-    def load_models(metrics: "ServingMetrics") -> "ModelStore":
-        import torch
-
-        from lvm.devices import resolve_device
-        from lvm.serving.model_store import ModelStore
-
-        torch.set_num_threads(threads)
-        return ModelStore(model, resolve_device(device), metrics)
-
-    def load_text(models: "ModelStore") -> "TextPipeline":
-        from lvm.decoding.load import choose_decoder
-        from lvm.devices import resolve_device
-        from lvm.serving.text import find_dataset, load_text_pipeline
-
-        first = models.get(None)
-        dataset = find_dataset(data, first.checkpoint.config.dataset_digest) if data else None
-        return load_text_pipeline(first.recipe, choose_decoder(decoder, first.recipe), dataset, str(resolve_device(device)))
-
     bound = listening_socket(host, port)
     address = f"http://{host}:{bound.getsockname()[1]}"
     people.print(f"Loading {', '.join(str(path) for path in model)}")
-    server = ModelServer(load_models, load_text, config, key)
+    server = ModelServer(partial(_load_models, model, device, threads), partial(_load_text, data, decoder, device), config, key)
     run(server, bound, lambda: people.print(f"Ready at {address}; API documentation: {address}/docs"))
+
+
+def _load_models(paths: list[Path], device: str, threads: int, metrics: "ServingMetrics") -> "ModelStore":
+    import torch
+
+    from lvm.devices import resolve_device
+    from lvm.serving.model_store import ModelStore
+
+    torch.set_num_threads(threads)
+    return ModelStore(paths, resolve_device(device), metrics)
+
+
+def _load_text(data: Path | None, decoder: str, device: str, models: "ModelStore") -> "TextPipeline":
+    from lvm.decoding.load import choose_decoder
+    from lvm.devices import resolve_device
+    from lvm.serving.text import find_dataset, load_text_pipeline
+
+    first = models.get(None)
+    dataset = find_dataset(data, first.checkpoint.config.dataset_digest) if data else None
+    return load_text_pipeline(first.recipe, choose_decoder(decoder, first.recipe), dataset, str(resolve_device(device)))

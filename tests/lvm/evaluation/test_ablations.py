@@ -142,7 +142,7 @@ def test_a_context_of_one_chunk_is_refused(dataset: Dataset) -> None:
 
 
 def test_windows_of_one_document_are_refused(windows: Windows) -> None:
-    with pytest.raises(InputError, match=r"the windows are of one document.*give more documents"):
+    with pytest.raises(InputError, match=r"all windows are from one document.*give more documents"):
         ablated_rows(replace(windows, docs=np.zeros_like(windows.docs)))
 
 

@@ -51,7 +51,7 @@ def test_recipe_under_another_name_is_the_same_recipe(dataset: Dataset, checkpoi
 
 
 def test_all_documents_of_the_training_dataset_are_refused(dataset: Dataset, checkpoint: Checkpoint) -> None:
-    with pytest.raises(InputError, match="split 'all' holds the documents that this model was trained on: give --split test"):
+    with pytest.raises(InputError, match="split 'all' includes the documents that this model was trained on: give --split test"):
         evaluate_checkpoint(dataset, checkpoint, "all")
 
 
@@ -117,7 +117,7 @@ def test_models_that_share_a_reference_are_evaluated_as_if_each_had_its_own(data
 
 
 def test_another_context_length_on_another_dataset_is_refused(foreign: Dataset, checkpoint: Checkpoint) -> None:
-    with pytest.raises(InputError, match=r"field 'context_length': 5 needs baselines .* carries those for 3"):
+    with pytest.raises(InputError, match=r"field 'context_length': 5 needs baselines .* contains those for 3"):
         evaluate_checkpoint(foreign, checkpoint, "val", context_length=5)
 
 

@@ -133,9 +133,9 @@ def test_tables_say_what_an_estimate_is_and_ask_for_the_other_direction(dataset:
     found = run("explain", dataset.path, "--model", model, "--split", "val")
     assert found.code == 0
     text = " ".join(found.out.split())
-    for part in ("cross_document", "distractors", "an estimate, no bound", "Skill by direction", "from beginning to end"):
+    for part in ("cross_document", "distractors", "an estimate, not a bound", "Skill by direction", "from beginning to end"):
         assert part in text
-    assert "Give --backward, the same model trained with --set reverse=true" in found.out
+    assert "give --backward, the same model trained with --set reverse=true" in found.out
 
 
 def test_too_few_documents_are_said_instead_of_an_interval(dataset: Dataset, model: Path) -> None:

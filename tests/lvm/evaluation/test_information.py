@@ -189,5 +189,5 @@ def test_every_split_has_as_many_candidates_as_the_smallest_gives(dataset: Datas
 
 def test_a_split_of_one_document_is_refused(dataset: Dataset, windows: Windows) -> None:
     own = dataset.row_doc[windows.pool] == windows.docs[0]
-    with pytest.raises(InputError, match=r"a split is of one document.*give more documents"):
+    with pytest.raises(InputError, match=r"a split has only one document.*give more documents"):
         candidate_count((dataset, replace(windows, pool=windows.pool[own], docs=windows.docs[:1])))

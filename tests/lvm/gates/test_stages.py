@@ -46,8 +46,9 @@ def long_documents(dataset, limits, device) -> GateResult:
 
 
 @pytest.fixture()
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def plugin(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A module with two gates, imported as LVM_PLUGINS would, and gone from the registry afterwards."""
+    trained(dataset)  # before there is a gate that stops it
     GATES.names()
     (tmp_path / "few_parameters.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)

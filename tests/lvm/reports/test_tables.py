@@ -201,12 +201,12 @@ def test_an_accuracy_stands_beside_its_chance_and_one_that_cannot_be_had_says_so
     assert rows.rows[0][:4] == ["1", "model", interval_text(model), "0.50"] and rows.rows[0][4] == ""
     assert all(row[4].startswith("+") or row[4].startswith("-") for row in rows.rows if row[1] != "model")
     short = contrast_table({"contrast": {"9": None}})
-    assert short.rows == [["9", "", "no document has so many", "", "", ""]]
+    assert short.rows == [["9", "", "no document has enough chunks", "", "", ""]]
 
 
 def test_a_bound_stands_under_its_ceiling_and_a_gain_is_called_an_estimate(explained: dict[str, Any]) -> None:
     rows, info = information_table(explained), explained["information"]
-    assert f"ceiling log {info['candidates']} = {info['ceiling']:.2f}" in rows.title and "an estimate, no bound" in rows.title
+    assert f"ceiling log {info['candidates']} = {info['ceiling']:.2f}" in rows.title and "an estimate, not a bound" in rows.title
     gains = {row[0]: row[2] for row in rows.rows}
     assert [name for name, gain in gains.items() if gain == "(compared with)"] == [info["last_chunk"]]
     assert gains["whole context: model"] == interval_text(info["gains"]["whole context: model"], True)

@@ -1,11 +1,11 @@
-"""Arm A of a trained decoder on held-out State of the Union sentences: how well a real vector comes back as text.
+"""Arm A of a trained decoder on held-out State of the Union sentences: how well it decodes real vectors.
 
     python -m bench.decode.quality DATASET --decoder DIR                            # searches compared on validation texts
     python -m bench.decode.quality DATASET --decoder DIR --split test --search 5,2,4 --commit $(git rev-parse HEAD)
 
-DATASET is `lvm extract --source builtin:sotu --out DATASET`, one of those that the decoder was trained with as
---hold-out. Choices are made on validation texts; the test texts are looked at once, with --split test,
-which writes results.json and results.md. A search is `corrections,beam,candidates`.
+DATASET is made by `lvm extract --source builtin:sotu --out DATASET` and must have been given as --hold-out when
+the decoder was trained. Choices are made on validation texts. The test texts are looked at once, with --split
+test, which writes results.json and results.md. A search is `corrections,beam,candidates`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ LENGTHS = ((0, 16), (17, 32), (33, 64))
 
 
 def measure(inverter: Inverter, texts: list[str], lengths: np.ndarray, search: Search) -> dict[str, Any]:
-    """Scores of the decoded vectors of `texts`, in all and by length in the encoder's tokens."""
+    """Scores of the decoded vectors of `texts`, over all of them and by length in the encoder's tokens."""
     vectors = inverter.encoder.encode(texts)
     started = time.monotonic()
     found = Inverter(inverter.writer, inverter.encoder, search).decode(vectors)

@@ -1,11 +1,11 @@
-"""Zero-step decoding: texts a second of the inverter beside vec2text's own loop.
+"""Zero-step decoding: texts a second of the inverter and of vec2text's own loop.
 
     python bench/decode/speed.py --device cpu --n 256 --batch 1 --batch 32 --batch 128
     python bench/decode/speed.py --device cuda --n 8192 --batch 32 --batch 256 --batch 2048
 
-Both networks are the same T5 (the default inverter's) with random weights that never end a text, so that
-each writes the same number of tokens. Each decodes in its default precision, vec2text in float32, and vec2text
-is shown in bfloat16 too. Runs of both alternate; the median counts. Appends to speed.json.
+Both networks are the same T5, that of the default inverter, with random weights that never end a text, so both
+write the same number of tokens. The inverter decodes in its default precision; vec2text in float32, its default,
+and in bfloat16. Their runs alternate, and the median counts. Results are appended to speed.json.
 """
 
 import argparse
@@ -30,7 +30,7 @@ TOKENS = 31
 
 
 def own_loop(model: InverterModel, n: int, batch: int, device: str, dtype: torch.dtype, rounds: int) -> float:
-    """Texts a second of `TextWriter.write`, vectors in, strings out."""
+    """Texts a second of `TextWriter.write`, from vectors to strings."""
     words = (f"w{i} w{i % 97}x{i % 89}" for i in range(60_000))
     writer = TextWriter(model, train_tokenizer(words, model.config.vocabulary), dtype)
     vectors = np.random.default_rng(0).standard_normal((n, DIM)).astype(np.float32)
@@ -61,7 +61,7 @@ def main() -> None:
     with torch.no_grad():
         model.t5.shared.weight[:2] = 0  # neither PAD nor EOS is ever the likeliest
     model.to(a.device)
-    model.t5.config.decoder_start_token_id = 0  # vec2text asks the config for it
+    model.t5.config.decoder_start_token_id = 0  # vec2text reads it from the config
     precision = resolve_dtype(a.device, "auto")
     results, rows = [], []
     for batch in a.batch:

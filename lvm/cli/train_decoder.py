@@ -1,4 +1,4 @@
-"""The subcommand `lvm train-decoder`."""
+"""`lvm train-decoder`: train a decoder for an encoder."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,16 +24,16 @@ from lvm.reports.next_command import next_command
 
 def train_decoder(
     dataset: DatasetArgument,
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the decoder.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the decoder.")],
     hold_out: Annotated[
-        list[Path] | None, typer.Option(help="Dataset whose validation and test texts must not be learned from either; repeatable.")
+        list[Path] | None, typer.Option(help="Another dataset whose validation and test texts must not be trained on; repeatable.")
     ] = None,
     device: DevicesOption = "auto",
     preset: PresetOption = None,
     config_file: ConfigOption = None,
     setting: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last round; a finished run is kept.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Clear an earlier run first.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue after the last round; a finished run is kept.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run first.")] = False,
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,10 +62,8 @@ def train_decoder(
 
         def show(event: Event) -> None:
             bar.update(task, completed=event["step"], total=event["total_steps"], visible=True)
-            values = {**event["metrics"], **{k: v for k, v in event["timing"].items() if k.startswith("system/") and "eta" not in k}}
-            if not any(name.startswith("train/") for name in values):
-                shown = ", ".join(f"{name.partition('/')[2]} {value:,.4g}" for name, value in values.items())
-                bar.console.print(f"round {event['epoch']}: {shown}, {event['timing']['system/eta_seconds']:.0f} s left")
+            if not any(name.startswith("train/") for name in event["metrics"]):
+                bar.console.print(round_line(event))
 
         done = run(config, data, others, encoder, out, place, resume, fresh, show, ranks)
     ranks.leave()
@@ -77,3 +75,10 @@ def train_decoder(
     output(
         value, as_json, Table(title, ["validation", "value"], rows).rich(), next_command("decode", "--decoder", out, "--text-file", "FILE")
     )
+
+
+def round_line(event: dict[str, Any]) -> str:
+    """One line a round: validation metrics, timings, time left."""
+    timing = {name: value for name, value in event["timing"].items() if name.startswith("system/") and "eta" not in name}
+    shown = ", ".join(f"{name.partition('/')[2]} {value:,.4g}" for name, value in {**event["metrics"], **timing}.items())
+    return f"round {event['epoch']}: {shown}, {event['timing']['system/eta_seconds']:.0f} s left"

@@ -1,8 +1,11 @@
-"""Tiny vec2text checkpoints, trained on the spot: real models of the library, in its own files."""
+"""Tiny vec2text checkpoints: real models of the library in its own files, trained here in seconds."""
 
 import copy
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +13,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from lvm.data.encoders import Encoder
-from lvm.decoding.vec2text.loop import CorrectionLoop
+from lvm.decoding.vec2text.decoder import Vec2TextDecoder
 from lvm.decoding.vec2text.repairs import build_corrector, build_inversion, import_vec2text
 
 TOKENS = 32
+EMBEDDERS = {384: "sentence-transformers/all-MiniLM-L6-v2", 768: "gtr_base"}
+"""vec2text's name of the encoder of each dimension."""
+
 CONFIG = {
     "model_name_or_path": "t5-base",
     "embedder_model_api": None,
@@ -28,6 +34,21 @@ CONFIG = {
     "num_repeat_tokens": 4,
     "corrector_ignore_hypothesis_embedding": False,
 }
+
+
+@dataclass
+class Trained:
+    """A checkpoint trained on `texts`, and an untrained one of the same shape."""
+
+    folder: Path
+    untrained: Path
+    encoder: Encoder
+    losses: tuple[list[float], list[float]]
+    texts: list[str]
+    vectors: np.ndarray
+
+    def decoder(self, steps: int | None = None, beam: int = 1) -> Vec2TextDecoder:
+        return Vec2TextDecoder(str(self.folder), "cpu", steps, self.encoder, beam)
 
 
 def make_tokenizer(texts: list[str], folder: Path) -> PreTrainedTokenizerFast:
@@ -70,6 +91,8 @@ def make_checkpoint(
     folder: Path, encoder: Encoder, embedder: str, texts: list[str], steps: tuple[int, int] = (0, 0), decoder_layers: int = 1
 ) -> tuple[list[float], list[float]]:
     """Train an inversion model and a corrector on `texts`, save them as the library does and return their losses."""
+    from lvm.decoding.vec2text.loop import CorrectionLoop  # imports the optional library
+
     vec2text = import_vec2text()
     tokenizer = make_tokenizer(texts, folder / "t5")
     backbone = t5_config(tokenizer, decoder_layers)
@@ -93,7 +116,7 @@ def make_checkpoint(
     return losses, corrected
 
 
-def _train(model, steps: int, forward) -> list[float]:
+def _train(model: torch.nn.Module, steps: int, forward: Callable[[], Any]) -> list[float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(steps):
@@ -104,6 +127,14 @@ def _train(model, steps: int, forward) -> list[float]:
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+def make_trained(encoder: Encoder, texts: list[str], folder: Path, steps: tuple[int, int] = (26, 50)) -> Trained:
+    """Train a checkpoint on `texts` for so many steps of its inversion model and its corrector."""
+    embedder = EMBEDDERS[encoder.recipe.dim]
+    losses = make_checkpoint(folder / "trained", encoder, embedder, texts, steps=steps)
+    make_checkpoint(folder / "untrained", encoder, embedder, texts)
+    return Trained(folder / "trained", folder / "untrained", encoder, losses, texts, encoder.encode(texts))
 
 
 def copied(folder: Path, target: Path) -> Path:

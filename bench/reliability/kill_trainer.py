@@ -1,10 +1,10 @@
-"""One of three trainers is killed at a random step: its siblings finish, it resumes and ends as if nothing had been.
+"""One of three trainers is killed at a random step. The other two finish; it resumes and ends as if nothing had happened.
 
     python -m bench.reliability.kill_trainer --kills 20
 
 Three models train at once as the tasks of a real flow. Each time one of them, in turn, is killed with SIGKILL
-when its metrics show a step drawn at random. Afterwards every model must have the metrics and the weights of a
-training that nobody disturbed, to the bit.
+when its metrics show a step drawn at random. Afterwards every model must have bit for bit the metrics and the
+weights of an undisturbed training.
 """
 
 import argparse
@@ -49,14 +49,14 @@ def train_three(root: Path, dataset: Path) -> list[TrainedModel]:
 
 
 def events(out: Path) -> list[dict[str, Any]]:
-    """The whole lines of a training's metrics."""
+    """The complete lines of a training's metrics."""
     file = out / "training" / "metrics.jsonl"
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def result(out: Path) -> tuple[Any, str]:
-    """What has to be the same: steps and metrics, and the weights."""
+    """What must be the same: steps and metrics, and the digest of the weights."""
     return [(event["step"], event["metrics"]) for event in events(out)], sha256_file(out / "model.safetensors")
 
 
@@ -70,7 +70,7 @@ def trainer(out: Path) -> psutil.Process | None:
 
 
 def kill_at(root: Path, arch: str, step: int, done: list[int]) -> None:
-    """Wait until the training of `arch` shows `step`, then kill its process; `done` receives the step that it had come to."""
+    """Wait until the training of `arch` shows `step`, then kill its process; `done` receives the step that it had reached."""
     while True:
         for out in (root / "runs").glob(f"{arch}-*/"):
             seen = events(out)
@@ -83,7 +83,7 @@ def kill_at(root: Path, arch: str, step: int, done: list[int]) -> None:
 
 
 def main() -> None:
-    """Train once undisturbed, then again and again with a kill; count."""
+    """Train once undisturbed, then `--kills` times with a kill; count the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     kills = parser.parse_args().kills

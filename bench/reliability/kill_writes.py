@@ -2,10 +2,10 @@
 
     python -m bench.reliability.kill_writes --kills 1000
 
-A forked process writes one after the other without end and is killed with SIGKILL at a random moment. Whatever
-it leaves is then opened as a later stage would: it must be whole and equal to what was to be written, or be refused
-as not finished. "unreadable" and "half accepted" have to stay 0. Half of the kills fall on a training's state and
-exported checkpoints, half on datasets of several shards; every twentieth interrupted dataset is also finished.
+A forked process writes one file set after the other until it is killed with SIGKILL at a random moment. What it
+leaves is then opened as a later stage would open it. It must be complete and equal to what was to be written, or be
+refused as unfinished; "unreadable" and "half accepted" must stay 0. Half of the kills hit a training's state and
+exported checkpoints, half hit datasets of several shards. Every twentieth interrupted dataset is also finished.
 """
 
 import argparse
@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 
 
 def killed(write: Callable[[], None], seconds: float) -> None:
-    """Run `write` in a forked process and kill it after so many seconds."""
+    """Run `write` in a forked process and kill it after `seconds`."""
     child = os.fork()
     if child == 0:
         try:
@@ -136,7 +136,7 @@ def datasets(corpus: Path, encoder: Encoder, folder: Path, kills: int) -> Counte
 
 
 def main() -> None:
-    """Kill, look, count, print."""
+    """Kill, check what is left, count and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     kills = parser.parse_args().kills

@@ -1,4 +1,4 @@
-"""A dataset without text or encoder: documents that wander around a place of their own, as real ones do."""
+"""A made-up dataset without text or encoder: each document is a random walk around a place of its own."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, s
 from lvm.data.recipe import EncoderRecipe
 
 TOPIC, PLACE, MEMORY, TURN = 0.6, 0.8, 0.8, 0.35
-"""Length of what all vectors share and of a document's own place; how much of a wandering stays at each step, and what is added."""
+"""Length of the vector that all chunks share and of a document's own place; share of a walk that each step keeps, and what it adds."""
 
 
 def _wandering(documents: int, dim: int, seed: int) -> tuple[list[np.ndarray], list[str], list[int], list[str]]:
     """Vector, document, position and split of every chunk."""
     rng = np.random.default_rng(seed)
     common = TOPIC * direction(rng, dim)
-    turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]  # the next step follows from the last one, but not as its copy
+    turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]  # the next step is a rotation of the last one, not a copy
     vectors: list[np.ndarray] = []
     ids: list[str] = []
     indices: list[int] = []

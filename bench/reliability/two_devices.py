@@ -1,14 +1,14 @@
-"""Several devices of one host, for real: one model on two, three models over two, and memory that runs out.
+"""Several devices of one host: one model on two, three models over two, and memory that runs out.
 
     python -m bench.reliability.two_devices --work /tmp/two --out two_devices.json --commit $(git rev-parse HEAD)
 
 1. One model on one device, with two seeds: how much its loss curve differs by chance.
-2. The same on two devices, with the first seed: its curve must lie as near as that.
-3. Three models over the two devices at once, each on the one that it leases.
-4. On CUDA: a model that is given less memory than it took, and takes its batches in pieces.
+2. The same on two devices, with the first seed: its curve must differ no more than that.
+3. Three models over the two devices at once, each on the device that it leases.
+4. On CUDA: a model that is given less memory than it needs, so that it divides its batches.
 
-Everything is `lvm train` in processes of its own. Without a dataset, one is made. On a machine without GPUs
-`--devices cpu,cpu` rehearses the first three.
+Each training is `lvm train` in a process of its own. Without a dataset, a made-up one is used. On a machine without
+GPUs `--devices cpu,cpu` tries the first three.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from lvm.devices import lease, resolve_devices
 from lvm.reports.tables.table import Table
 
 SHOWN = 12
-# `lvm train` with a share of the device's memory, telling how much it took.
+# `lvm train` with a share of the device's memory; it prints how much it used.
 LIMITED = """
 import sys, torch
 share, device = float(sys.argv.pop(1)), sys.argv.pop(1)
@@ -40,7 +40,7 @@ try:
 finally:
     print("reserved", torch.cuda.max_memory_reserved(device), file=sys.stderr)
 """
-# Much to keep for the way back, few anchors to compare: what pieces make smaller.
+# Many activations and few anchors: pieces save memory on the activations.
 HUNGRY = ("model.width=1024", "model.layers=6", "sampler.stretches=256", "sampler.anchors_per_document=4", "epochs=1")
 LESS = 0.6
 
@@ -48,7 +48,7 @@ LESS = 0.6
 def train(
     dataset: Path, out: Path, arch: str, device: str, settings: list[str], program: tuple[str, ...] = ("-m", "lvm")
 ) -> dict[str, Any]:
-    """Train one model; its events, seconds and what it said."""
+    """Train one model; returns its events, its times and what it printed."""
     words = ["train", str(dataset), "--arch", arch, "--out", str(out), "--device", device, "--fresh"]
     started = time.time()
     done = subprocess.run(
@@ -67,7 +67,7 @@ def curve(run: dict[str, Any], name: str) -> dict[int, float]:
 
 
 def compare(runs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], Table]:
-    """The curves side by side, and how far two devices and another seed lie from one device."""
+    """The curves side by side, and how far those of two devices and of another seed are from that of one device."""
     curves = {name: curve(run, "train/loss") for name, run in runs.items()}
     steps = sorted(curves["one"])
     values = {name: np.array([found[step] for step in steps]) for name, found in curves.items()}
@@ -92,7 +92,7 @@ def compare(runs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], Table]:
 
 
 def three_at_once(dataset: Path, work: Path, places: list[str], settings: list[str]) -> list[dict[str, Any]]:
-    """Three models over two devices: which had which, and when."""
+    """Three models over two devices: which device each had, and when."""
 
     def one(arch: str) -> dict[str, Any]:
         with lease(places) as device:
@@ -107,14 +107,14 @@ def three_at_once(dataset: Path, work: Path, places: list[str], settings: list[s
 
 
 def shared_well(runs: list[dict[str, Any]]) -> dict[str, bool]:
-    """Whether two worked at a time and never three, and no two on one device (those of the CPU have one name)."""
+    """Whether two and never three trained at once, and never two on one device (on the CPU all have one name)."""
     at_once = max(sum(other["from"] <= run["from"] < other["to"] for other in runs) for run in runs)
     met = any(a["device"] == b["device"] != "cpu" and a["from"] < b["to"] and b["from"] < a["to"] for a in runs for b in runs if a is not b)
     return {"two_at_once": at_once == 2, "met_on_a_device": met}
 
 
 def memory(dataset: Path, work: Path, device: str) -> dict[str, Any]:
-    """The hungry model with all memory, and with less than that took."""
+    """A model that needs much memory, trained with all of it and with less than it used."""
     total = torch.cuda.get_device_properties(device).total_memory
     runs = {}
     share = 1.0
@@ -131,9 +131,9 @@ def memory(dataset: Path, work: Path, device: str) -> dict[str, Any]:
 def main() -> None:
     """Parse the arguments, run everything, write the results and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, help="folder that 'lvm extract' wrote; one is made by default")
-    parser.add_argument("--documents", type=int, default=2_000, help="of the dataset that is made")
-    parser.add_argument("--dim", type=int, default=384, help="of the dataset that is made")
+    parser.add_argument("--dataset", type=Path, help="folder that 'lvm extract' wrote; by default one is made up")
+    parser.add_argument("--documents", type=int, default=2_000, help="of the made-up dataset")
+    parser.add_argument("--dim", type=int, default=384, help="of the made-up dataset")
     parser.add_argument("--devices", default="cuda:0,cuda:1")
     parser.add_argument("--arch", default="lstm")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="field of TrainConfig; repeatable")
@@ -148,7 +148,7 @@ def main() -> None:
     machine = [torch.cuda.get_device_name(name) for name in names] if on_cuda else [platform.processor() or platform.machine()]
     dataset = args.dataset or make_dataset(args.work / "dataset", args.documents, args.dim)
 
-    # The baselines are fitted once, by the first training, and not by three at a time.
+    # The first training fits the baselines, so that three at a time need not.
     runs = {
         "one": train(dataset, args.work / "one", args.arch, names[0], args.settings),
         "other seed": train(dataset, args.work / "other-seed", args.arch, names[0], [*args.settings, "seed=1"]),

@@ -59,9 +59,9 @@ class Ranks:
         """Rank 0's `value`, for decisions on which rounding must not make the processes differ."""
         if self.world == 1:
             return value
-        told = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.broadcast(told, 0)
-        return float(told)
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return float(shared)
 
     def wait(self) -> None:
         """Wait until every process has reached this call."""

@@ -103,9 +103,9 @@ def test_flow_ends_with_a_champion_that_passed_every_gate(first):
 
 def test_exported_champion_loads_without_mlflow_or_prefect(first):
     checkpoint = load_checkpoint(first.root / "models" / "champion", torch.device("cpu"))
-    verdict = read_record(first.root / "models" / "champion")
-    assert verdict and all(gate["passed"] for gate in verdict["gates"]) and verdict["dataset_digest"] == checkpoint.config.dataset_digest
-    assert {"value", "low", "high"} == verdict["test"]["metrics"]["skill_cosine"].keys()
+    record = read_record(first.root / "models" / "champion")
+    assert record and all(gate["passed"] for gate in record["gates"]) and record["dataset_digest"] == checkpoint.config.dataset_digest
+    assert {"value", "low", "high"} == record["test"]["metrics"]["skill_cosine"].keys()
     assert checkpoint.config.arch == first.promotion.challenger
     assert checkpoint.config.dataset_digest == first.dataset.manifest.digest
 
@@ -292,15 +292,15 @@ def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):
     assert parent.data.tags["lvm.gate"] == "fail"
     assert parent.data.tags[MLFLOW_RUN_NOTE].startswith("GateRefused: chunk_order: ")
     assert children(root, parent) == []
-    verdicts = {g["name"]: g["passed"] for g in logged(root, parent, "gates/data.json")["gates"]}
-    assert verdicts["chunk_order"] is False and verdicts["duplicates"] is True
+    passed = {g["name"]: g["passed"] for g in logged(root, parent, "gates/data.json")["gates"]}
+    assert passed["chunk_order"] is False and passed["duplicates"] is True
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
         ({"architectures": ["lstm", "rnn"]}, "architecture 'rnn' is not known: there are "),
-        ({"settings": ["model.widht=64"]}, "unknown setting 'model.widht'"),
+        ({"settings": ["model.widht=64"]}, "unknown field 'model.widht'"),
         ({"settings": ["serving.burst=1"]}, "has no effect here: this command reads the settings of "),
         ({"preset": "fastest"}, "preset 'fastest' is not known: there are "),
         ({"config": Path("nowhere.yaml")}, "config file nowhere.yaml cannot be read"),

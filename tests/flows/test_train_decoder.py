@@ -181,7 +181,7 @@ def test_a_dataset_of_another_recipe_cannot_be_held_out_and_nothing_is_trained(f
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"settings": ["decoder.model.widht=64"]}, "unknown setting 'decoder.model.widht'"),
+        ({"settings": ["decoder.model.widht=64"]}, "unknown field 'decoder.model.widht'"),
         ({"settings": ["epochs=3"]}, "setting 'epochs' has no effect here: this command reads the settings of "),
         ({"hold_out": ["nowhere"]}, "dataset nowhere is not a folder"),
         ({"device": "cuda:99"}, "is not on this machine"),

@@ -123,7 +123,7 @@ def test_server_of_a_flow_that_died_before_it_had_a_record_ends_with_the_next(tm
 def test_workspace_that_cannot_be_written_is_one_sentence(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
-    (root / "runs").touch()  # stands where a folder has to be; permissions do not bind every user
+    (root / "runs").touch()  # a file where a folder has to be: permissions would not stop root
     with started(root, 0) as refused:
         assert refused.wait(timeout=60) == 1
         words = (tmp_path / "words-0").read_text()

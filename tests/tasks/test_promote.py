@@ -37,7 +37,7 @@ def evaluated(workspace: Workspace, dataset: Dataset, path: Path) -> ValidatedMo
         run = child_run(parent, path.name, checkpoint.config.train.model_dump(), {}, dataset.manifest)
         MlflowClient().set_terminated(run, "FINISHED")
     found = evaluate_checkpoint(dataset, checkpoint, "val")
-    gates = [gate.as_json() for gate in model_gates(checkpoint, found)]
+    gates = [gate.as_json() for gate in model_gates(checkpoint, found, GateThresholds())]
     logged = log_checkpoint(run, path, checkpoint.config)
     test = evaluate_checkpoint(dataset, checkpoint, "test").summary()
     trained = TrainedModel(arch="lstm", path=path, run_id=run)
@@ -81,7 +81,7 @@ class Step:
 
 
 def promote(workspace: Workspace, dataset: Dataset, *models: ValidatedModel) -> Step:
-    """Run the task's own function; a champion that is there stands."""
+    """Run the task's own function; an existing champion passes its gates."""
     with disable_run_logger():
         outcome = promote_best.fn(list(models), dataset.path, workspace, workspace.champion.exists(), GateThresholds(), "cpu")
     versions = sorted(str(found.version) for found in MlflowClient().search_model_versions(f"name = '{MODEL}'"))

@@ -1,4 +1,4 @@
-"""The decoder's stages: where it is trained, what is refused before, and how it is held against texts it never saw."""
+"""The decoder's stages: where it is trained, what is refused before, and how it is evaluated on texts that it has not seen."""
 
 import json
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_the_folder_is_named_by_encoder_and_by_everything_that_the_decoder_depen
     ):
         assert changed.path != first.path
     orders = [fit(workspace, dataset.path, parent, held) for held in ([dataset.path, other], [other, dataset.path])]
-    assert orders[0].path != orders[1].path, "the first that is held out judges"
+    assert orders[0].path != orders[1].path, "the decoder is evaluated on the first one"
 
 
 def test_the_trainer_is_told_data_device_settings_and_what_to_hold_out(
@@ -113,10 +113,10 @@ def with_recipe(dataset: Dataset, folder: Path, **changes: Any) -> Path:
     return folder
 
 
-# The judgement
+# The evaluation
 
 
-class Judgement:
+class Evaluation:
     """`evaluate_decoder` with a decoder of the tests' own in the place of the trained one; its pages are kept."""
 
     def __init__(self, workspace: Workspace, dataset: Dataset, parent: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -143,69 +143,69 @@ class Judgement:
 
 
 @pytest.fixture()
-def judgement(workspace: Workspace, dataset: Dataset, parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judgement:
-    return Judgement(workspace, dataset, parent, tmp_path / "decoders" / "minilm-0", monkeypatch)
+def evaluation(workspace: Workspace, dataset: Dataset, parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    return Evaluation(workspace, dataset, parent, tmp_path / "decoders" / "minilm-0", monkeypatch)
 
 
 def test_a_decoder_that_reads_its_encoder_is_available_and_its_figures_and_texts_are_logged(
-    judgement: Judgement, dataset: Dataset, encoder: Encoder, parent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluation: Evaluation, dataset: Dataset, encoder: Encoder, parent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judged = judgement.of(LookupDecoder(dataset, encoder), dataset.path)
-    assert judged.available and [gate["name"] for gate in judged.gates] == ["encoder_contract", "decoder_ceiling"]
-    run = judgement.run
+    evaluated = evaluation.of(LookupDecoder(dataset, encoder), dataset.path)
+    assert evaluated.available and [gate["name"] for gate in evaluated.gates] == ["encoder_contract", "decoder_ceiling"]
+    run = evaluation.run
     scores = {"bleu", "token_f1", "rouge_l", "roundtrip_cosine", "exact", "distinct_2", "repetition", "steps"}
     assert {f"decode/A_{name}" for name in scores} | {f"decode/A_first_{name}" for name in scores} <= set(run.data.metrics)
     assert run.data.metrics["decode/A_bleu"] == pytest.approx(100) and run.data.metrics["gate/decoder_ceiling"] > 0.999
     assert {point.step for point in MlflowClient().get_metric_history(run.info.run_id, "decode/A_bleu")} == {8}
     assert (run.info.status, run.data.tags["lvm.gate"]) == ("FINISHED", "pass")
     assert MlflowClient().get_run(parent).data.metrics["decode/A_token_f1"] == pytest.approx(1)
-    assert judgement.artifact("card.md", tmp_path) == "# Inverter"
-    table = json.loads(judgement.artifact("decode/samples.json", tmp_path))
+    assert evaluation.artifact("card.md", tmp_path) == "# Inverter"
+    table = json.loads(evaluation.artifact("decode/samples.json", tmp_path))
     assert len(table["data"]) == TEXTS and {"truth", "first", "corrected", "n_tokens"} <= set(table["columns"])
-    assert json.loads(judgement.artifact("decode/summary.json", tmp_path)) == judged.summary
-    assert judgement.pages == [judgement.artifact("decode/text.md", tmp_path)]
-    for part in ("encoder_contract", "decoder_ceiling", "ROUGE-L", "**Samples**", str(judgement.trained.path)):
-        assert part in judgement.pages[0]
+    assert json.loads(evaluation.artifact("decode/summary.json", tmp_path)) == evaluated.summary
+    assert evaluation.pages == [evaluation.artifact("decode/text.md", tmp_path)]
+    for part in ("encoder_contract", "decoder_ceiling", "ROUGE-L", "**Samples**", str(evaluation.trained.path)):
+        assert part in evaluation.pages[0]
     shown = capsys.readouterr().out
     assert shown.startswith(f"Decoder of minilm on {TEXTS} texts")
-    assert shown.splitlines()[-1] == f"Next: lvm decode --decoder {judgement.trained.path} --text-file FILE"
+    assert shown.splitlines()[-1] == f"Next: lvm decode --decoder {evaluation.trained.path} --text-file FILE"
 
 
 def test_a_decoder_that_cannot_read_is_reported_as_unavailable_with_the_remedy(
-    judgement: Judgement, dataset: Dataset, encoder: Encoder, capsys: pytest.CaptureFixture[str]
+    evaluation: Evaluation, dataset: Dataset, encoder: Encoder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judged = judgement.of(ConstantDecoder(encoder), dataset.path)
-    assert not judged.available and judged.gates[0]["passed"]
-    assert judgement.run.data.tags["lvm.gate"] == "fail" and judgement.run.info.status == "FINISHED"
-    for words in (judgement.pages[0], " ".join(capsys.readouterr().out.split())):
-        assert "DECODING UNAVAILABLE. Decoder of minilm" in words and "train it longer (rounds)" in words
+    evaluated = evaluation.of(ConstantDecoder(encoder), dataset.path)
+    assert not evaluated.available and evaluated.gates[0]["passed"]
+    assert evaluation.run.data.tags["lvm.gate"] == "fail" and evaluation.run.info.status == "FINISHED"
+    for words in (evaluation.pages[0], " ".join(capsys.readouterr().out.split())):
+        assert "DECODING UNAVAILABLE. Decoder of minilm" in words and "train it longer (decoder.rounds)" in words
 
 
-def test_it_is_judged_by_validation_texts_of_the_first_held_out_dataset(
-    judgement: Judgement, dataset: Dataset, encoder: Encoder, tmp_path: Path
+def test_it_is_evaluated_on_validation_texts_of_the_first_held_out_dataset(
+    evaluation: Evaluation, dataset: Dataset, encoder: Encoder, tmp_path: Path
 ) -> None:
-    judged = judgement.of(LookupDecoder(dataset, encoder), dataset.path)
+    evaluated = evaluation.of(LookupDecoder(dataset, encoder), dataset.path)
     val = {dataset.doc_ids[doc] for doc in dataset.docs("val")}
-    assert {sample["doc_id"] for sample in judged.summary["samples"]} <= val
+    assert {sample["doc_id"] for sample in evaluated.summary["samples"]} <= val
     asked: list[Path] = []
     opened = tasks.evaluate_decoder.open_dataset
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks.evaluate_decoder, "open_dataset", lambda path: (asked.append(path), opened(path))[1])
         other = copy_of(dataset, tmp_path / "held")
-        judgement.of(LookupDecoder(dataset, encoder), dataset.path, other, tmp_path / "never read")
+        evaluation.of(LookupDecoder(dataset, encoder), dataset.path, other, tmp_path / "never read")
     assert asked == [dataset.path, other]
 
 
-def test_stored_vectors_of_another_encoder_are_refused(judgement: Judgement, dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
+def test_stored_vectors_of_another_encoder_are_refused(evaluation: Evaluation, dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
     flipped = with_vectors(dataset, tmp_path / "flipped", lambda vectors: vectors[:, ::-1])
     with pytest.raises(GateRefused, match="encoder_contract"):
-        judgement.of(ConstantDecoder(encoder), flipped)
-    assert judgement.run.data.metrics["gate/encoder_contract"] < 0.5
-    assert "decode/A_bleu" not in judgement.run.data.metrics
+        evaluation.of(ConstantDecoder(encoder), flipped)
+    assert evaluation.run.data.metrics["gate/encoder_contract"] < 0.5
+    assert "decode/A_bleu" not in evaluation.run.data.metrics
 
 
-def test_scores_by_length_add_up_to_all_texts(judgement: Judgement, dataset: Dataset, encoder: Encoder) -> None:
-    summary = judgement.of(ConstantDecoder(encoder), dataset.path).summary
+def test_scores_by_length_add_up_to_all_texts(evaluation: Evaluation, dataset: Dataset, encoder: Encoder) -> None:
+    summary = evaluation.of(ConstantDecoder(encoder), dataset.path).summary
     for scores in summary["scores"].values():
         assert sum(bucket["n"] for bucket in scores["by_length"].values()) == scores["n"] == TEXTS
         weighed = sum(bucket["n"] * bucket["token_f1"] for bucket in scores["by_length"].values()) / TEXTS

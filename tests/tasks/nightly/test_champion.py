@@ -19,7 +19,7 @@ from tests.support.trainings import trained
 
 
 @pytest.fixture(scope="module")
-def standing(workspace: Workspace, dataset: Dataset) -> Workspace:
+def registered(workspace: Workspace, dataset: Dataset) -> Workspace:
     make_champion(workspace, dataset, trained(dataset))
     return workspace
 
@@ -50,10 +50,10 @@ def refused(workspace: Workspace) -> str:
     return str(caught.value)
 
 
-def test_champion_is_found_with_its_version_dataset_and_recorded_numbers(standing, dataset):
-    champion = found(standing)
-    assert (champion.arch, champion.version, champion.path) == ("lstm", "1", standing.champion.resolve())
-    assert champion.dataset == standing.datasets / dataset.manifest.key[:12]
+def test_champion_is_found_with_its_version_dataset_and_recorded_numbers(registered, dataset):
+    champion = found(registered)
+    assert (champion.arch, champion.version, champion.path) == ("lstm", "1", registered.champion.resolve())
+    assert champion.dataset == registered.datasets / dataset.manifest.key[:12]
     run = MlflowClient().get_run(MlflowClient().get_model_version(MODEL, "1").run_id)
     assert champion.recorded == {name: run.data.metrics[f"test/{name}"] for name in ("cosine", "skill_cosine")}
 
@@ -64,47 +64,47 @@ def test_no_champion_is_said_before_anything_is_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_link_to_a_folder_that_is_gone(standing, away):
-    away(standing.champion.resolve())
-    assert "models/champion points to versions/lstm-champion-v1, which is gone: restore that folder, or retrain" in refused(standing)
+def test_link_to_a_folder_that_is_gone(registered, away):
+    away(registered.champion.resolve())
+    assert "models/champion points to versions/lstm-champion-v1, which is gone: restore that folder, or retrain" in refused(registered)
 
 
 @pytest.mark.parametrize("gone", ["model.safetensors", "config.json", ""])
-def test_registry_entry_whose_files_are_gone(standing, away, gone):
+def test_registry_entry_whose_files_are_gone(registered, away, gone):
     source = MlflowClient().get_model_version_download_uri(MODEL, "1").removeprefix("file://")
     away(Path(source) / "artifacts" / gone if gone else Path(source))
-    said = refused(standing)
+    said = refused(registered)
     assert said.startswith("registry entry lvm version 1 (champion): ") and said.endswith("restore the artifacts, or retrain")
     assert (gone or "model.safetensors") in said
 
 
-def test_registry_that_has_no_champion(standing):
+def test_registry_that_has_no_champion(registered):
     MlflowClient().delete_registered_model_alias(MODEL, "champion")
     try:
-        assert "the registry has no lvm@champion, though " in refused(standing)
+        assert "the registry has no lvm@champion, though " in refused(registered)
     finally:
         MlflowClient().set_registered_model_alias(MODEL, "champion", "1")
 
 
-def test_registry_s_champion_that_is_another_model_than_the_exported_one(standing, tmp_path, away):
-    config = standing.champion.resolve() / "config.json"
+def test_registry_s_champion_that_is_another_model_than_the_exported_one(registered, tmp_path, away):
+    config = registered.champion.resolve() / "config.json"
     values = json.loads(config.read_text(encoding="utf-8"))
     away(config)
     config.write_text(json.dumps(values | {"files": values["files"] | {"model.safetensors": "0" * 64}}), encoding="utf-8")
     try:
-        assert "version 1 (champion) is another model than " in refused(standing)
+        assert "version 1 (champion) is another model than " in refused(registered)
     finally:
         config.unlink()
 
 
-def test_dataset_without_which_new_documents_cannot_be_told_from_old_ones(standing, dataset, away):
-    away(standing.datasets / dataset.manifest.key[:12])
-    assert f"the champion's dataset {dataset.manifest.digest[:12]} is not below " in refused(standing)
+def test_dataset_without_which_new_documents_cannot_be_told_from_old_ones(registered, dataset, away):
+    away(registered.datasets / dataset.manifest.key[:12])
+    assert f"the champion's dataset {dataset.manifest.digest[:12]} is not below " in refused(registered)
 
 
-def test_store_that_was_cleared_under_an_exported_champion(standing, make_workspace, tmp_path):
+def test_store_that_was_cleared_under_an_exported_champion(registered, make_workspace, tmp_path):
     make_workspace(tmp_path)
     try:
-        assert "the registry has no lvm@champion" in refused(standing)
+        assert "the registry has no lvm@champion" in refused(registered)
     finally:
-        connect(standing)
+        connect(registered)

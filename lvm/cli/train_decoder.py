@@ -1,7 +1,7 @@
 """`lvm train-decoder`: train a decoder for an encoder."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,10 @@ from lvm.cli.common import (
 )
 from lvm.config import read_settings
 from lvm.reports.next_command import next_command
+
+if TYPE_CHECKING:
+    from lvm.decoding.inverter.folder import DecoderConfig
+    from lvm.reports.tables.table import Table
 
 
 def train_decoder(
@@ -42,7 +46,6 @@ def train_decoder(
     from lvm.data.encoders import load_encoder
     from lvm.decoding.inverter.train import train_decoder as run
     from lvm.devices import resolve_device
-    from lvm.reports.tables.table import Table
     from lvm.training.distributed import join, own_device
     from lvm.training.metrics_log import Event
 
@@ -70,11 +73,15 @@ def train_decoder(
     if ranks.rank:
         return
     value: dict[str, Any] = {"path": str(out), "parameters": done.parameters, "measured": done.measured}
-    rows = [[name, f"{found:.4f}"] for name, found in done.measured.items()]
-    title = f"Decoder of {done.recipe.name}: {done.parameters:,} parameters"
-    output(
-        value, as_json, Table(title, ["validation", "value"], rows).rich(), next_command("decode", "--decoder", out, "--text-file", "FILE")
-    )
+    output(value, as_json, result_table(done).rich(), next_command("decode", "--decoder", out, "--text-file", "FILE"))
+
+
+def result_table(done: "DecoderConfig") -> "Table":
+    """The validation metrics of a finished decoder."""
+    from lvm.reports.tables.table import Table
+
+    rows = [[name, f"{value:.4f}"] for name, value in done.measured.items()]
+    return Table(f"Decoder of {done.recipe.name}: {done.parameters:,} parameters", ["validation", "value"], rows)
 
 
 def round_line(event: dict[str, Any]) -> str:

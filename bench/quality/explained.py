@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.quality.parallel import side_by_side
-from bench.quality.run import SETTINGS, words
+from bench.quality.run import ARCHITECTURES, words
 from lvm.data.dataset import open_dataset
 from lvm.devices import resolve_device
 from lvm.evaluation.explain import explain, require_mirror, skill
@@ -29,10 +29,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--commit", required=True, help="the commit that is being measured")
     parser.add_argument("--machine", default="one H100", help="for the record")
-    parser.add_argument("--arch", action="append", choices=list(SETTINGS), help="repeatable; all by default")
+    parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="repeatable; all by default")
     parser.add_argument("--at-once", type=int, default=3, help="trainings side by side on each device")
     asked = parser.parse_args()
-    devices, archs, dataset = asked.device or ["auto"], asked.arch or list(SETTINGS), asked.work / "dataset"
+    devices, archs, dataset = asked.device or ["auto"], asked.arch or list(ARCHITECTURES), asked.work / "dataset"
     jobs = {f"{arch}-backward": [*words(arch, 0, "val"), "--set=reverse=true"] for arch in archs}
     side_by_side(dataset, asked.work, devices, jobs, asked.at_once, asked.commit)
     found = {arch: explained(dataset, asked.work / f"{arch}-0", asked.work / f"{arch}-backward", devices[0]) for arch in archs}

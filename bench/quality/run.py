@@ -2,8 +2,8 @@
 
     python -m bench.quality.run --source A.jsonl --source B.jsonl --device cuda --work /tmp/quality --commit $(git rev-parse HEAD)
 
-Settings were chosen on validation documents (`--split val`, LOG.md); the test documents are looked at once for each
-configuration, here. Writes results.json and results.md into --out.
+The settings are the preset `quality`, which was chosen on validation documents (`--split val`, LOG.md). The test documents are
+looked at once for each configuration, here. Writes results.json and results.md into --out.
 """
 
 import argparse
@@ -22,20 +22,15 @@ from lvm.models.baselines import fit_baselines
 from lvm.reports.tables.table import Table, interval_text
 
 LENGTHS = (5, 16, 64)
-COMMON = ["context_length=16", "sampler.stretches=128", "model.lags=32", "model.members=3", "epochs=36", "patience=9", "average=0.998"]
-SETTINGS = {
-    "lstm": ["model.width=2048", "loss.infonce=0.2"],
-    "mamba2": ["model.width=2048"],
-    "transformer": ["model.width=2048", "model.layers=2", "learning_rate=0.0005"],
-}
+ARCHITECTURES = ("lstm", "mamba2", "transformer")
 METRICS = ("skill_cosine", "skill_recall_at_5")
 PRODUCT = ("recall_at_1", "recall_at_5", "mrr")
 
 
 def words(arch: str, seed: int, split: str) -> list[str]:
     """The job of one training, for `bench.quality.train_and_evaluate`."""
-    settings = [*COMMON, *SETTINGS[arch], f"seed={seed}"]
-    return ["--arch", arch, "--split", split, *(f"--length={n}" for n in LENGTHS), *(f"--set={setting}" for setting in settings)]
+    lengths = [f"--length={length}" for length in LENGTHS]
+    return ["--arch", arch, "--split", split, *lengths, "--preset=quality", f"--set=seed={seed}"]
 
 
 def extracted(sources: list[str], work: Path, device: str) -> Path:
@@ -71,14 +66,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--commit", required=True, help="the commit that is being measured")
     parser.add_argument("--machine", default="one H100", help="for the record")
-    parser.add_argument("--arch", action="append", choices=list(SETTINGS), help="repeatable; all by default")
+    parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="repeatable; all by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--at-once", type=int, default=3, help="trainings side by side on each device")
     args = parser.parse_args()
     devices = args.device or ["auto"]
     dataset = extracted(args.source, args.work, devices[0])
-    jobs = {f"{arch}-{seed}": words(arch, seed, args.split) for seed in range(args.seeds) for arch in args.arch or SETTINGS}
+    jobs = {f"{arch}-{seed}": words(arch, seed, args.split) for seed in range(args.seeds) for arch in args.arch or ARCHITECTURES}
     models = side_by_side(dataset, args.work, devices, jobs, args.at_once, args.commit)
     results = {"commit": args.commit, "machine": args.machine, "split": args.split, "corpus": corpus_of(dataset, args.source)}
     results |= {"at_once": args.at_once, "models": models}
@@ -92,7 +87,7 @@ def main() -> None:
 def markdown(results: dict[str, Any]) -> str:
     """The results as a page."""
     corpus, models, split = results["corpus"], results["models"], results["split"]
-    archs = {arch: [found for found in models.values() if found["arch"] == arch] for arch in SETTINGS}
+    archs = {arch: [found for found in models.values() if found["arch"] == arch] for arch in ARCHITECTURES}
     archs = {arch: seeds for arch, seeds in archs.items() if seeds}
     means, rows, product = [], [], []
     for length in map(str, LENGTHS):

@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--without")
     parser.add_argument("--share", type=float)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--preset")
     parser.add_argument("--set", action="append", default=[])
     asked = parser.parse_args()
     data, device = open_dataset(asked.dataset), resolve_device(asked.device)
@@ -68,9 +69,14 @@ def main() -> None:
     if asked.share:
         data = with_share(data, asked.share)
     started = time.monotonic()
-    trained = train(train_config(asked.arch, data.dim, asked.set), data, asked.out, device, fresh=True)
+    trained = train(train_config(asked.arch, data.dim, asked.set, asked.preset), data, asked.out, device, fresh=True)
     (asked.out / "training" / STATE).unlink()  # gigabytes, of no more use
-    found: dict[str, Any] = {"arch": asked.arch, "settings": asked.set, "seconds": round(time.monotonic() - started, 1)}
+    found: dict[str, Any] = {
+        "arch": asked.arch,
+        "preset": asked.preset,
+        "settings": asked.set,
+        "seconds": round(time.monotonic() - started, 1),
+    }
     found |= {"parameters": trained.parameters, "kept_epoch": trained.best["epoch"], "epochs": len(trained.history)}
     checkpoint = load_checkpoint(asked.out, device)
     found["gates"] = [gate.as_json() for gate in model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"), GateThresholds())]

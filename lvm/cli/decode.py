@@ -11,7 +11,7 @@ from lvm.errors import InputError
 
 def decode(
     text_file: TextFileOption = None,
-    vectors: Annotated[Path | None, typer.Option(help=".npy file of float32 vectors of shape [n, dim].")] = None,
+    vectors: Annotated[Path | None, typer.Option(help=".npy file of float32 vectors, n rows of the encoder's dimension.")] = None,
     decoder: Annotated[str, typer.Option(help="minilm, a folder written by 'lvm train-decoder', or vec2text:<name or folder>.")] = "minilm",
     steps: Annotated[int | None, typer.Option(min=0, help="Maximum number of corrections; by default the decoder's own.")] = None,
     device: DeviceOption = "auto",

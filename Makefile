@@ -11,6 +11,9 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS = 120
 # The Prefect database of this checkout, which 'make up' shows in its UI. The user's own Prefect is left alone.
 PREFECT_HERE = mkdir -p .prefect/home && PREFECT_HOME="$(CURDIR)/.prefect/home"
 
+# Two processes share two cores, so each computes on one thread.
+TESTS = OMP_NUM_THREADS=1 $(BIN)/pytest
+
 .PHONY: setup setup-test setup-docs setup-bench demo serve test test-all lint docs bench ui up down clean
 
 setup: .venv/ready  ## what the demo, the flows and the server need
@@ -49,10 +52,10 @@ serve: setup  ## the champion over HTTP at 127.0.0.1:8766, with a page to try it
 	$(BIN)/lvm serve --model models/champion --data data
 
 test: setup-test  ## the fast tests, offline, in minutes
-	$(BIN)/pytest -n 2 --dist loadfile --disable-socket --allow-unix-socket
+	$(TESTS) -n 2 --dist loadfile --disable-socket --allow-unix-socket
 
 test-all: setup-test  ## the slow tests: they start servers and browsers and kill processes; skipped ones are listed
-	$(BIN)/pytest -m slow -rs -n 2 --dist loadfile
+	$(TESTS) -m slow -rs -n 2 --dist loadfile
 
 lint: setup-test  ## style and types
 	$(BIN)/ruff check .

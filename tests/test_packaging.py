@@ -34,6 +34,7 @@ def test_extra_installs_what_it_is_asked_for(extra):
     assert {packages.get(name, name.replace("_", "-")) for name in EXTRAS[extra]} <= installed
 
 
+@pytest.mark.slow
 def test_library_needs_no_extra():
     """Everything but the server is imported; what an optional package gives is absent."""
     code = "import pkgutil, importlib, lvm\n"

@@ -210,7 +210,7 @@ def _require_known(name: str, own: bool) -> None:
     first, _, rest = name.partition(".")
     if own and first in SECTIONS:
         raise InputError(f"setting '{name}' cannot be for one architecture: only settings of a training can")
-    if rest in GIVEN.get(first, ()):
+    if rest.partition(".")[0] in GIVEN.get(first, ()):
         raise InputError(f"setting '{name}' cannot be set: the architecture is named by --arch, the dimension comes from the dataset")
     known = [*TrainConfig.model_fields, *(() if own else SECTIONS)]
     if first not in known:

@@ -14,6 +14,9 @@ from lvm.errors import InputError
 from lvm.serving import process
 from tests.support.trainings import trained
 
+listens = pytest.mark.allow_hosts(["127.0.0.1"])
+"""A test that opens a port of this machine."""
+
 
 @pytest.fixture(scope="module")
 def model_folder(dataset: Dataset) -> Path:
@@ -35,6 +38,7 @@ def altered(model_folder: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@listens
 def test_model_that_is_not_there_or_altered_is_refused(altered: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"option --model .*none: has no config\.json"):
         serve([tmp_path / "none"], port=0)
@@ -42,6 +46,7 @@ def test_model_that_is_not_there_or_altered_is_refused(altered: Path, tmp_path: 
         serve([altered], port=0)
 
 
+@listens
 def test_dataset_or_decoder_that_is_not_there_is_refused(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a dataset and contains none with the digest"):
         serve([model_folder], data=tmp_path, port=0)
@@ -49,6 +54,7 @@ def test_dataset_or_decoder_that_is_not_there_is_refused(model_folder: Path, tmp
         serve([model_folder], decoder=str(tmp_path / "nowhere"), port=0)
 
 
+@listens
 def test_port_that_is_taken_is_refused(model_folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

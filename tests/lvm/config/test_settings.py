@@ -32,6 +32,10 @@ def test_assignments_win_over_the_file_and_the_file_over_the_preset(tmp_path: Pa
     assert (train.model.width, train.model.layers, settings.gates.parity) == (2048, 2, 1e-3)
 
 
+def test_the_last_of_two_assignments_of_one_field_counts() -> None:
+    assert train_config("lstm", 8, ["epochs=3", "epochs=5", "sampler.anchors_per_document=null"]).epochs == 5
+
+
 def test_a_setting_may_be_for_one_architecture(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("model: {width: 128}\ntransformer:\n  model: {layers: 3}\n  learning_rate: 0.0002\n")
@@ -67,6 +71,13 @@ def test_settings_go_to_another_process_as_a_file(tmp_path: Path) -> None:
         ("rnn:epochs=3", "architecture 'rnn' is not known: there are "),
         ("lstm:gates.parity=1", "setting 'gates.parity' cannot be for one architecture"),
         ("model.arch=gru", "the architecture is named by --arch"),
+        ("model.arch.size=3", "the architecture is named by --arch"),
+        ("model.width=100", "field 'model.width': Input should be a multiple of 64"),
+        ("loss.infonce=-1", "field 'loss.infonce': Input should be greater than or equal to 0"),
+        ("epochs=0", "field 'epochs': Input should be greater than or equal to 1"),
+        ("epochs=1.5", "field 'epochs': Input should be a valid integer"),
+        ("epochs=many", "field 'epochs': Input should be a valid integer"),
+        ("learning_rate=NaN", "field 'learning_rate'"),
         ("model.width", "expected FIELD=VALUE, such as model.width=512"),
         ("epochs.more=1", "field 'epochs'"),
         ("model=3", "field 'model'"),

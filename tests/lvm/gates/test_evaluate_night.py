@@ -61,6 +61,7 @@ def test_night_and_own_test_documents_are_compared_at_one_pool_size(oracle: Nigh
     assert len(oracle.night.windows.pool) == len(oracle.own.windows.pool) <= min(fresh.n_rows, len(dataset.rows("test")))
 
 
+@pytest.mark.slow
 def test_another_language_fails_embedding_and_skill_drift(checkpoint, dataset, recorded, encoder, tmp_path) -> None:
     found = evaluate_night(checkpoint, dataset, extracted(addresses(DOCUMENTS, rot13), tmp_path, encoder), recorded, encoder, LIMITS)
     assert failed(found) >= {"embedding_drift", "skill_drift_cosine", "night_skill"}

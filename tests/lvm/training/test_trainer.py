@@ -38,6 +38,7 @@ def test_loss_without_any_weight_is_refused(dataset: Dataset, tmp_path: Path) ->
         train(tiny(dataset, *nothing), dataset, tmp_path / "run", CPU)
 
 
+@pytest.mark.slow
 def test_lstm_overfits_a_thousand_windows(dataset: Dataset, tmp_path: Path) -> None:
     # The first training documents that hold a thousand chunks with five before them; val and test as they are.
     documents = dataset.docs("train")

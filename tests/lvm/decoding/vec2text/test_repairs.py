@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import tests
 
 ROOT = Path(__file__).parents[4]
@@ -34,6 +36,7 @@ print(import_vec2text().__name__, state() == before)
 """
 
 
+@pytest.mark.slow
 def test_library_is_imported_only_when_asked_for_named_when_missing_and_leaves_the_process_as_it_was():
     environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM" and "WANDB" not in name}
     run = subprocess.run([sys.executable, "-c", LIBRARY], cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""AdamW, and how strongly each loss term steers it."""
+"""AdamW, and the share of each loss term in the gradient."""
 
 import math
 from collections.abc import Iterable, Sequence

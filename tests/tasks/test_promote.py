@@ -163,6 +163,7 @@ def test_worse_model_is_challenger_though_a_barred_one_is_better_and_the_champio
     assert MlflowClient().get_run(weak.trained.run_id).data.tags["lvm.promoted"] == "false"
 
 
+@pytest.mark.slow
 def test_registered_champion_reproduces_the_golden_predictions_without_this_checkout_or_pickle(life, workspace, strong, tmp_path):
     words = """
 import json, sys

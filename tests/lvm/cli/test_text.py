@@ -255,6 +255,7 @@ def test_a_decoder_of_one_text_is_reported_as_unavailable_and_the_model_is_still
     assert "because of the decoder, not the model" in " ".join(finished.out.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_a_real_decoder_that_learned_nothing_is_found_out(
     dataset: Dataset, model: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

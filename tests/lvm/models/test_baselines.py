@@ -17,9 +17,9 @@ from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows, retrieval_ranks, unit
 from lvm.errors import InputError
 from lvm.evaluation.evaluate import score_baselines
+from lvm.models import baselines as module
 from lvm.models.baselines import (
     DECAYS,
-    FIT_WINDOWS,
     PENALTIES,
     Baselines,
     FittingData,
@@ -183,7 +183,7 @@ def test_the_decay_the_data_were_made_by_is_found(tmp_path: Path, cpu: torch.dev
 
 
 def test_each_decay_is_the_best_on_train_for_its_own_metric(linear: Dataset, fitted: Baselines, cpu: torch.device) -> None:
-    windows = make_windows(linear, "train", 4, FIT_WINDOWS, cpu)
+    windows = make_windows(linear, "train", 4, module.FIT_WINDOWS, cpu)
     context = torch.cat(list(contexts(linear.vectors, windows.targets, 4, cpu)))
     targets, pool = torch.from_numpy(linear.vectors[windows.targets]), unit(linear.vectors[windows.pool], cpu)
 

@@ -1,8 +1,7 @@
 """A command in several processes ends as one process would: with the code, or by the signal, that was the cause."""
 
+import multiprocessing
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -29,8 +28,10 @@ def test_the_exit_code_is_that_of_the_cause_and_not_of_what_followed(codes: list
 
 @pytest.mark.parametrize("code", [0, 2, KILL, TERM])
 def test_a_process_can_end_as_those_it_started(code: int) -> None:
-    words = [sys.executable, "-c", f"from lvm.training.torchrun import end_as; end_as({int(code)})"]
-    assert subprocess.run(words, capture_output=True, timeout=60).returncode == code
+    ending = multiprocessing.get_context("fork").Process(target=end_as, args=(int(code),))
+    ending.start()
+    ending.join(60)
+    assert ending.exitcode == code
 
 
 def test_end_as_a_code_is_an_ordinary_exit() -> None:

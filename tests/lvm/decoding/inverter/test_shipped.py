@@ -45,6 +45,7 @@ def decoded(encoder: Encoder, texts: Sequence[str], steps: int | None) -> Sequen
     return load_decoder("minilm", steps=steps, encoder=encoder).decode(encoder.encode(texts))
 
 
+@pytest.mark.slow
 def test_sentences_come_back_in_other_words_at_worst_and_corrections_bring_them_nearer(encoder: Encoder, sentences: list[str]) -> None:
     first, corrected = (decoded(encoder, sentences, steps) for steps in (0, None))
     cosines = [np.array([d.roundtrip_cosine for d in found]) for found in (first, corrected)]

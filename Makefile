@@ -55,7 +55,7 @@ test: setup-test  ## the fast tests, offline, in minutes
 	$(TESTS) -n 2 --dist loadfile --disable-socket --allow-unix-socket
 
 test-all: setup-test  ## the slow tests: they start servers and browsers and kill processes; skipped ones are listed
-	$(TESTS) -m slow -rs -n 2 --dist loadfile
+	$(TESTS) -m slow -rs -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup-test  ## style and types
 	$(BIN)/ruff check .

@@ -167,7 +167,7 @@ def test_registered_model_shows_its_champion_and_its_card(done, browser, picture
     registry = f"{done.checkout.address('MLFLOW_TRACKING_URI')}/#/models/lvm"
     browser.open(registry, "Version 1", "@ champion", "@ challenger", "lvm.arch", "Predictors of the embedding")
     browser.picture(pictures / "mlflow-registry.png")
-    browser.open(f"{registry}/versions/1", "Latent vector model", "Limits: an honest prediction")
+    browser.open(f"{registry}/versions/1", "Latent vector model", "Limits: the next chunk can only be predicted roughly")
 
 
 def test_prefect_shows_the_flow_run_its_tasks_and_its_artifacts(done, browser, pictures):

@@ -27,7 +27,7 @@ from lvm.training.state import Progress, save_state
 from lvm.training.trainer import Trainer, train
 from tests.support.trainings import CPU, TINY, Killed, events, killed_after, tiny, train_once, trained, what_repeats
 
-KILLS = 6
+KILLS = 4
 
 
 @pytest.mark.parametrize("arch", ["mamba2", "transformer"])

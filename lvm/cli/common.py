@@ -32,10 +32,10 @@ DevicesOption = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N
 
 
 PresetOption = Annotated[str | None, typer.Option("--preset", help="Named settings, see 'lvm settings'.")]
-ConfigOption = Annotated[Path | None, typer.Option("--config", dir_okay=False, help="YAML file of settings; wins over --preset.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", dir_okay=False, help="YAML file of settings; --set wins over it.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="FIELD=VALUE, as model.width=512; wins over --config. Repeatable; see 'lvm settings'."),
+    typer.Option("--set", help="FIELD=VALUE, as model.width=512. Repeatable; see 'lvm settings'."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lvm.data.manifest import read_manifest
-from tests.support.commands import ABSENT_DEVICE, lvm, refusal, tree
+from tests.support.commands import ABSENT_DEVICE, copy_of, lvm, refusal, tree
 
 
 def test_extract_json_counts_documents_chunks_skips_and_ignored_fields(unnormalised):
@@ -17,11 +17,12 @@ def test_extract_json_counts_documents_chunks_skips_and_ignored_fields(unnormali
     assert found["ignored_fields"] == ["year"]
 
 
-def test_extract_again_has_nothing_to_do_and_says_so(dataset, small_corpus):
-    before = tree(dataset.path)
-    found = lvm("extract", "--source", small_corpus, "--out", dataset.path, "--json").json
+def test_extract_again_has_nothing_to_do_and_says_so(dataset, small_corpus, tmp_path):
+    mine = copy_of(dataset, tmp_path / "data")  # other tests write derived files beside the shared one
+    before = tree(mine)
+    found = lvm("extract", "--source", small_corpus, "--out", mine, "--json").json
     assert (found["reused"], found["encoded_chunks"]) == (True, 0)
-    assert tree(dataset.path) == before
+    assert tree(mine) == before
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from lvm.decoding.neighbours import RealChunk
 from lvm.decoding.protocol import Decoded, Decoder
 from lvm.decoding.text_metrics import length_buckets, text_scores
-from lvm.evaluation.intervals import Interval, document_bootstrap
+from lvm.evaluation.intervals import Interval, document_interval
 from lvm.models import Predictor
 
 REAL_TEXTS = ("nearest", "copy_last")
@@ -102,9 +102,9 @@ class Arms:
         `C_over_<real text>` is the lead of C over a text that needs no decoder, paired by window. The
         intervals are 95 % intervals over documents.
         """
-        out = {name: document_bootstrap(cosine, self.docs) for name, cosine in self.truth_cosine.items()}
+        out = {name: document_interval(cosine, self.docs) for name, cosine in self.truth_cosine.items()}
         for other in REAL_TEXTS:
-            out[f"C_over_{other}"] = document_bootstrap(self.truth_cosine["C"] - self.truth_cosine[other], self.docs)
+            out[f"C_over_{other}"] = document_interval(self.truth_cosine["C"] - self.truth_cosine[other], self.docs)
         return out
 
     def samples(self) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, contexts_of_rows
 from lvm.errors import InputError
 from lvm.evaluation.evaluate import Scores, predict_contexts, score, score_baselines
-from lvm.evaluation.intervals import Interval, document_bootstrap
+from lvm.evaluation.intervals import Interval, document_interval
 from lvm.models import Predictor
 from lvm.models.baselines import CENTRED_EWMA, Baselines
 
@@ -101,7 +101,7 @@ def ablations(
         for metric, baseline in STRONGEST_BASELINES.items():
             other = score(predicted[baseline], predicted[baseline], ref.targets, ref.pool, windows)
             losses = intact.quantity(metric) - own.quantity(metric), ref.scores[baseline].quantity(metric) - other.quantity(metric)
-            each = (document_bootstrap(loss, windows.docs) for loss in (*losses, np.subtract(*losses)))
+            each = (document_interval(loss, windows.docs) for loss in (*losses, np.subtract(*losses)))
             out[name][metric] = MetricDrop(*each)
     return out
 

@@ -8,7 +8,7 @@ import numpy as np
 from lvm.data.dataset import Dataset
 from lvm.data.windows import make_windows, unit
 from lvm.evaluation.evaluate import predict, score
-from lvm.evaluation.intervals import Interval, document_bootstrap
+from lvm.evaluation.intervals import Interval, document_interval
 from lvm.models.checkpoint import Checkpoint
 
 
@@ -40,4 +40,4 @@ def paired_difference(dataset: Dataset, challenger: Checkpoint, champion: Checkp
     for checkpoint in (challenger, champion):
         y_dec, y_cos = predict(checkpoint.model, dataset, windows, device)
         cosines.append(score(y_dec, y_cos, targets, pool, windows).cosine)
-    return document_bootstrap(np.subtract(*cosines), windows.docs)
+    return document_interval(np.subtract(*cosines), windows.docs)

@@ -13,7 +13,7 @@ import numpy as np
 
 from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import Evaluation
-from lvm.evaluation.intervals import Interval, difference_bootstrap, document_sums
+from lvm.evaluation.intervals import Interval, difference_interval, document_sums
 
 DRIFT_METRICS = ("cosine", "recall_at_5")
 """The metrics whose skill is tested for drift, one for each head."""
@@ -78,7 +78,7 @@ def skill_drift(night: Evaluation, own: Evaluation, metric: str) -> SkillDrift:
 
     p, _ = _reshuffled(loss, first, len(counts))
     least = 1 / min(math.comb(len(counts), first), RESHUFFLES + 1)
-    return SkillDrift(night.skill(metric), own.skill(metric), difference_bootstrap(values[0], docs[0], values[1], docs[1]), p, least)
+    return SkillDrift(night.skill(metric), own.skill(metric), difference_interval(values[0], docs[0], values[1], docs[1]), p, least)
 
 
 def embedding_drift(night: Dataset, record: Dataset) -> EmbeddingDrift:

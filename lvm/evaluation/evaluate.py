@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, contexts, make_windows, retrieval_ranks, unit
 from lvm.errors import InputError
-from lvm.evaluation.intervals import Interval, document_bootstrap
+from lvm.evaluation.intervals import Interval, document_interval
 from lvm.evaluation.metrics import Spread, sigma_ratio, spread
 from lvm.models import Predictor
 from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines
@@ -68,7 +68,7 @@ class Evaluation:
 
     def interval(self, metric: str) -> Interval:
         """The model's metric with its interval."""
-        return document_bootstrap(self.model.quantity(metric), self.windows.docs)
+        return document_interval(self.model.quantity(metric), self.windows.docs)
 
     def skills(self, metric: str) -> np.ndarray:
         """float32 [N]: the model's metric minus the best baseline's, window by window."""
@@ -76,7 +76,7 @@ class Evaluation:
 
     def lead(self, metric: str, baseline: str) -> Interval:
         """The model's metric minus that of one baseline, paired by window."""
-        return document_bootstrap(self.model.quantity(metric) - self.baselines[baseline].quantity(metric), self.windows.docs)
+        return document_interval(self.model.quantity(metric) - self.baselines[baseline].quantity(metric), self.windows.docs)
 
     def skill(self, metric: str) -> Interval:
         """The model's metric minus the best baseline's, paired by window."""
@@ -84,7 +84,7 @@ class Evaluation:
 
     def shuffle_drop(self) -> Interval:
         """Cosine that is lost when the context is shuffled."""
-        return document_bootstrap(self.model.cosine - self.shuffled_cosine, self.windows.docs)
+        return document_interval(self.model.cosine - self.shuffled_cosine, self.windows.docs)
 
     def metrics(self) -> dict[str, Interval]:
         """Every metric with its interval."""

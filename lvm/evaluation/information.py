@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lvm.data.dataset import Dataset
 from lvm.data.windows import EXCLUDED_BEFORE, Windows
 from lvm.errors import InputError
-from lvm.evaluation.intervals import Interval, document_bootstrap
+from lvm.evaluation.intervals import Interval, document_interval
 
 CANDIDATES = 1_024
 """Candidates at most. InfoNCE cannot exceed their logarithm: 6.9 nats."""
@@ -82,8 +82,8 @@ def contrast(predicted: Mapping[str, torch.Tensor], dataset: Dataset, windows: W
     first, *others = hits
     return Contrast(
         chance=1 / (count + 1),
-        accuracy={name: document_bootstrap(hit, docs) for name, hit in hits.items()},
-        lead={name: document_bootstrap(hits[first] - hits[name], docs) for name in others},
+        accuracy={name: document_interval(hit, docs) for name, hit in hits.items()},
+        lead={name: document_interval(hits[first] - hits[name], docs) for name in others},
         windows=len(kept),
     )
 
@@ -186,7 +186,7 @@ def information(
     return Information(
         candidates=count,
         ceiling=float(np.log(count)),
-        critics={n: Critic(document_bootstrap(np.log(count) + each, docs_N), temperatures[n]) for n, each in found.items()},
+        critics={n: Critic(document_interval(np.log(count) + each, docs_N), temperatures[n]) for n, each in found.items()},
         last_chunk=best,
-        gains={n: document_bootstrap(each - found[best], docs_N) for n, each in found.items() if n not in last_alone},
+        gains={n: document_interval(each - found[best], docs_N) for n, each in found.items() if n not in last_alone},
     )

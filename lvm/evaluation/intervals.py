@@ -37,7 +37,7 @@ class Interval:
         return f"{self.value:+.4f} [{bounds}]"
 
 
-def document_bootstrap(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) -> Interval:
+def document_interval(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) -> Interval:
     """Mean of `values_N` with a percentile bootstrap interval that resamples whole documents.
 
     Chunks of one document are not independent, so documents are drawn (Efron & Tibshirani 1993, ch. 8). Each
@@ -48,7 +48,7 @@ def document_bootstrap(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) 
     return _percentiles(value, None if len(counts) < MIN_DOCUMENTS else _resampled_means(sums, counts, seed))
 
 
-def difference_bootstrap(first_N: np.ndarray, docs_N: np.ndarray, second_M: np.ndarray, docs_M: np.ndarray) -> Interval:
+def difference_interval(first_N: np.ndarray, docs_N: np.ndarray, second_M: np.ndarray, docs_M: np.ndarray) -> Interval:
     """Mean of `first_N` minus mean of `second_M`, from different documents; each set is resampled on its own (ibid., ch. 8.3)."""
     sides = [document_sums(first_N, docs_N), document_sums(second_M, docs_M)]
     value = float(first_N.mean(dtype=np.float64) - second_M.mean(dtype=np.float64))

@@ -10,7 +10,7 @@ from lvm.config import GATES, GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.vectors import unusable_rows
 from lvm.data.windows import leaked_rows
-from lvm.evaluation.intervals import MIN_DOCUMENTS, Interval, document_bootstrap
+from lvm.evaluation.intervals import MIN_DOCUMENTS, Interval, document_interval
 from lvm.gates.result import GateResult, gate_result
 from lvm.gates.stages import stage_gates
 
@@ -61,7 +61,7 @@ def lag_profile(dataset: Dataset, seed: int = 0) -> tuple[list[float], Interval]
         owners.append(np.full(n - 1, doc))
     if not leads:
         return [], Interval(0.0, None, None)
-    return list(profile / np.maximum(weights, 1)), document_bootstrap(np.concatenate(leads), np.concatenate(owners))
+    return list(profile / np.maximum(weights, 1)), document_interval(np.concatenate(leads), np.concatenate(owners))
 
 
 @GATES.register("chunk_order", stage="data", nightly=True)

@@ -8,7 +8,7 @@ import pytest
 
 from lvm.evaluation import drift
 from lvm.evaluation.drift import document_distances, embedding_drift, energy_share, skill_drift
-from lvm.evaluation.intervals import document_bootstrap
+from lvm.evaluation.intervals import document_interval
 
 
 def unit_documents(rng: np.random.Generator, count: int, shift: float = 0.0, dim: int = 16, chunks: tuple[int, int] = (3, 9)):
@@ -22,7 +22,7 @@ def unit_documents(rng: np.random.Generator, count: int, shift: float = 0.0, dim
 
 def evaluation(values: np.ndarray, docs: np.ndarray) -> Any:
     return SimpleNamespace(
-        skills=lambda metric: values, skill=lambda metric: document_bootstrap(values, docs), windows=SimpleNamespace(docs=docs)
+        skills=lambda metric: values, skill=lambda metric: document_interval(values, docs), windows=SimpleNamespace(docs=docs)
     )
 
 

@@ -14,7 +14,7 @@ from lvm.config import ModelConfig
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows
 from lvm.evaluation.evaluate import Evaluation, Reference, Scores, evaluate, predict, score, score_baselines
-from lvm.evaluation.intervals import document_bootstrap
+from lvm.evaluation.intervals import document_interval
 from lvm.models import build_predictor
 from lvm.models.baselines import Baselines, fit_baselines
 from tests.support.planted import grown, planted
@@ -120,7 +120,7 @@ def test_skill_is_the_paired_difference_with_an_interval_over_documents(turning:
     for metric in ("cosine", "recall_at_5", "mrr"):
         best = found.baselines[found.best_baseline(metric)]
         difference = found.model.quantity(metric) - best.quantity(metric)
-        assert found.skill(metric) == document_bootstrap(difference, turning.row_doc[found.windows.targets])
+        assert found.skill(metric) == document_interval(difference, turning.row_doc[found.windows.targets])
 
 
 def test_retrieval_is_held_against_the_centred_weighted_mean_whatever_baseline_is_best(turning: Dataset, ref: Reference) -> None:
@@ -131,7 +131,7 @@ def test_retrieval_is_held_against_the_centred_weighted_mean_whatever_baseline_i
     assert lead["baseline"] == "centred_ewma_recall"
     for metric in ("recall_at_1", "recall_at_5", "mrr"):
         difference = found.model.quantity(metric) - found.baselines["centred_ewma_recall"].quantity(metric)
-        expected = document_bootstrap(difference, turning.row_doc[found.windows.targets])
+        expected = document_interval(difference, turning.row_doc[found.windows.targets])
         assert lead["lead"][metric] == {"value": expected.value, "low": expected.low, "high": expected.high}
         assert expected.above_zero() and found.skill(metric).value == 0, "the best baseline here is another"
 

@@ -1,10 +1,11 @@
-"""Durable writes: a file that a later stage reads appears complete, or not at all.
+"""Durable writes: a file that a later stage reads appears complete, or not at all; and digests, by which a reader knows that it still is.
 
 A file is written beside its destination, flushed to the disk and renamed over it, and the folder is flushed too. Neither a killed
 process nor a power cut leaves half a file under the final name.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -74,6 +75,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep every other process and thread that calls this with `path` out of the block; they wait. The lock ends with its process.
+
+    The file at `path` holds nothing and stays: deleting it would let two in, one by the old file and one by the new.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def publish_folder(source: Path, link: Path, version: str, leave_out: str = "") -> Path:
     """Copy the folder `source` to `versions/<version>` beside `link`, then point `link` to the copy. Returns the copy.
 
@@ -99,6 +112,20 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_hashed: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+
+def sha256_once(path: Path) -> str:
+    """SHA-256 of a file, hashed once in a process, and again when the file has changed: its size, its times or its inode."""
+    found = path.stat()
+    state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    hashed_state, sha256 = _hashed.get(path.resolve(), (None, ""))
+    if hashed_state != state:
+        sha256 = sha256_file(path)
+        _hashed[path.resolve()] = state, sha256
+    return sha256
 
 
 def digest_json(value: Any) -> str:

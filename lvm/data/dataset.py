@@ -5,7 +5,7 @@ Each chunk is stored once, sorted by (doc_id, chunk_index). A window is a range 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
 
@@ -14,13 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lvm.atomic_io import replacing, sha256_file
+from lvm.atomic_io import sha256_once
+from lvm.data.derived import DERIVED_VERSION, derived_file, is_intact
 from lvm.data.manifest import SPLITS, Manifest, Shard, footer, read_manifest
 from lvm.data.vectors import unusable_rows
 from lvm.errors import InputError
-
-# Raised when what is computed from a dataset (baselines, leaked rows) changes its meaning.
-DERIVED_VERSION = 2
 
 # Datasets that a process keeps open: a flow's own, and those that it is compared with.
 KEPT_OPEN = 4
@@ -126,7 +124,7 @@ class Dataset:
         return self.table.column("text").take(pa.array(rows, pa.int64())).to_pylist()
 
     def derived(self, name: str) -> Path:
-        """Path of a file that is computed from this content in this direction, kept beside the shards."""
+        """Path of a file that is computed from this content in this direction, kept beside the shards. Read it by `derived_file`."""
         direction = "reverse-" if self.reverse else ""
         return self.path / "derived" / f"{self.manifest.digest[:12]}-v{DERIVED_VERSION}-{direction}{name}"
 
@@ -135,7 +133,7 @@ def open_dataset(path: Path) -> Dataset:
     """Open and verify a dataset.
 
     Checks the manifest, every shard's SHA-256 and footer, and the row order. Raises `InputError` naming the file and the remedy.
-    The vectors are copied once into a memory-mapped file whose name contains the dataset's digest.
+    The vectors are copied once into a memory-mapped file whose name contains the dataset's digest. Its own digest is verified too.
 
     A process verifies and reads a dataset once. Later calls return the same object, unless a file has changed since.
     """
@@ -144,7 +142,7 @@ def open_dataset(path: Path) -> Dataset:
         for shard in manifest.shards:
             _require_intact(path / shard.file, shard)
         known = _opened.pop((path, path.resolve()), None)
-        if known is not None and known.manifest == manifest and _is_complete(_vectors_file(path, manifest), known.vectors.shape):
+        if known is not None and known.manifest == manifest and is_intact(_vectors_file(path, manifest)):
             dataset = known
         else:
             dataset = _read_dataset(path, manifest)
@@ -154,28 +152,16 @@ def open_dataset(path: Path) -> Dataset:
     return dataset
 
 
-# Open datasets by path as given and as resolved, the least recently used first; and the digests of shards that were hashed.
+# Open datasets by path as given and as resolved, the least recently used first.
 _opened: dict[tuple[Path, Path], Dataset] = {}
-_hashed: dict[Path, tuple[tuple[int, ...], str]] = {}
 _opening = RLock()
-
-
-def shard_sha256(file: Path) -> str:
-    """SHA-256 of a shard. Hashed once in a process, and again when the file has changed: its size, its times or its inode."""
-    found = file.stat()
-    state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-    hashed_state, sha256 = _hashed.get(file.resolve(), (None, ""))
-    if hashed_state != state:
-        sha256 = sha256_file(file)
-        _hashed[file.resolve()] = state, sha256
-    return sha256
 
 
 def _require_intact(file: Path, shard: Shard) -> None:
     """Raise `InputError` when a shard is not what the manifest says."""
     if not file.is_file():
         raise InputError(f"{file} is missing: run 'lvm extract' again")
-    if shard_sha256(file) != shard.sha256:
+    if sha256_once(file) != shard.sha256:
         raise InputError(f"{file} is truncated or altered (SHA-256 differs from the manifest): extract again")
 
 
@@ -195,10 +181,9 @@ def _read_dataset(path: Path, manifest: Manifest) -> Dataset:
     unknown = set(pc.unique(table.column("split")).to_pylist()) - set(SPLITS)
     if unknown:
         raise InputError(f"dataset {path}: column 'split' holds {sorted(map(str, unknown))}; expected {SPLITS}")
-    cache, shape = _vectors_file(path, manifest), (len(table), manifest.recipe.dim)
-    if not _is_complete(cache, shape):
-        _write_vectors(files, cache, manifest.recipe.dim)
-    vectors = np.memmap(cache, np.float32, "r", shape=shape)
+    dim = manifest.recipe.dim
+    flat = derived_file(_vectors_file(path, manifest), partial(_write_vectors, files, dim))
+    vectors = np.memmap(flat, np.float32, "r", shape=(len(table), dim))
     return Dataset(path, manifest, table, vectors, codes.dictionary.to_pylist(), starts, splits)
 
 
@@ -216,14 +201,9 @@ def _vectors_file(path: Path, manifest: Manifest) -> Path:
     return path / "derived" / f"{manifest.digest[:12]}-v{DERIVED_VERSION}-vectors.f32"
 
 
-def _is_complete(file: Path, shape: tuple[int, ...]) -> bool:
-    """Whether the flat copy has as many bytes as float32 vectors of that shape."""
-    return file.is_file() and file.stat().st_size == shape[0] * shape[1] * 4
-
-
-def _write_vectors(files: list[Path], cache: Path, dim: int) -> None:
+def _write_vectors(files: list[Path], dim: int, flat: Path) -> None:
     """Copy the vector columns of the shards into one flat file, a row group at a time."""
-    with replacing(cache) as temporary, temporary.open("wb") as out:
+    with flat.open("wb") as out:
         for file in files:
             shard = pq.ParquetFile(file)
             if shard.schema_arrow.field("embedding").type != pa.list_(pa.float32(), dim):

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvm import __version__
-from lvm.atomic_io import digest_json, write_json
+from lvm.atomic_io import digest_json, sha256_once, write_json
 from lvm.config import ChunkerConfig, SplitConfig
 from lvm.data.chunker import Chunker
 from lvm.data.corpus import Corpus, read_corpus
-from lvm.data.dataset import shard_sha256
 from lvm.data.encoders import Encoder
 from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, read_manifest
 from lvm.data.shards import Progress, write_shards
@@ -109,7 +108,7 @@ def _finished(out: Path, key: str) -> Manifest | None:
     if manifest.key != key:
         raise InputError(f"{out} holds another dataset (key {manifest.key[:12]}, not {key[:12]}): give another --out")
     files = {out / shard.file: shard.sha256 for shard in manifest.shards}
-    damaged = [file for file, sha256 in files.items() if not file.is_file() or shard_sha256(file) != sha256]
+    damaged = [file for file, sha256 in files.items() if not file.is_file() or sha256_once(file) != sha256]
     if not damaged:
         return manifest
     (out / "manifest.json").unlink()

@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lvm.atomic_io import replacing
-from lvm.data.dataset import shard_sha256
+from lvm.atomic_io import replacing, sha256_once
 from lvm.data.encoders import Encoder
 from lvm.data.manifest import Shard, schema
 from lvm.data.staging import StagedChunks
@@ -37,7 +36,7 @@ def write_shards(
             vectors = _encode(part, encoder, partial(_advance, progress, start, total))
             _write_shard(file, part, chunks.row_splits[start : start + len(part)], vectors, metadata)
             encoded += len(part)
-        shards.append(Shard(file=file.name, rows=len(part), sha256=shard_sha256(file)))
+        shards.append(Shard(file=file.name, rows=len(part), sha256=sha256_once(file)))
     return shards, encoded
 
 

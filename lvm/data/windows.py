@@ -8,13 +8,14 @@ questions with the same answers on offer.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lvm.atomic_io import replacing
 from lvm.data.dataset import Dataset
+from lvm.data.derived import derived_file
 from lvm.errors import InputError
 
 # Cosine to a training chunk from which an evaluation chunk counts as a copy of it.
@@ -73,14 +74,14 @@ def leaked_rows(dataset: Dataset, split: str, device: torch.device) -> np.ndarra
     rows = dataset.rows(split)
     if split in ("train", "all"):
         return rows[:0]
-    cache = dataset.derived(f"leaked-{split}.npy")
-    if cache.exists():
-        return np.load(cache, allow_pickle=False)
-    train = dataset.rows("train")
-    leaked = np.isin(dataset.text_codes[rows], dataset.text_codes[train]) | near_copies(dataset.vectors[rows], dataset, device)
-    with replacing(cache) as temporary, temporary.open("wb") as file:
-        np.save(file, rows[leaked], allow_pickle=False)
-    return rows[leaked]
+
+    def find(file: Path) -> None:
+        same_text = np.isin(dataset.text_codes[rows], dataset.text_codes[dataset.rows("train")])
+        with file.open("wb") as out:
+            np.save(out, rows[same_text | near_copies(dataset.vectors[rows], dataset, device)], allow_pickle=False)
+
+    leaked: np.ndarray = np.load(derived_file(dataset.derived(f"leaked-{split}.npy"), find), allow_pickle=False)
+    return leaked
 
 
 def near_copies(vectors_ND: np.ndarray, dataset: Dataset, device: torch.device) -> np.ndarray:

@@ -22,9 +22,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from lvm.atomic_io import replacing
+from lvm.atomic_io import digest_json, replacing
 from lvm.config import BASELINES
 from lvm.data.dataset import Dataset
+from lvm.data.derived import derived_file
 from lvm.data.statistics import training_mean
 from lvm.data.windows import Windows, contexts, make_windows, retrieval_ranks, unit
 from lvm.errors import InputError
@@ -125,18 +126,23 @@ def fit_baselines(dataset: Dataset, context_length: int, eval_windows: int, devi
 
     `eval_windows` is the size of the validation pool, on whose windows choices may be made.
     """
-    cache, mean = dataset.derived(f"baselines-{context_length}-{eval_windows}.safetensors"), training_mean(dataset)
-    if cache.exists():
-        fitted = Baselines.load(cache, mean)
-        if fitted.names == tuple(BASELINES):
-            return fitted
+    names = tuple(BASELINES)
+    file = dataset.derived(f"baselines-{context_length}-{eval_windows}-{digest_json(names)[:8]}.safetensors")
+
+    def fit(path: Path) -> None:
+        _fit(dataset, context_length, eval_windows, names, device).save(path)
+
+    return Baselines.load(derived_file(file, fit), training_mean(dataset))
+
+
+def _fit(dataset: Dataset, context_length: int, eval_windows: int, names: tuple[str, ...], device: torch.device) -> Baselines:
+    """Fit the baselines of these names."""
+    mean = training_mean(dataset)
     train = make_windows(dataset, "train", context_length, FIT_WINDOWS, device)
     val = make_windows(dataset, "val", context_length, eval_windows, device)
     data = FittingData(dataset, context_length, mean.to(device), train, val, device)
-    fits = {name: BASELINES.about(name).get("fit") for name in BASELINES}
-    fitted = Baselines(context_length, mean, tuple(fits), {name: fit(data) for name, fit in fits.items() if fit})
-    fitted.save(cache)
-    return fitted
+    fits = {name: BASELINES.about(name).get("fit") for name in names}
+    return Baselines(context_length, mean, names, {name: fit(data) for name, fit in fits.items() if fit})
 
 
 def _fitted_as(name: str) -> str:

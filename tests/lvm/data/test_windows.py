@@ -179,7 +179,7 @@ def test_training_rows_do_not_leak_into_train_itself(poisoned: tuple[Dataset, li
 def test_a_second_look_reads_the_same_rows_from_the_cache(poisoned: tuple[Dataset, list[str], str], cpu: torch.device) -> None:
     made, _, _ = poisoned
     first = leaked_rows(made, "test", cpu)
-    (cached,) = (file for file in (made.path / "derived").iterdir() if "leaked-test" in file.name)
+    (cached,) = (file for file in (made.path / "derived").iterdir() if file.name.endswith("leaked-test.npy"))
     written = cached.stat().st_mtime_ns
     assert np.array_equal(leaked_rows(made, "test", cpu), first)
     assert cached.stat().st_mtime_ns == written

@@ -230,7 +230,11 @@ def test_a_file_that_is_missing_or_not_ours_is_refused_by_name(tmp_path: Path, c
 
 def test_a_second_fit_reads_the_first_and_other_validation_windows_fit_anew(linear: Dataset, fitted: Baselines, cpu: torch.device) -> None:
     def files() -> dict[str, int]:
-        return {f.name: f.stat().st_mtime_ns for f in (linear.path / "derived").iterdir() if "baselines-4" in f.name}
+        return {
+            f.name: f.stat().st_mtime_ns
+            for f in (linear.path / "derived").iterdir()
+            if "baselines-4" in f.name and f.suffix == ".safetensors"
+        }
 
     before = files()
     again = fit_baselines(linear, 4, 1000, cpu)

@@ -164,7 +164,7 @@ def test_every_file_is_hashed_and_nothing_is_pickled(model: Path) -> None:
 
 
 def test_baselines_survive_the_round_trip(dataset: Dataset, model: Path) -> None:
-    fitted = dataset.derived("baselines-3-10000.safetensors")
+    (fitted,) = dataset.path.glob("derived/*-baselines-3-10000-*.safetensors")
     written, kept = Baselines.load(fitted, training_mean(dataset)), load_checkpoint(model, CPU).baselines
     assert (kept.context_length, kept.names, kept.choices()) == (written.context_length, written.names, written.choices())
     context = torch.from_numpy(np.array(dataset.vectors[:30]).reshape(5, 6, -1))

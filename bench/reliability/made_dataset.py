@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from lvm import __version__
 from lvm.atomic_io import digest_json, sha256_file, write_json
 from lvm.config import ChunkerConfig, SplitConfig
-from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, schema
+from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, content_key, footer, schema
 from lvm.data.recipe import EncoderRecipe
 
 TOPIC, PLACE, MEMORY, TURN = 0.6, 0.8, 0.8, 0.35
@@ -46,7 +46,8 @@ def make_dataset(out: Path, documents: int, dim: int, seed: int = 0) -> Path:
     recipe = EncoderRecipe(
         name="made", weights_sha256=digest, pooling="mean", dense=False, normalize=True, max_tokens=chunker.max_tokens, dim=dim
     )
-    columns = schema(dim, footer(digest, digest, chunker, recipe))
+    key = content_key(SCHEMA_VERSION, digest, chunker, SplitConfig(), recipe)
+    columns = schema(dim, footer(key, digest, chunker, recipe))
     flat = np.asarray(vectors, np.float32).ravel()
     values = [
         pa.array(ids),
@@ -62,7 +63,7 @@ def make_dataset(out: Path, documents: int, dim: int, seed: int = 0) -> Path:
     pq.write_table(pa.table(values, schema=columns), file)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        key=digest,
+        key=key,
         source_digest=digest,
         sources=["made"],
         chunker=chunker,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lvm.cli.common import ConfigOption, DatasetArgument, DecoderOption, DeviceOption, JsonOption, PresetOption, SetOption, output
-from lvm.config import GateThresholds, read_settings
+from lvm.config import EXCLUDED_BEFORE, GateThresholds, read_settings
 from lvm.reports.next_command import next_command
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ def validate(
     dataset: DatasetArgument,
     model: Annotated[Path, typer.Option(help="Folder of a trained model.")],
     split: Annotated[str, typer.Option(help="val, test, or all (for a dataset that the model was not trained on).")] = "test",
-    context_length: Annotated[int | None, typer.Option(min=1, help="Chunks of context; the model's own by default.")] = None,
+    context_length: Annotated[
+        int | None, typer.Option(min=1, max=EXCLUDED_BEFORE, help="Chunks of context; the model's own by default.")
+    ] = None,
     device: DeviceOption = "auto",
     figures: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for figures.")] = None,
     decoder: DecoderOption = "auto",

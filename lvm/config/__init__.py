@@ -5,7 +5,7 @@
 """
 
 from lvm.config.base import Config, parse, read_versioned
-from lvm.config.data import ChunkerConfig, SplitConfig
+from lvm.config.data import EXCLUDED_BEFORE, ChunkerConfig, SplitConfig
 from lvm.config.decoder import DecoderTrainConfig, InverterConfig
 from lvm.config.gates import GateThresholds
 from lvm.config.presets import PRESETS
@@ -18,6 +18,7 @@ __all__ = [
     "ARCHITECTURES",
     "BASELINES",
     "ENCODERS",
+    "EXCLUDED_BEFORE",
     "GATES",
     "LOSS_TERMS",
     "PRESETS",

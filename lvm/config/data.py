@@ -1,8 +1,15 @@
-"""Settings of extraction: how documents are cut and divided."""
+"""Settings of extraction: how documents are cut and divided; and how far a context may reach."""
+
+from typing import Any
 
 from pydantic import Field
 
 from lvm.config.base import Config
+
+# Chunks before a target in its document that are never offered as wrong answers, in training (negatives) or in evaluation (pool):
+# the model has just read them, so finding them similar is no mistake. It bounds `context_length`: a longer context would hold chunks
+# that the pool offers as wrong answers.
+EXCLUDED_BEFORE = 64
 
 
 class ChunkerConfig(Config):
@@ -26,3 +33,10 @@ class SplitConfig(Config):
 
     min_shared: float = Field(0.2, gt=0, le=1)
     """Documents that share at least this much of their texts form one group, which stays in one split."""
+
+    salt: str = Field("", coerce_numbers_to_str=True)
+    """Any text. Another salt divides the same documents anew, which gives test documents that nobody has looked at."""
+
+    def identity(self) -> dict[str, Any]:
+        """The fields as a dataset's key contains them: without an empty salt, so that datasets from before there was one keep theirs."""
+        return self.model_dump(exclude=set() if self.salt else {"salt"})

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from lvm.config.base import Config
+from lvm.config.data import EXCLUDED_BEFORE
 from lvm.config.registry import ARCHITECTURES, LOSS_TERMS
 
 
@@ -154,8 +155,8 @@ class TrainConfig(Config):
     average: float = Field(0.995, ge=0, lt=1)
     """Decay per step of the exponential moving average of the weights. The average is what is kept."""
 
-    context_length: int = Field(8, ge=1)
-    """Chunks of context at which models and baselines are compared."""
+    context_length: int = Field(8, ge=1, le=EXCLUDED_BEFORE)
+    """Chunks of context at which models and baselines are compared. A longer context would hold chunks that the retrieval pool offers."""
 
     select_recall: float = Field(0.5, ge=0)
     """Weight of val/skill_recall_at_5, beside val/skill_cosine, in the choice of the best epoch."""

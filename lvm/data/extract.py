@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvm import __version__
-from lvm.atomic_io import digest_json, sha256_once, write_json
+from lvm.atomic_io import sha256_once, write_json
 from lvm.config import ChunkerConfig, SplitConfig
 from lvm.data.chunker import Chunker
 from lvm.data.corpus import Corpus, read_corpus
 from lvm.data.encoders import Encoder
-from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, footer, read_manifest
+from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, content_key, footer, read_manifest
 from lvm.data.shards import Progress, write_shards
 from lvm.data.staging import StagedChunks, read_staged, stage_chunks
 from lvm.errors import InputError
@@ -71,8 +71,7 @@ def make_chunker(config: ChunkerConfig, encoder: Encoder) -> Chunker:
 
 def dataset_key(corpus: Corpus, splits: SplitConfig, encoder: Encoder) -> str:
     """The content address of the dataset that `extract_corpus` makes of these."""
-    chunker = corpus.chunker.config.model_dump()
-    return digest_json([SCHEMA_VERSION, corpus.digest(), chunker, splits.model_dump(), encoder.recipe.id])
+    return content_key(SCHEMA_VERSION, corpus.digest(), corpus.chunker.config, splits, encoder.recipe)
 
 
 def extract_corpus(

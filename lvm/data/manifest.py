@@ -35,7 +35,7 @@ class Manifest(Config):
     """Version of the column layout."""
 
     key: str
-    """Identity of the content: SHA-256 over source digest, chunker, splits, encoder recipe and schema version."""
+    """Identity of the content: `content_key` of the fields below."""
 
     source_digest: str
     """SHA-256 over the documents' ids and texts."""
@@ -82,6 +82,11 @@ class Manifest(Config):
         return digest_json([self.key, [shard.sha256 for shard in self.shards]])
 
 
+def content_key(schema_version: int, source_digest: str, chunker: ChunkerConfig, splits: SplitConfig, recipe: EncoderRecipe) -> str:
+    """The identity of a dataset: SHA-256 over all that decides which rows it has."""
+    return digest_json([schema_version, source_digest, chunker.model_dump(), splits.identity(), recipe.id])
+
+
 def schema(dim: int, metadata: dict[str, str] | None = None) -> pa.Schema:
     """Columns of a shard, for vectors of dimension `dim`."""
     fields = [
@@ -108,7 +113,7 @@ def footer(key: str, source_digest: str, chunker: ChunkerConfig, recipe: Encoder
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the dataset at `path`; `InputError` when there is none, or it has another format."""
+    """The manifest of the dataset at `path`; `InputError` when there is none, it has another format, or its key is not its fields'."""
     file = path / "manifest.json"
     if not path.is_dir():
         raise InputError(f"dataset {path} is not a folder: make one with 'lvm extract --source ... --out {path}'")
@@ -120,4 +125,7 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(f"{file} is not JSON: extract again into a new folder") from error
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{file}: field 'schema_version' must be {SCHEMA_VERSION}; extract again into a new folder")
-    return parse(Manifest, values)
+    found = parse(Manifest, values)
+    if found.key != content_key(found.schema_version, found.source_digest, found.chunker, found.splits, found.recipe):
+        raise InputError(f"{file}: field 'key' is not that of source_digest, chunker, splits and recipe: one was altered; extract again")
+    return found

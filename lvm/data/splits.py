@@ -1,7 +1,7 @@
 """Documents to train, val and test, before any window exists.
 
 Near-duplicate documents must be in the same split, so groups of documents are assigned to splits, not single documents. A hash of
-the group's first document id decides, so that a group stays in its split when the corpus grows.
+the group's first document id decides, so that a group stays in its split when the corpus grows. Another salt gives another hash.
 """
 
 import hashlib
@@ -41,14 +41,14 @@ def duplicate_groups(text_hashes: Sequence[np.ndarray], min_shared: float) -> np
 def assign_splits(doc_ids: Sequence[str], groups: np.ndarray, config: SplitConfig) -> list[str]:
     """The split of each document: 'train', 'val' or 'test'.
 
-    The position of a group in [0, 1) is a hash of its smallest doc_id. Positions below `config.test` are test, the next `config.val`
-    are val, the rest train. Where a corpus of at least three groups is so small that a split would be empty, the split gets, of the
-    groups of the fullest split, the one nearest to its range.
+    The position of a group in [0, 1) is a hash of its smallest doc_id and `config.salt`. Positions below `config.test` are test, the
+    next `config.val` are val, the rest train. Where a corpus of at least three groups is so small that a split would be empty, the
+    split gets, of the groups of the fullest split, the one nearest to its range.
     """
     first: dict[int, str] = {}
     for doc_id, group in zip(doc_ids, groups.tolist(), strict=True):
         first[group] = min(first.get(group, doc_id), doc_id)
-    position = {group: _position(doc_id) for group, doc_id in first.items()}
+    position = {group: _position(doc_id, config.salt) for group, doc_id in first.items()}
     bounds = {"train": (config.test + config.val, 1.0), "test": (0.0, config.test), "val": (config.test, config.test + config.val)}
     side = {g: "test" if u < config.test else "val" if u < config.test + config.val else "train" for g, u in position.items()}
     for split, (low, high) in bounds.items():
@@ -60,6 +60,7 @@ def assign_splits(doc_ids: Sequence[str], groups: np.ndarray, config: SplitConfi
     return [side[group] for group in groups.tolist()]
 
 
-def _position(doc_id: str) -> float:
-    """A number in [0, 1), uniform over ids, that depends only on the id."""
-    return int.from_bytes(hashlib.sha256(doc_id.encode()).digest()[:7], "big") / 2**56
+def _position(doc_id: str, salt: str) -> float:
+    """A number in [0, 1), uniform over ids, that depends only on the id and the salt."""
+    salted = f"{salt}\0{doc_id}" if salt else doc_id
+    return int.from_bytes(hashlib.sha256(salted.encode()).digest()[:7], "big") / 2**56

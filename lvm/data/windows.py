@@ -14,16 +14,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from lvm.config import EXCLUDED_BEFORE
 from lvm.data.dataset import Dataset
 from lvm.data.derived import derived_file
 from lvm.errors import InputError
 
 # Cosine to a training chunk from which an evaluation chunk counts as a copy of it.
 LEAKED_COSINE = 0.995
-
-# Chunks before a target in its document that are never offered as wrong answers, in training (negatives) or in evaluation (pool):
-# the model has just read them, so finding them similar is no mistake.
-EXCLUDED_BEFORE = 64
 
 
 @dataclass(frozen=True)
@@ -107,8 +104,14 @@ def make_windows(
 
     The pool holds `size` chunks, or all there are, with distinct texts that are not in train. The seed is fixed, so the pool depends on
     neither the model nor the context length. `leave_out` are rows to drop as well, because they are in the training split of another
-    dataset. Raises `InputError` when no document is long enough.
+    dataset. Raises `InputError` when no document is long enough, or when `context_length` is not 1 to 64: the pool leaves out the 64
+    chunks before a target, and would offer the others of a longer context as wrong answers.
     """
+    if not 1 <= context_length <= EXCLUDED_BEFORE:
+        raise InputError(
+            f"field 'context_length' is {context_length}: give 1 to {EXCLUDED_BEFORE}, since the retrieval pool leaves out "
+            f"the {EXCLUDED_BEFORE} chunks before a target and would offer older ones of its context as wrong answers"
+        )
     rows = dataset.rows(split)
     leaked = leaked_rows(dataset, split, device)
     if leave_out is not None:

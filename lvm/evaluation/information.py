@@ -11,8 +11,9 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch.nn import functional as F
 
+from lvm.config import EXCLUDED_BEFORE
 from lvm.data.dataset import Dataset
-from lvm.data.windows import EXCLUDED_BEFORE, Windows
+from lvm.data.windows import Windows
 from lvm.errors import InputError
 from lvm.evaluation.intervals import Interval, document_interval
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from lvm.config import LOSS_TERMS, LossConfig
+from lvm.config import EXCLUDED_BEFORE, LOSS_TERMS, LossConfig
 from lvm.data.statistics import EncoderStatistics
-from lvm.data.windows import EXCLUDED_BEFORE
 from lvm.models import Prediction
 from lvm.training.batches import BatchVectors
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import signal
 import subprocess
@@ -19,11 +18,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from flows.train_decoder import train_decoder
 from lvm.data.dataset import open_dataset
 from lvm.data.encoders import Encoder
-from lvm.data.extract import extract
+from lvm.data.manifest import read_manifest
 from lvm.decoding import evaluate as ceiling
 from lvm.decoding.load import load_decoder
 from lvm.errors import InputError
 from tasks.evaluate_decoder import EvaluatedDecoder
+from tests.support.commands import with_recipe
 from tests.support.flow_runs import children, files, flow_command, in_prefect, parents, store
 from tests.support.processes import events, trainers, until
 
@@ -164,16 +164,11 @@ def test_second_run_reuses_dataset_and_decoder_and_has_the_whole_curve(first, se
 # What is refused
 
 
-def test_a_dataset_of_another_recipe_cannot_be_held_out_and_nothing_is_trained(first, small_corpus, encoder, tmp_path):
-    extract([str(small_corpus)], tmp_path / "held", encoder, max_docs=2)
-    manifest = json.loads((tmp_path / "held" / "manifest.json").read_text())
-    manifest["recipe"]["pooling"] = "cls"
-    (tmp_path / "held" / "manifest.json").write_text(json.dumps(manifest))
+def test_a_dataset_of_another_recipe_cannot_be_held_out_and_nothing_is_trained(first, small_corpus, tmp_path):
+    held = with_recipe(read_manifest(next((first.root / "data").iterdir())), tmp_path / "held", pooling="cls")
     before = len(parents(first.root))
     with pytest.raises(InputError, match=r"field 'hold_out', dataset .*pooling: mean against cls"):
-        train_decoder(
-            [str(small_corpus)], max_docs=DOCUMENTS, hold_out=[tmp_path / "held"], settings=SETTINGS, device="cpu", root=first.root
-        )
+        train_decoder([str(small_corpus)], max_docs=DOCUMENTS, hold_out=[held], settings=SETTINGS, device="cpu", root=first.root)
     parent = parents(first.root)[before]
     assert parent.info.status == "FAILED" and children(first.root, parent) == []
 

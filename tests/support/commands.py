@@ -19,7 +19,7 @@ import torch
 from lvm.atomic_io import sha256_file, write_json
 from lvm.cli.main import main
 from lvm.data.dataset import Dataset
-from lvm.data.manifest import read_manifest
+from lvm.data.manifest import Manifest, content_key, read_manifest
 
 ABSENT_DEVICE = "cuda:99" if torch.cuda.is_available() else "cuda"
 """A device that is not on this machine."""
@@ -77,6 +77,14 @@ def tree(folder: Path) -> dict[str, str]:
 def copy_of(dataset: Dataset, folder: Path) -> Path:
     """The dataset's files, without what was derived from them."""
     return Path(shutil.copytree(dataset.path, folder, ignore=shutil.ignore_patterns("derived")))
+
+
+def with_recipe(manifest: Manifest, folder: Path, **changes: Any) -> Path:
+    """A folder with a manifest that says that the vectors are of another encoder, and no shards."""
+    recipe = manifest.recipe.model_copy(update=changes)
+    key = content_key(manifest.schema_version, manifest.source_digest, manifest.chunker, manifest.splits, recipe)
+    write_json(folder / "manifest.json", manifest.model_copy(update={"key": key, "recipe": recipe}).model_dump())
+    return folder
 
 
 def with_vectors(dataset: Dataset, folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:

@@ -22,7 +22,7 @@ from tasks.evaluate_decoder import EvaluatedDecoder, ceiling_metrics, evaluate_d
 from tasks.tracking.runs import child_run, parent_run
 from tasks.train_decoder import TrainedDecoder, fit_decoder
 from tasks.workspace import Workspace
-from tests.support.commands import copy_of, with_vectors
+from tests.support.commands import copy_of, with_recipe, with_vectors
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, loader
 
 TEXTS = 20
@@ -101,16 +101,8 @@ def test_what_cannot_be_trained_is_refused_before_a_run_or_a_process(
         with pytest.raises(InputError, match="none is not a folder"):
             fit(workspace, dataset.path, parent, [tmp_path / "none"])
         with pytest.raises(InputError, match=r"field 'hold_out', dataset .*pooling: mean against cls"):
-            fit(workspace, dataset.path, parent, [with_recipe(dataset, tmp_path / "cls", pooling="cls")])
+            fit(workspace, dataset.path, parent, [with_recipe(dataset.manifest, tmp_path / "cls", pooling="cls")])
     assert started == [] and children(parent) == {}
-
-
-def with_recipe(dataset: Dataset, folder: Path, **changes: Any) -> Path:
-    """A folder whose manifest says that the vectors are of another encoder."""
-    folder.mkdir()
-    manifest = dataset.manifest.model_copy(update={"recipe": dataset.manifest.recipe.model_copy(update=changes)})
-    (folder / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
-    return folder
 
 
 # The evaluation

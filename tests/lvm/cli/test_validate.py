@@ -42,3 +42,8 @@ def test_dataset_of_another_recipe_is_refused_with_the_fields_that_differ(unnorm
 )
 def test_validate_refuses_questions_it_cannot_answer_honestly(arguments, says, dataset, trained_lstm):
     assert says in refusal(lvm("validate", dataset.path, "--model", trained_lstm[1], *arguments))
+
+
+def test_validate_refuses_a_context_that_the_pool_could_offer_as_a_wrong_answer(dataset, trained_lstm):
+    finished = lvm("validate", dataset.path, "--model", trained_lstm[1], "--context-length", 65)
+    assert finished.code == 2 and "--context-length" in finished.err and "64" in finished.err

@@ -89,6 +89,8 @@ def test_no_field_goes_unread(kind: type[Config]) -> None:
         (TrainConfig, {"model": MODEL, "epochs": 0}, "epochs"),
         (TrainConfig, {"model": MODEL, "learning_rate": "fast"}, "learning_rate"),
         (TrainConfig, {"model": MODEL | {"width": 1}}, "model.width"),
+        (TrainConfig, {"model": MODEL, "context_length": 0}, "context_length"),
+        (TrainConfig, {"model": MODEL, "context_length": 65}, "context_length"),
         (TrainConfig, {}, "model"),
     ],
 )

@@ -89,6 +89,17 @@ def test_what_is_wrong_is_named_with_what_there_is(assignment: str, sentence: st
     assert sentence in str(refusal.value)
 
 
+def test_the_longest_context_is_the_one_whose_chunks_the_pool_leaves_out() -> None:
+    assert train_config("lstm", 8, ["context_length=64"]).context_length == 64
+    with pytest.raises(InputError, match=r"field 'context_length': Input should be less than or equal to 64"):
+        train_config("lstm", 8, ["context_length=65"])
+
+
+@pytest.mark.parametrize(("written", "salt"), [("2", "2"), ("spring", "spring"), ("2026-01", "2026-01"), ('""', "")])
+def test_a_salt_may_be_any_text_or_number(written: str, salt: str) -> None:
+    assert read_settings(assignments=[f"splits.salt={written}"]).splits.salt == salt
+
+
 def test_a_field_below_a_value_is_refused() -> None:
     with pytest.raises(InputError, match="'epochs' is a value, not a group of fields"):
         read_settings(assignments=["epochs=1", "epochs.more=1"])

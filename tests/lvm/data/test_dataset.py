@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from lvm.atomic_io import sha256_file
+from lvm.config import ChunkerConfig, SplitConfig
 from lvm.data import dataset as module
 from lvm.data.dataset import open_dataset
-from lvm.data.manifest import SPLITS, read_manifest
+from lvm.data.manifest import SPLITS, content_key, read_manifest
+from lvm.data.recipe import EncoderRecipe
 from lvm.errors import InputError
 from tests.support.corpora import count_hashes
 
@@ -29,6 +31,12 @@ def edit_manifest(path: Path, change) -> None:
     values = json.loads((path / "manifest.json").read_text())
     change(values)
     (path / "manifest.json").write_text(json.dumps(values))
+
+
+def sign(values: dict) -> None:
+    """Give a manifest the key of its fields."""
+    chunker, splits, recipe = ChunkerConfig(**values["chunker"]), SplitConfig(**values["splits"]), EncoderRecipe(**values["recipe"])
+    values["key"] = content_key(values["schema_version"], values["source_digest"], chunker, splits, recipe)
 
 
 def rewrite_shard(path: Path, change) -> None:
@@ -221,18 +229,35 @@ def test_missing_shard_is_refused_by_name(copy):
 
 
 @pytest.mark.parametrize(
-    ("change", "name"),
+    "change",
     [
-        (lambda values: values["recipe"].update(normalize=False), "lvm.recipe"),
-        (lambda values: values["recipe"].update(dim=768), "lvm.recipe"),
-        (lambda values: values["chunker"].update(max_tokens=32), "lvm.chunker"),
-        (lambda values: values.update(source_digest="0"), "lvm.source_digest"),
-        (lambda values: values.update(key="0"), "lvm.key"),
+        lambda values: values.update(source_digest="0"),
+        lambda values: values["chunker"].update(max_tokens=32),
+        lambda values: values["splits"].update(test=0.2),
+        lambda values: values["splits"].update(salt="another"),
+        lambda values: values["recipe"].update(normalize=False),
+        lambda values: values.update(key="0"),
     ],
 )
-def test_manifest_that_disagrees_with_the_shards_is_refused_by_field(copy, change, name):
+def test_manifest_whose_key_is_not_that_of_its_fields_is_refused(copy, change):
     edit_manifest(copy, change)
-    assert f"disagree on {name};" in refusal(copy)
+    assert "field 'key' is not that of source_digest, chunker, splits and recipe" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda values: values["recipe"].update(normalize=False), "lvm.key, lvm.recipe"),
+        (lambda values: values["recipe"].update(dim=768), "lvm.key, lvm.recipe"),
+        (lambda values: values["chunker"].update(max_tokens=32), "lvm.key, lvm.chunker"),
+        (lambda values: values["splits"].update(salt="another"), "lvm.key"),
+        (lambda values: values.update(source_digest="0"), "lvm.key, lvm.source_digest"),
+    ],
+)
+def test_manifest_that_disagrees_with_the_shards_is_refused_by_field(copy, change, names):
+    edit_manifest(copy, change)
+    edit_manifest(copy, sign)
+    assert f"disagree on {names};" in refusal(copy)
 
 
 def test_shard_of_unknown_origin_is_refused(copy):
@@ -270,3 +295,8 @@ def test_unknown_split_is_refused_by_name(copy):
 
 def test_manifest_read_alone_is_the_datasets(dataset):
     assert read_manifest(dataset.path) == dataset.manifest
+
+
+def test_manifest_from_before_there_was_a_salt_is_read_as_one_without(copy):
+    edit_manifest(copy, lambda values: values["splits"].pop("salt"))
+    assert open_dataset(copy).manifest.splits.salt == ""

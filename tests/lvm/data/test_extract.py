@@ -118,9 +118,11 @@ def test_key_changes_with_documents_chunker_splits_and_encoder(source, encoder, 
         key(max_docs=3),
         key(ChunkerConfig(max_tokens=32)),
         key(splits=SplitConfig(test=0.2)),
+        key(splits=SplitConfig(salt="2")),
+        key(splits=SplitConfig(salt="3")),
         key(recipe=encoder.recipe.model_copy(update={"pooling": "cls"})),
     }
-    assert len(keys) == 5
+    assert len(keys) == 7
     assert key(recipe=encoder.recipe.model_copy(update={"name": "another label"})) in keys
 
 
@@ -128,6 +130,22 @@ def test_key_of_a_corpus_is_stable_from_release_to_release(encoder, tmp_path):
     source = write_lines(tmp_path / "a.jsonl", [{"doc_id": "x", "text": TWO}])
     with read_corpus([source], make_chunker(ChunkerConfig(), encoder), tmp_path) as corpus:
         assert dataset_key(corpus, SplitConfig(), encoder)[:12] == "6309776f08c2", "every stored dataset would be extracted again"
+
+
+def test_key_of_the_demos_dataset_is_what_it_was_before_there_was_a_salt(encoder, tmp_path):
+    with read_corpus(["builtin:sotu"], make_chunker(ChunkerConfig(), encoder), tmp_path, max_docs=120) as corpus:
+        assert dataset_key(corpus, SplitConfig(salt=""), encoder) == "5099e6474ff08c7d96ea9d22bf96c64e0ff788ffd13bdbf4f81476df9d88f0b5"
+
+
+def test_another_salt_gives_other_test_documents_of_the_same_corpus(source, whole, encoder, tmp_path):
+    splits = SplitConfig(val=0.3, test=0.3)
+    made = []
+    for salt in ("2", "3"):
+        extract([source], tmp_path / salt, encoder, splits=splits.model_copy(update={"salt": salt}))
+        made.append(open_dataset(tmp_path / salt))
+    assert made[0].doc_ids == made[1].doc_ids and np.array_equal(made[0].vectors, made[1].vectors)
+    assert made[0].docs("test").tolist() != made[1].docs("test").tolist()
+    assert [one.manifest.splits.salt for one in made] == ["2", "3"]
 
 
 # Documents left out

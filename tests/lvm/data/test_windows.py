@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from lvm.config import EXCLUDED_BEFORE
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder
 from lvm.data.extract import extract
-from lvm.data.windows import EXCLUDED_BEFORE, contexts, leaked_rows, make_windows, unit
+from lvm.data.windows import contexts, leaked_rows, make_windows, unit
 from lvm.errors import InputError
 
 ALL = 10_000
@@ -109,9 +110,22 @@ def test_contexts_hold_the_stored_vectors(dataset: Dataset, cpu: torch.device) -
         np.testing.assert_array_equal(context, dataset.vectors[target - 3 : target])
 
 
-def test_a_context_longer_than_every_document_is_refused_with_a_remedy(dataset: Dataset, cpu: torch.device) -> None:
-    with pytest.raises(InputError, match=r"'val'.*1000 chunks.*context_length"):
-        make_windows(dataset, "val", 1000, ALL, cpu)
+def test_a_context_longer_than_every_document_is_refused_with_a_remedy(poisoned: tuple[Dataset, list[str], str], cpu: torch.device) -> None:
+    with pytest.raises(InputError, match=r"'val'.*64 chunks.*smaller context_length"):
+        make_windows(poisoned[0], "val", 64, ALL, cpu)
+
+
+@pytest.mark.parametrize("length", [0, 65, 1000])
+def test_a_context_that_the_pool_could_offer_as_a_wrong_answer_is_refused(dataset: Dataset, cpu: torch.device, length: int) -> None:
+    with pytest.raises(InputError, match=rf"field 'context_length' is {length}: give 1 to 64"):
+        make_windows(dataset, "val", length, ALL, cpu)
+
+
+def test_no_chunk_of_the_longest_context_is_on_offer(dataset: Dataset, cpu: torch.device) -> None:
+    windows = make_windows(dataset, "val", 64, ALL, cpu)
+    for target, (low, high) in zip(windows.targets, windows.excluded, strict=True):
+        offered = np.delete(windows.pool, np.arange(low, high))
+        assert not np.isin(np.arange(target - 64, target), offered).any()
 
 
 def test_chance_is_that_of_guessing_five_of_the_chunks_on_offer(dataset: Dataset, cpu: torch.device) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from lvm.config import EXCLUDED_BEFORE
 from lvm.data.dataset import Dataset
-from lvm.data.windows import EXCLUDED_BEFORE, Windows, make_windows, unit
+from lvm.data.windows import Windows, make_windows, unit
 from lvm.errors import InputError
 from lvm.evaluation.information import (
     Contrast,

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lvm.config import LossConfig
-from lvm.data.windows import EXCLUDED_BEFORE
+from lvm.config import EXCLUDED_BEFORE, LossConfig
 from lvm.models import Prediction
 from lvm.training.batches import BatchVectors
 from lvm.training.losses import (

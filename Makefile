@@ -14,7 +14,7 @@ PREFECT_HERE = mkdir -p .prefect/home && PREFECT_HOME="$(CURDIR)/.prefect/home"
 # Two processes share two cores, so each computes on one thread.
 TESTS = OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: setup setup-test setup-docs setup-bench demo serve test test-all lint docs bench ui up down clean
+.PHONY: setup setup-test setup-docs setup-bench setup-mutants demo serve test test-all lint mutants docs bench ui up down clean
 
 setup: .venv/ready  ## what the demo, the flows and the server need
 
@@ -23,6 +23,8 @@ setup-test: .venv/ready-test  ## and what tests, style and types need, vec2text 
 setup-docs: .venv/ready-docs
 
 setup-bench: .venv/ready-bench
+
+setup-mutants: .venv/ready-mutants
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11"; exit 2; }
@@ -45,6 +47,10 @@ setup-bench: .venv/ready-bench
 	$(PIP) -e ".[bench]"
 	@touch $@
 
+.venv/ready-mutants: .venv/ready-test
+	$(PIP) -e ".[mutants]"
+	@touch $@
+
 demo: setup  ## documents to a champion, with the built-in corpus and encoder
 	$(PREFECT_HERE) $(BIN)/python -m flows.retrain_all --max-docs 120 --preset demo
 
@@ -61,6 +67,9 @@ lint: setup-test  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutants: setup-mutants  ## 400 small mistakes, put into the code one at a time: exit code 3 when the tests notice fewer than 95 %
+	$(BIN)/python -m bench.mutants.run $(MUTANTS)
 
 docs: setup-docs  ## the documentation as a site in site/
 	$(BIN)/mkdocs build --strict

@@ -62,12 +62,12 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dataset(small_corpus: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The small corpus as a dataset; read-only, and shared by all test processes."""
+def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The small corpus as a dataset; read-only, and shared by all test processes. Who finds it there loads no encoder."""
     out = shared_folder(tmp_path_factory) / "shared" / "dataset"
     with one_at_a_time(out):
         if not (out / "manifest.json").exists():
-            extract([str(small_corpus)], out, encoder)
+            extract([str(request.getfixturevalue("small_corpus"))], out, request.getfixturevalue("encoder"))
         return open_dataset(out)
 
 

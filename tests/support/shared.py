@@ -10,7 +10,12 @@ from filelock import FileLock
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:
-    """The folder that all processes of this pytest session see; pytest-xdist gives each process a folder below it."""
+    """The folder that all processes of this pytest session see; pytest-xdist gives each process a folder below it.
+
+    With LVM_TESTS_SHARED, all sessions see the same: mutation testing starts hundreds of them.
+    """
+    if "LVM_TESTS_SHARED" in os.environ:
+        return Path(os.environ["LVM_TESTS_SHARED"])
     own = factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 

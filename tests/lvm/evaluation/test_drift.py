@@ -80,6 +80,14 @@ def test_lost_skill_is_certain_and_a_gain_is_none():
     assert lost.least_p <= 0.001
 
 
+def test_what_was_seen_counts_as_one_of_the_permutations():
+    own, night = (skills(np.random.default_rng(7), 40, mean) for mean in (0.02, -0.02))
+    certain = skill_drift(night, own, "cosine")
+    assert certain.p == 1 / (drift.RESHUFFLES + 1), "never 0, however great the loss"
+    same = evaluation(np.full(60, 0.25), np.repeat(np.arange(12), 5))
+    assert skill_drift(same, same, "cosine").p == 1.0, "never more than 1, however many are as great"
+
+
 def test_skill_that_is_not_a_number_is_certain_drift():
     docs = np.repeat(np.arange(8), 5)
     broken = skill_drift(evaluation(np.full(40, np.nan), docs), skills(np.random.default_rng(5), 8, 0.01), "cosine")

@@ -35,6 +35,12 @@ def test_documents_that_were_never_seen_are_in_distribution(dataset, fitted):
     assert share(fitted, dataset.vectors[dataset.rows("test")]) < 0.02
 
 
+def test_the_limit_is_passed_by_one_validation_chunk_in_a_thousand(dataset, fitted):
+    unseen = np.array(dataset.vectors[dataset.rows("val")])
+    distances = fitted.distances(torch.from_numpy(unseen)).numpy()
+    assert fitted.limit == pytest.approx(np.quantile(distances, 0.999), rel=1e-6)
+
+
 def test_another_language_and_noise_are_out_of_distribution(fitted, encoder: Encoder):
     strange = [line for text in addresses(3, rot13).values() for line in text.splitlines()][:60]
     noise = np.random.default_rng(0).standard_normal((100, len(fitted.mean)))

@@ -146,6 +146,30 @@ def test_another_epoch_or_seed_gives_other_batches() -> None:
         assert not any(same(a, b) for a, b in zip(first, other, strict=True))
 
 
+def test_another_seed_cuts_documents_elsewhere_and_orders_them_anew() -> None:
+    (cuts, order), (other_cuts, other_order) = (
+        (
+            {int(rows[0]) for batch in made.epoch(0) for rows in batch.rows},
+            [int(doc) for batch in made.epoch(0) for doc in batch.docs],
+        )
+        for made in (sampler([41] * 20, seed=seed, stretches=1, length=8) for seed in (0, 1))
+    )
+    assert cuts != other_cuts
+    assert order != other_order
+
+
+def test_another_seed_draws_other_anchors_and_negatives_of_the_same_stretches() -> None:
+    config = {"stretches": 1, "length": 8, "anchors_per_document": 1}
+    anchors = {int(np.flatnonzero(next(sampler([9], seed=seed, **config).epoch(0)).anchors[0])[0]) for seed in range(60)}
+    assert anchors == set(range(8))
+    negatives: dict[tuple[int, ...], set[int]] = {}
+    for seed in range(200):
+        for batch in sampler([30], seed=seed, stretches=1, length=8, hard_negatives=1).epoch(0):
+            negatives.setdefault(tuple(batch.rows[0].tolist()), set()).add(int(batch.negatives[0, 0]))
+    # Each stretch comes up about 25 times, at one of five steps of the epoch, and has 21 to 28 rows outside of it.
+    assert min(len(found) for found in negatives.values()) > 5
+
+
 def test_a_corpus_smaller_than_a_batch_gives_one_smaller_batch() -> None:
     (batch,) = sampler([5, 5, 5], stretches=16, length=8).epoch(0)
     assert sorted(batch.docs.tolist()) == [0, 1, 2]

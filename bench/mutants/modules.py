@@ -1,0 +1,44 @@
+"""Which modules are mutated, and which tests judge each of them."""
+
+from pathlib import Path
+
+TARGETS = (
+    "lvm/data/windows.py",
+    "lvm/data/splits.py",
+    "lvm/models/baselines*.py",
+    "lvm/models/baselines/*.py",
+    "lvm/models/predictor.py",
+    "lvm/models/ood.py",
+    "lvm/training/losses.py",
+    "lvm/training/sampler.py",
+    "lvm/evaluation/*.py",
+    "lvm/gates/*.py",
+    "tasks/promote.py",
+)
+"""Patterns of the files whose mistakes would falsify a figure or a decision."""
+
+OTHER_TESTS = {
+    "lvm/evaluation/intervals.py": ("tests/lvm/evaluation/test_metrics.py",),
+    "lvm/evaluation/record.py": ("tests/lvm/evaluation/test_evaluate_checkpoint.py",),
+    "lvm/gates/data.py": ("tests/lvm/gates/test_small_datasets.py",),
+    "lvm/gates/nightly.py": ("tests/lvm/gates/test_evaluate_night.py",),
+    "lvm/gates/reencoding.py": ("tests/lvm/gates/test_evaluate_night.py",),
+    "lvm/gates/result.py": ("tests/lvm/gates/test_stages.py",),
+}
+"""Test files beside those that the mirrored layout gives: where what a module promises is proved through another one."""
+
+
+def chosen_modules(root: Path, only: list[str], without: list[str]) -> list[str]:
+    """The files under mutation below `root`, as posix paths; `only` and `without` are parts of paths."""
+    found = sorted({file.relative_to(root).as_posix() for pattern in TARGETS for file in root.glob(pattern) if file.name != "__init__.py"})
+    kept = [name for name in found if (not only or any(part in name for part in only)) and not any(part in name for part in without)]
+    if not kept:
+        raise SystemExit(f"No module under mutation is called {only} without {without}; there are:\n" + "\n".join(found))
+    return kept
+
+
+def tests_of(root: Path, module: str) -> list[str]:
+    """The test files of a module: tests/a/b/test_c.py and test_c_*.py for a/b/c.py, and `OTHER_TESTS`."""
+    folder, stem = root / "tests" / Path(module).parent, Path(module).stem
+    files = [*folder.glob(f"test_{stem}.py"), *folder.glob(f"test_{stem}_*.py"), *(root / name for name in OTHER_TESTS.get(module, ()))]
+    return sorted({file.relative_to(root).as_posix() for file in files})

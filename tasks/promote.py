@@ -1,4 +1,4 @@
-"""Stage `promote`: the best new model becomes challenger, and champion if it beats the current one."""
+"""Stage `promote`: the best new model becomes challenger, and champion if it is better than the current one."""
 
 import shutil
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from lvm.config import GateThresholds
 from lvm.data.dataset import open_dataset
 from lvm.devices import resolve_device
 from lvm.errors import GateRefused
-from lvm.evaluation.compare import choose, paired_difference
+from lvm.evaluation.compare import choose, compare
 from lvm.models.checkpoint import FILES, load_checkpoint, read_config
 from tasks.tracking.runs import MODEL, set_tags
 from tasks.validate import ValidatedModel
@@ -31,7 +31,7 @@ from tasks.workspace import Workspace
 
 DESCRIPTION = """Predictors of the embedding of a document's next chunk from the embeddings of its last few chunks.
 
-`champion` is the model to serve. It passed every gate and beat the champion before it, if any, on the same validation documents.
+`champion` is the model to serve. It passed every gate and was better than the champion before it, if any, on the same validation documents.
 `challenger` is the best model of the newest flow. A version's description is its card. Loading needs no pickle:
 `mlflow.pyfunc.load_model("models:/lvm@champion").predict(contexts)` with contexts [N, T, D] of one encoder."""
 """Description of the registered model in MLflow's UI."""
@@ -65,7 +65,7 @@ class Promotion(BaseModel):
 def promote_best(
     models: list[ValidatedModel], dataset: Path, workspace: Workspace, champion_passes: bool, limits: GateThresholds, device: str
 ) -> Promotion:
-    """Register the best model that passed its gates, and promote it when it beats the champion.
+    """Register the best model that passed its gates, and promote it when it is better than the champion (`lvm.evaluation.compare`).
 
     `champion_passes` tells whether there is a champion that passes its own gates. If not, the best model takes its place.
     """
@@ -80,8 +80,8 @@ def promote_best(
         if new.config.files == old.config.files:
             _follow_link(workspace)
             return Promotion(challenger=best.trained.arch, promoted=False, version=None, reason="it is the current champion itself")
-        difference = paired_difference(open_dataset(dataset), new, old)
-        promoted, reason = difference.above_zero(), f"cosine minus that of the current champion, paired by document: {difference}"
+        comparison = compare(open_dataset(dataset), new, old)
+        promoted, reason = comparison.better, str(comparison)
     else:
         promoted, reason = True, "there was no champion that passes its gates"
     version = _register(best, promoted)

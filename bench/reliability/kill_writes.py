@@ -72,7 +72,7 @@ def states(dataset: Dataset, folder: Path, kills: int) -> Counter[str]:
 
     def export(out: Path) -> None:
         c = made.config
-        record = TrainingRecord(c.train, c.recipe, c.dataset_digest, c.best, c.history, c.gradient_shares)
+        record = TrainingRecord(c.train, c.recipe, c.dataset_digest, c.best, c.history, c.gradient_shares, c.splits)
         save_checkpoint(out, made.model, golden, made.baselines, made.ood, record, "card")
 
     def write() -> None:

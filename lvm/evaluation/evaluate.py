@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, contexts, make_windows, retrieval_ranks, unit
 from lvm.errors import InputError
-from lvm.evaluation.intervals import Interval, document_interval
+from lvm.evaluation.intervals import Interval, document_interval, document_sums
 from lvm.evaluation.metrics import Spread, sigma_ratio, spread
 from lvm.models import Predictor
 from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines
@@ -46,6 +46,14 @@ class Scores:
         if name == "mrr":
             return 1 / self.ranks
         return (self.ranks <= int(name.removeprefix("recall_at_"))).astype(np.float32)
+
+    def by_document(self, docs_N: np.ndarray) -> dict[str, list[float]]:
+        """Sums of the metrics that have a skill, and number of windows, of each document, ordered by document number.
+
+        `docs_N` are the numbers of the windows' documents. Two models with these on the same windows can be compared in pairs.
+        """
+        sums = {name: document_sums(self.quantity(name), docs_N)[0].tolist() for name in ("cosine", *RETRIEVAL)}
+        return {"windows": document_sums(self.cosine, docs_N)[1].tolist()} | sums
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,7 @@ class Evaluation:
                 "chance_recall_at_5": self.windows.chance_at_5,
             },
             "collapse": self.collapse(),
+            "by_document": self.model.by_document(self.windows.docs),
         }
 
 

@@ -26,11 +26,9 @@ class Interval:
         """Whether the whole interval lies above 0; False when there is none."""
         return self.low is not None and self.low > 0
 
-    def touches(self, other: "Interval") -> bool:
-        """Whether the intervals overlap; True when either is missing."""
-        if self.low is None or self.high is None or other.low is None or other.high is None:
-            return True
-        return self.low <= other.high and other.low <= self.high
+    def below_zero(self) -> bool:
+        """Whether the whole interval lies below 0; False when there is none."""
+        return self.high is not None and self.high < 0
 
     def __str__(self) -> str:
         bounds = "too few documents" if self.low is None else f"{self.low:+.4f}, {self.high:+.4f}"
@@ -43,8 +41,12 @@ def document_interval(values_N: np.ndarray, docs_N: np.ndarray, seed: int = 0) -
     Chunks of one document are not independent, so documents are drawn (Efron & Tibshirani 1993, ch. 8). Each
     draw's mean weights all chunks equally. For a paired comparison pass differences.
     """
-    sums, counts = document_sums(values_N, docs_N)
-    value = float(values_N.mean(dtype=np.float64))
+    return interval_of_sums(*document_sums(values_N, docs_N), seed)
+
+
+def interval_of_sums(sums: np.ndarray, counts: np.ndarray, seed: int = 0) -> Interval:
+    """The same for values that are summed by document already: sum and number of the values of each document."""
+    value = float(sums.sum() / counts.sum())
     return _percentiles(value, None if len(counts) < MIN_DOCUMENTS else _resampled_means(sums, counts, seed))
 
 

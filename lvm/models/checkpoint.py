@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from lvm import __version__
 from lvm.atomic_io import replacing, sha256_file, write_json, write_text
-from lvm.config import Config, GateThresholds, TrainConfig, read_versioned
+from lvm.config import Config, GateThresholds, SplitConfig, TrainConfig, read_versioned
 from lvm.data.recipe import EncoderRecipe
 from lvm.errors import GateRefused, InputError
 from lvm.models import Predictor, build_predictor
@@ -49,6 +49,9 @@ class CheckpointConfig(Config):
 
     dataset_digest: str
     """Digest of the dataset that the model was trained on."""
+
+    splits: SplitConfig | None = None
+    """How the documents of that dataset were divided; None in models from before this was stored."""
 
     best: dict[str, float]
     """Validation metrics of the epoch that was kept."""
@@ -97,6 +100,7 @@ class TrainingRecord:
     best: dict[str, float]
     history: list[dict[str, float]]
     gradient_shares: list[dict[str, float]]
+    splits: SplitConfig | None = None
 
 
 @contextmanager

@@ -285,7 +285,8 @@ class Trainer:
         targets = self.reference.windows.targets
         targets = targets[np.linspace(0, len(targets) - 1, GOLDEN_INPUTS).astype(int)]
         golden_inputs = next(iter(contexts(self.dataset.vectors, targets, self.config.context_length, torch.device("cpu"))))
-        record = TrainingRecord(self.config, manifest.recipe, manifest.digest, best, history, self.progress.gradient_shares)
+        shares = self.progress.gradient_shares
+        record = TrainingRecord(self.config, manifest.recipe, manifest.digest, best, history, shares, manifest.splits)
         card = model_card(self.config, manifest, best, history)
         save_checkpoint(self.out, self.model, golden_inputs, self.baselines, fit_out_of_distribution(self.dataset), record, card)
 

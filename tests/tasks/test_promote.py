@@ -56,15 +56,15 @@ def barred(model: ValidatedModel) -> ValidatedModel:
 
 @pytest.fixture(scope="module")
 def weak(workspace: Workspace, dataset: Dataset) -> ValidatedModel:
-    """A model that has hardly begun to learn; its gates refuse it."""
+    """A model that a far too high learning rate has spoiled, in both heads; its gates refuse it."""
     path = workspace.runs / "weak"
-    train(tiny(dataset, "epochs=1", "learning_rate=1e-7"), dataset, path, torch.device("cpu"))
+    train(tiny(dataset, "epochs=1", "learning_rate=0.1"), dataset, path, torch.device("cpu"))
     return evaluated(workspace, dataset, path)
 
 
 @pytest.fixture(scope="module")
 def strong(workspace: Workspace, dataset: Dataset) -> ValidatedModel:
-    """A model clearly better than `weak` on the same documents."""
+    """A model better than `weak` on the same documents, in both heads."""
     path = workspace.runs / "strong"
     shutil.copytree(trained(dataset), path)
     return evaluated(workspace, dataset, path)
@@ -130,7 +130,7 @@ def test_same_model_again_is_neither_registered_nor_promoted(life):
 def test_better_model_replaces_the_champion_on_paired_documents(life, workspace, strong):
     step = life["better"]
     assert (step.outcome.promoted, step.outcome.version) == (True, "2")
-    assert "paired by document: +" in step.outcome.reason
+    assert "challenger minus champion on 7 validation documents: cosine +" in step.outcome.reason
     assert (step.aliases, step.champion) == ({"challenger": "2", "champion": "2"}, "strong-v2")
     assert workspace.champion.is_symlink()
     assert (workspace.root / "models" / "versions" / "weak-v1" / "config.json").is_file(), "what served before is still there to go back to"
@@ -158,7 +158,7 @@ def test_registered_version_is_the_checkpoint_that_was_measured_now_with_files(l
 def test_worse_model_is_challenger_though_a_barred_one_is_better_and_the_champion_stays(life, weak):
     step = life["worse"]
     assert (step.outcome.challenger, step.outcome.promoted, step.outcome.version) == ("lstm", False, "3")
-    assert "paired by document: -" in step.outcome.reason
+    assert "challenger minus champion on 7 validation documents: cosine -" in step.outcome.reason
     assert (step.aliases, step.champion) == ({"challenger": "3", "champion": "2"}, "strong-v2")
     assert MlflowClient().get_run(weak.trained.run_id).data.tags["lvm.promoted"] == "false"
 

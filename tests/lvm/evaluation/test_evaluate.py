@@ -250,6 +250,11 @@ def test_the_summary_is_json_and_holds_every_number_of_a_report(turning: Dataset
     assert pool["documents"] == (2 if few else len(turning.docs("val")))
     assert 0 < pool["chance_recall_at_5"] < 0.1
     assert summary["collapse"] == found.collapse()
+    sums = summary["by_document"]
+    for name in ("cosine", "recall_at_1", "recall_at_5", "mrr"):
+        expected = [float(found.model.quantity(name)[windows.docs == doc].sum()) for doc in np.unique(windows.docs)]
+        assert sums[name] == pytest.approx(expected, rel=1e-5)
+    assert sums["windows"] == [float((windows.docs == doc).sum()) for doc in np.unique(windows.docs)]
     assert (summary["split"], summary["context_length"]) == ("val", LENGTH)
 
 

@@ -141,12 +141,11 @@ def test_an_interval_is_above_zero_only_as_a_whole() -> None:
     assert not Interval(0.5, None, None).above_zero()
 
 
-def test_intervals_touch_when_they_overlap_or_one_is_missing() -> None:
-    low, high = Interval(0.2, 0.1, 0.3), Interval(0.6, 0.5, 0.7)
-    assert not low.touches(high) and not high.touches(low)
-    wide = Interval(0.4, 0.3, 0.5)
-    assert wide.touches(low) and low.touches(wide) and wide.touches(high)
-    assert low.touches(Interval(0.6, None, None)) and Interval(0.6, None, None).touches(low)
+def test_an_interval_is_below_zero_only_as_a_whole() -> None:
+    assert Interval(-0.5, -0.9, -0.1).below_zero()
+    assert not Interval(-0.5, -0.9, 0.0).below_zero()
+    assert not Interval(-0.5, -0.9, 0.1).below_zero()
+    assert not Interval(-0.5, None, None).below_zero()
 
 
 def test_an_interval_prints_its_ends_or_why_there_are_none() -> None:

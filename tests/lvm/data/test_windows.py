@@ -1,19 +1,34 @@
 """Targets and pool are fixed, the same for every model, and without chunks that train holds too."""
 
+import hashlib
 import json
 import re
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lvm.config import EXCLUDED_BEFORE
+from lvm.data import windows as module
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder
 from lvm.data.extract import extract
-from lvm.data.windows import contexts, leaked_rows, make_windows, unit
+from lvm.data.windows import (
+    contexts,
+    contexts_of_rows,
+    leaked_rows,
+    make_windows,
+    near_copies,
+    nearest_train_cosines,
+    unit,
+)
 from lvm.errors import InputError
+from tests.support.in_memory import in_memory
 
 ALL = 10_000
 
@@ -197,3 +212,127 @@ def test_a_second_look_reads_the_same_rows_from_the_cache(poisoned: tuple[Datase
     written = cached.stat().st_mtime_ns
     assert np.array_equal(leaked_rows(made, "test", cpu), first)
     assert cached.stat().st_mtime_ns == written
+
+
+# Against the definition, spelled out
+
+REACH = 3
+"""What the pool leaves out before a target, in the place of 64: documents can be short."""
+
+TEXTS = 12
+VECTORS = np.eye(TEXTS, dtype=np.float32)
+VECTORS[1] = [0.9999, 0.0141, *[0] * (TEXTS - 2)]  # nearly text 0
+VECTORS[2] = [0.99, 0, 0.1411, *[0] * (TEXTS - 3)]  # like text 0, but no copy
+CHUNKS = st.lists(st.integers(0, TEXTS - 1), min_size=1, max_size=9)
+DOCUMENTS = st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), CHUNKS), min_size=1, max_size=6)
+
+
+def of_numbers(documents: list[tuple[str, list[int]]], path: Path) -> Dataset:
+    """A dataset whose texts are numbers, with the vector of each."""
+    given = [(f"document {i}", split, [str(number) for number in own]) for i, (split, own) in enumerate(documents)]
+    return in_memory(given, path, VECTORS[[number for _, own in documents for number in own]])
+
+
+def spelled_out(documents: list[tuple[str, list[int]]], split: str, length: int, size: int, left_out: set[int]) -> dict[str, object]:
+    """The windows by their definition, row by row."""
+    rows = [(doc, index, number) for doc, (_, own) in enumerate(documents) for index, number in enumerate(own)]
+    mine = [row for row, (doc, _, _) in enumerate(rows) if split in ("all", documents[doc][0])]
+    train = {number for part, own in documents if part == "train" for number in own}
+    copies = train | ({0, 1} if train & {0, 1} else set())
+    dropped = {row for row in mine if split in ("val", "test") and rows[row][2] in copies} | left_out
+    first: dict[int, int] = {}
+    for row in mine:
+        if row not in dropped:
+            first.setdefault(rows[row][2], row)
+    pool = sorted(first.values())
+    if len(pool) > size:
+        pool = sorted(np.random.default_rng(0).choice(pool, size, replace=False).tolist())
+    targets = [row for row in pool if rows[row][1] >= length]
+    hidden = [[i for i, row in enumerate(pool) if rows[row][0] == rows[t][0] and 1 <= t - row <= REACH] for t in targets]
+    keys = "\n".join(f"document {rows[row][0]}:{rows[row][1]}" for row in pool)
+    return {
+        "pool": pool, "targets": targets, "docs": [rows[t][0] for t in targets], "hidden": hidden, "dropped": len(dropped),
+        "pool_hash": hashlib.sha256(keys.encode()).hexdigest(),
+    }  # fmt: skip
+
+
+@given(st.data(), DOCUMENTS, st.sampled_from(["train", "val", "test", "all"]), st.integers(1, REACH), st.integers(2, 8))
+def test_windows_are_those_of_the_definition(data: st.DataObject, documents: list, split: str, length: int, size: int) -> None:
+    total = sum(len(own) for _, own in documents)
+    left_out = data.draw(st.none() | st.sets(st.integers(0, total - 1), max_size=3))
+    expected = spelled_out(documents, split, length, size, left_out or set())
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "EXCLUDED_BEFORE", REACH)
+        made = of_numbers(documents, Path(folder))
+        leave_out = None if left_out is None else np.array(sorted(left_out), np.int64)
+        if len(expected["targets"]) < 2:  # type: ignore[arg-type]
+            with pytest.raises(InputError, match="can be scored"):
+                make_windows(made, split, length, size, torch.device("cpu"), leave_out)
+            return
+        found = make_windows(made, split, length, size, torch.device("cpu"), leave_out)
+    assert found.context_length == length
+    assert expected == {
+        "pool": found.pool.tolist(), "targets": found.targets.tolist(), "docs": found.docs.tolist(), "dropped": found.dropped,
+        "hidden": [list(range(low, high)) for low, high in found.excluded], "pool_hash": found.pool_hash,
+    }  # fmt: skip
+
+
+def test_two_queries_are_enough_and_one_is_too_few(tmp_path: Path, cpu: torch.device) -> None:
+    made = of_numbers([("val", [3, 4, 5])], tmp_path)
+    assert make_windows(made, "val", 1, ALL, cpu).targets.tolist() == [1, 2]
+    with pytest.raises(InputError, match="'val' has no document with more than 2 chunks"):
+        make_windows(made, "val", 2, ALL, cpu)
+
+
+@pytest.mark.parametrize("count", [1, 40, 59])
+def test_fewer_queries_are_a_fixed_sample_among_the_same_pool(tmp_path: Path, cpu: torch.device, count: int) -> None:
+    made = in_memory([("a", "val", [str(i) for i in range(61)])], tmp_path)
+    windows = make_windows(made, "val", 1, ALL, cpu)
+    some = windows.at_most(count)
+    which = np.sort(np.random.default_rng(0).choice(60, count, replace=False))
+    assert some.targets.tolist() == windows.targets[which].tolist()
+    assert some.docs.tolist() == windows.docs[which].tolist() and some.excluded.tolist() == windows.excluded[which].tolist()
+    assert some.pool is windows.pool and some.pool_hash == windows.pool_hash
+
+
+def test_as_many_queries_as_there_are_remain_as_they_are(tmp_path: Path, cpu: torch.device) -> None:
+    windows = make_windows(in_memory([("a", "val", ["1", "2", "3"])], tmp_path), "val", 1, ALL, cpu)
+    assert windows.at_most(2) is windows and windows.at_most(100) is windows
+
+
+def test_copies_are_vectors_from_a_cosine_of_995_on(dataset: Dataset, cpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    cosines = np.array([0.99499, 0.995, 0.99501, -np.inf], np.float32)
+    monkeypatch.setattr(module, "nearest_train_cosines", lambda *_: cosines)
+    assert near_copies(np.empty((4, 2), np.float32), dataset, cpu).tolist() == [False, True, True, False]
+
+
+def test_the_nearest_training_vector_is_found_among_all_of_many(tmp_path: Path, cpu: torch.device) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(16_400, 3)).astype(np.float32)
+    made = in_memory([("a", "train", ["."] * 16_390), ("b", "val", ["."] * 10)], tmp_path, vectors)
+    queries = rng.normal(size=(4_100, 3)).astype(np.float32)
+    copied = {0: 0, 4_095: 8_191, 4_096: 8_192, 4_097: 16_383, 4_098: 16_384, 4_099: 16_389}
+    for query, row in copied.items():
+        vectors[row] *= 100  # a length that does not matter
+        queries[query] = vectors[row]
+    found = nearest_train_cosines(queries, made, cpu)
+    units = vectors[:16_390] / np.linalg.norm(vectors[:16_390], axis=1, keepdims=True)
+    expected = (queries[:50] / np.linalg.norm(queries[:50], axis=1, keepdims=True) @ units.T).max(1)
+    np.testing.assert_allclose(found[:50], expected, atol=1e-6)
+    np.testing.assert_allclose(found[list(copied)], 1, atol=1e-6)
+
+
+def test_without_training_vectors_or_with_unusable_ones_there_is_no_nearest(tmp_path: Path, cpu: torch.device) -> None:
+    alone = in_memory([("a", "val", ["1", "2"])], tmp_path)
+    assert nearest_train_cosines(alone.vectors, alone, cpu).tolist() == [-np.inf, -np.inf]
+    vectors = np.array([[np.nan, 0], [1, 0], [0, 1]], np.float32)
+    made = in_memory([("a", "train", ["1", "2"]), ("b", "val", ["3"])], tmp_path, vectors)
+    assert nearest_train_cosines(vectors, made, cpu).tolist() == [-np.inf, 1, 0]
+
+
+def test_contexts_come_in_batches_of_256(cpu: torch.device) -> None:
+    vectors, targets = np.arange(600, dtype=np.float32)[:, None], np.arange(2, 600)
+    for parts in (contexts(vectors, targets, 2, cpu), contexts_of_rows(vectors, targets[:, None] + np.array([-2, -1]), cpu)):
+        read = list(parts)
+        assert [len(part) for part in read] == [256, 256, 86]
+        assert torch.cat(read)[..., 0].tolist() == [[target - 2, target - 1] for target in targets]

@@ -8,6 +8,8 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 
+from lvm.data.dataset import open_dataset
+from lvm.evaluation.looks import read_looks
 from lvm.gates.result import GateResult
 from lvm.reports.tables.evaluation import comparison_table
 from lvm.reports.tables.text import arm_table, sample_table
@@ -42,7 +44,8 @@ def write_report(
     client, ui = MlflowClient(), ui_address()
     experiment = client.get_run(run_id).info.experiment_id
     charts, numbers = charts_address(experiment, run_id), table_address(experiment, [m.trained.run_id for m in models])
-    top = [f"{conclusion}: {promotion.reason}.", table.markdown(), *failures]
+    looks = f"{read_looks(open_dataset(dataset)).sentence}."
+    top = [f"{conclusion}: {promotion.reason}.", table.markdown(), looks, *failures]
     links = f"In MLflow: [their curves]({{0}}{charts}), [their numbers]({{0}}{numbers})."
     page = "\n\n".join(["# retrain-all", *top, links.format(ui), *words, *tables])
     create_markdown_artifact(page, key="comparison", description="The models beside each other")
@@ -54,7 +57,7 @@ def write_report(
     console = Console()
     console.print(table.rich(), *(found.rich() for found in samples))
     # Not folded to the terminal's width, so that a command can be copied.
-    console.print("\n".join([*words, f"{conclusion}: {promotion.reason}.", *failures]), markup=False, soft_wrap=True)
+    console.print("\n".join([*words, f"{conclusion}: {promotion.reason}.", looks, *failures]), markup=False, soft_wrap=True)
     console.print(f"Curves in MLflow (make ui): {ui}{charts}", f"Numbers: {ui}{numbers}", sep="\n", markup=False, soft_wrap=True)
     if workspace.champion.exists():
         console.print(f"Next: lvm validate {dataset} --model {workspace.champion}", markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from lvm.reports.next_command import next_command
 
 if TYPE_CHECKING:
     from lvm.data.dataset import Dataset
+    from lvm.evaluation.evaluate import Evaluation
     from lvm.models.checkpoint import Checkpoint
 
 SHOWN = 3
@@ -52,9 +53,22 @@ def validate(
     gates = model_gates(checkpoint, found, limits)
     summary = found.summary() | {"gates": [gate.as_json() for gate in gates]}
     summary["decode"], texts = decoded_windows(data, checkpoint, split, context_length, decoder, limits)
+    summary["looks"], told = counted_looks(data, checkpoint, found)
     name = checkpoint.config.train.model.name
     tables = [model_table(summary, name), retrieval_table(summary, name), gate_table(gates, f"Gates of the model on {split} documents")]
-    output(summary, as_json, *(table.rich() for table in tables), *texts, next_command("diagnose", dataset, "--model", model))
+    output(summary, as_json, *(table.rich() for table in tables), *texts, *told, next_command("diagnose", dataset, "--model", model))
+
+
+def counted_looks(data: "Dataset", checkpoint: "Checkpoint", found: "Evaluation") -> tuple[dict[str, Any] | None, list[str]]:
+    """The 'looks' object of `lvm validate`, and its sentences for people; None and none where the documents are not for testing."""
+    from lvm.evaluation.looks import looks_file, read_looks
+
+    if found.split != "test":
+        return None, []
+    looks, file = read_looks(data), looks_file(data)
+    counted = looks.counts(checkpoint.config, found.windows.context_length)
+    missing = [] if counted else [f"This look is not counted, since {file} cannot be written"]
+    return {"configurations": len(looks.configurations), "counted": counted, "file": str(file)}, [looks.sentence, *missing]
 
 
 def decoded_windows(

@@ -35,7 +35,7 @@ class SplitConfig(Config):
     """Documents that share at least this much of their texts form one group, which stays in one split."""
 
     salt: str = Field("", coerce_numbers_to_str=True)
-    """Any text. Another salt divides the same documents anew, which gives test documents that nobody has looked at."""
+    """Any text. Another salt divides the same documents anew, which gives other test documents."""
 
     def identity(self) -> dict[str, Any]:
         """The fields as a dataset's key contains them: without an empty salt, so that datasets from before there was one keep theirs."""

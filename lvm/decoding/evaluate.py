@@ -23,6 +23,7 @@ from lvm.decoding.neighbours import ChunkLibrary, RealChunk
 from lvm.decoding.protocol import Decoded, Decoder
 from lvm.decoding.text_metrics import length_buckets
 from lvm.errors import InputError
+from lvm.evaluation.looks import count_look
 from lvm.gates.result import GateResult, require
 from lvm.models.checkpoint import Checkpoint
 
@@ -89,8 +90,10 @@ def decode_windows(
     checkpoint.config.recipe.require_same(dataset.manifest.recipe, f"dataset {dataset.path}")
     require([loaded.contract])
     dataset, decoder = dataset.directed(checkpoint.config.train.reverse), loaded.decoder
-    length = min(CONTEXT, context_length or checkpoint.config.train.context_length)
+    evaluated = context_length or checkpoint.config.train.context_length
+    length = min(CONTEXT, evaluated)
     rows = _sample(dataset, checkpoint, split, length)
+    count_look(dataset, checkpoint.config, split, evaluated)
     windows = _text_windows(dataset, rows, length)
     contexts, truth = _embed(windows, decoder)
     y_dec = _predict(checkpoint, contexts)

@@ -60,8 +60,8 @@ class First:
 
 
 def only_dataset(root: Path) -> Dataset:
-    (folder,) = (root / "data").iterdir()
-    return open_dataset(folder)
+    (manifest,) = (root / "data").glob("*/manifest.json")
+    return open_dataset(manifest.parent)
 
 
 def by_name(runs: list[Any]) -> dict[str, Any]:
@@ -170,6 +170,7 @@ def test_terminal_ends_with_the_comparison_the_champion_and_the_next_command(fir
         assert arch in shown
     assert f"Champion: {first.promotion.challenger} (version 1): there was no champion" in shown
     assert "Curves in MLflow (make ui): http://127.0.0.1:5000/#/experiments/" in shown
+    assert f"looked at by {len(DEFAULT_ARCHITECTURES)} configurations." in shown
     assert "Next: lvm validate" in shown and shown.index("Next:") > shown.index("Champion:")
 
 
@@ -198,6 +199,7 @@ def test_prefect_keeps_gates_models_and_comparison_as_artifacts(first):
     assert "chunk_order" in first.artifacts["data-gates"]
     assert "| skill over the best baseline |" in first.artifacts["model-lstm"]
     assert f"{first.promotion.challenger} (champion)" in first.artifacts["comparison"]
+    assert f"looked at by {len(DEFAULT_ARCHITECTURES)} configurations." in first.artifacts["comparison"]
     assert "[their numbers](http://127.0.0.1:5000/#/compare-runs?runs=" in first.artifacts["comparison"]
 
 

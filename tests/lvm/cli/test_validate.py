@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.commands import ABSENT_DEVICE, lvm, refusal
+from tests.support.commands import ABSENT_DEVICE, copy_of, lvm, refusal
 
 
 def test_validate_json_is_each_metric_with_its_interval_beside_the_baselines(dataset, trained_lstm):
@@ -19,6 +19,24 @@ def test_validate_json_is_each_metric_with_its_interval_beside_the_baselines(dat
     assert {"mean_vector", "copy_last", "context_mean", "ridge"} <= set(found["baselines"])
     own = json.loads((trained_lstm[1] / "config.json").read_text())["best"]["val/cosine"]
     assert found["metrics"]["cosine"]["value"] == pytest.approx(own, abs=1e-4), "what training wrote down is what is measured again"
+
+
+def test_validate_tells_how_many_configurations_looked_at_the_test_documents(dataset, trained_lstm, tmp_path):
+    data = copy_of(dataset, tmp_path / "data" / "copy")
+    command = ("validate", data, "--model", trained_lstm[1], "--decoder", "none")
+    looks = lvm(*command, "--json").json["looks"]
+    assert (looks["configurations"], looks["counted"]) == (1, True)
+    assert [str(file) for file in (tmp_path / "data" / "looks").glob("*.json")] == [looks["file"]]
+    assert "The test documents of this split were looked at by 1 configuration\n" in lvm(*command).out
+    assert lvm(*command, "--split", "val", "--json").json["looks"] is None
+
+
+def test_validate_warns_where_its_look_cannot_be_counted(dataset, trained_lstm, tmp_path):
+    data = copy_of(dataset, tmp_path / "data" / "copy")
+    (tmp_path / "data" / "looks").write_text("in the way, as a disk that is read-only is")
+    finished = lvm("validate", data, "--model", trained_lstm[1], "--decoder", "none")
+    assert finished.code == 0
+    assert "looked at by 0 configurations\nThis look is not counted, since " in finished.out
 
 
 def test_validate_draws_figures_where_it_is_told_to(dataset, trained_lstm, tmp_path):

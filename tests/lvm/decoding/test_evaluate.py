@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from lvm.decoding.evaluate import WINDOWS, DecodedWindows, decode_windows
 from lvm.decoding.protocol import Decoded
 from lvm.decoding.text_metrics import text_scores
 from lvm.errors import GateRefused, InputError
+from lvm.evaluation.looks import read_looks
 from lvm.models.checkpoint import Checkpoint
 from tests.support.lookup_decoder import ConstantDecoder, opened
 
@@ -95,6 +97,17 @@ def test_the_nearest_chunk_of_all_documents_is_never_of_the_window_s_own(
     assert own == []
     train = {dataset.doc_ids[doc] for doc in dataset.docs("train")}
     assert train & {q.doc_id for q in found.arms.windows}, "there were some that it could have been"
+
+
+def test_decoding_test_documents_is_a_look_at_the_model_as_it_is_evaluated(
+    few: int, dataset: Dataset, checkpoint: Checkpoint, encoder: Encoder, tmp_path: Path
+) -> None:
+    data = replace(dataset, path=tmp_path / "data" / "dataset")
+    decode_windows(data, checkpoint, opened(ConstantDecoder(encoder), dataset), "val")
+    assert read_looks(data).configurations == {}
+    decode_windows(data, checkpoint, opened(ConstantDecoder(encoder), dataset), "test")
+    looks = read_looks(data)
+    assert len(looks.configurations) == 1 and looks.counts(checkpoint.config, checkpoint.config.train.context_length)
 
 
 def test_a_chunk_with_the_answer_s_very_text_is_never_the_nearest_one(

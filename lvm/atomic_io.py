@@ -8,6 +8,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -73,6 +74,52 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, durably. `ValueError` for NaN and infinity, which are not JSON."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+DIGEST_FIELD = "fields_sha256"
+"""Field of a JSON object that holds the digest of all its other fields."""
+
+
+def write_json_with_digest(path: Path, values: dict[str, Any]) -> None:
+    """Write an object with the digest of its fields as a further one, for `verified_fields` to find alterations by."""
+    write_json(path, values | {DIGEST_FIELD: _digest_of_fields(values)})
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """The content of a JSON file. Raises `InputError`, which ends in `remedy`, when it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}): {remedy}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    """A number; `ValueError` when it is greater than a float can be."""
+    if math.isinf(float(text)):
+        _refuse_constant(text)
+    return float(text)
+
+
+def verified_fields(path: Path, values: dict[str, Any], remedy: str, required: bool = True) -> dict[str, Any]:
+    """The fields of an object that was read from `path`, without their digest.
+
+    Raises `InputError`, which names `path` and ends in `remedy`, when the fields are not those that were written. An object without a
+    digest passes only where none is `required`, as with files of versions that wrote none.
+    """
+    fields = {name: value for name, value in values.items() if name != DIGEST_FIELD}
+    if DIGEST_FIELD not in values and not required:
+        return fields
+    if values.get(DIGEST_FIELD) != _digest_of_fields(fields):
+        raise InputError(f"{path}: field '{DIGEST_FIELD}' is not the digest of the other fields, so one of them was altered: {remedy}")
+    return fields
+
+
+def _digest_of_fields(values: dict[str, Any]) -> str:
+    return digest_json(json.loads(json.dumps(values)))  # as they are read: lists for tuples, strings for the keys of numbers
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """The base of all configurations, and errors that name the field."""
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lvm.atomic_io import read_json, verified_fields
 from lvm.errors import InputError
 
 C = TypeVar("C", bound="Config")
@@ -41,18 +41,16 @@ def problems(kind: type[Config], error: ValidationError, prefix: str = "") -> st
     return "; ".join(parts)
 
 
-def read_versioned(kind: type[C], file: Path, version: int, remedy: str) -> C:
+def read_versioned(kind: type[C], file: Path, version: int, remedy: str, digest_required: bool = True) -> C:
     """The configuration in the JSON file `file`, whose field 'format' must be `version`.
 
-    Raises `InputError`, which ends in `remedy`, when it is not JSON or of another format, and what `parse` raises.
+    Raises `InputError`, which ends in `remedy`, when it is not JSON, of another format, or altered (see `verified_fields`); and what
+    `parse` raises.
     """
-    try:
-        values: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {remedy}") from error
+    values = read_json(file, remedy)
     if not isinstance(values, dict) or values.get("format") != version:
         raise InputError(f"{file}: field 'format' must be {version}; {remedy} with this version")
-    return parse(kind, values)
+    return parse(kind, verified_fields(file, values, remedy, digest_required))
 
 
 def _group(kind: type[Config], path: list[int | str]) -> type[Config]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -181,6 +182,7 @@ def _read_dataset(path: Path, manifest: Manifest) -> Dataset:
     unknown = set(pc.unique(table.column("split")).to_pylist()) - set(SPLITS)
     if unknown:
         raise InputError(f"dataset {path}: column 'split' holds {sorted(map(str, unknown))}; expected {SPLITS}")
+    _require_counts(path, manifest, table, splits)
     dim = manifest.recipe.dim
     flat = derived_file(_vectors_file(path, manifest), partial(_write_vectors, files, dim))
     vectors = np.memmap(flat, np.float32, "r", shape=(len(table), dim))
@@ -194,6 +196,21 @@ def _require_footer(file: Path, manifest: Manifest) -> None:
     wrong = [name for name, value in expected.items() if found.get(name.encode()) != value.encode()]
     if wrong:
         raise InputError(f"{file}: footer and manifest.json disagree on {', '.join(wrong)}; extract again into a new folder")
+
+
+def _require_counts(path: Path, manifest: Manifest, table: pa.Table, doc_splits: np.ndarray) -> None:
+    """Raise `InputError` when the manifest counts other rows than the shards hold."""
+    row_splits = table.column("split").to_numpy()
+    found: dict[str, Any] = {
+        "documents": {split: int(np.sum(doc_splits == split)) for split in SPLITS},
+        "chunks": {split: int(np.sum(row_splits == split)) for split in SPLITS},
+        "sources": sorted(pc.unique(table.column("source")).to_pylist()),
+        "shards": [pq.read_metadata(path / shard.file).num_rows for shard in manifest.shards],
+    }
+    stated = {name: getattr(manifest, name) for name in found} | {"shards": [shard.rows for shard in manifest.shards]}
+    wrong = [name for name, value in found.items() if value != stated[name]]
+    if wrong:
+        raise InputError(f"dataset {path}: manifest.json and the shards disagree on {', '.join(wrong)}; extract again into a new folder")
 
 
 def _vectors_file(path: Path, manifest: Manifest) -> Path:

@@ -20,8 +20,8 @@ def derived_file(file: Path, make: Callable[[Path], None]) -> Path:
     """Return `file`, with exactly the bytes that were written into it.
 
     `make` writes the content to the path that it is given. It is called when the file or its digest is missing, or when they disagree. A
-    file that is there and is made again is logged as a warning. Of several processes or threads that need the file at once, one makes it and
-    the others wait.
+    file that is there and is made again is logged as a warning. Of several processes or threads that need the file at once, one makes it
+    and the others wait.
     """
     if is_intact(file):
         return file

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvm import __version__
-from lvm.atomic_io import sha256_once, write_json
+from lvm.atomic_io import sha256_once
 from lvm.config import ChunkerConfig, SplitConfig
 from lvm.data.chunker import Chunker
 from lvm.data.corpus import Corpus, read_corpus
 from lvm.data.encoders import Encoder
-from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, content_key, footer, read_manifest
+from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, content_key, footer, read_manifest, write_manifest
 from lvm.data.shards import Progress, write_shards
 from lvm.data.staging import StagedChunks, read_staged, stage_chunks
 from lvm.errors import InputError
@@ -94,7 +94,7 @@ def extract_corpus(
     metadata |= {"lvm.encoder": encoder.recipe.name, "lvm.code_version": __version__}
     shards, encoded = write_shards(chunks, encoder, metadata, out, progress)
     manifest = _manifest(key, corpus, chunks, splits, encoder, shards)
-    write_json(out / "manifest.json", manifest.model_dump())
+    write_manifest(out, manifest)
     shutil.rmtree(out / "staging")
     return Extracted(out, manifest, reused=False, encoded_chunks=encoded)
 

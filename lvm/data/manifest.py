@@ -1,17 +1,18 @@
 """The dataset of record on disk: Parquet shards, and the manifest that describes them."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import Field
 
-from lvm.atomic_io import digest_json
+from lvm.atomic_io import digest_json, read_json, verified_fields, write_json_with_digest
 from lvm.config import ChunkerConfig, Config, SplitConfig, parse
 from lvm.data.recipe import EncoderRecipe
 from lvm.errors import InputError
 
 SCHEMA_VERSION = 1
+FILE = "manifest.json"
+REMEDY = "extract again into a new folder"
 SPLITS = ("train", "val", "test")
 
 
@@ -114,18 +115,21 @@ def footer(key: str, source_digest: str, chunker: ChunkerConfig, recipe: Encoder
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the dataset at `path`; `InputError` when there is none, it has another format, or its key is not its fields'."""
-    file = path / "manifest.json"
+    file = path / FILE
     if not path.is_dir():
         raise InputError(f"dataset {path} is not a folder: make one with 'lvm extract --source ... --out {path}'")
     if not file.is_file():
         raise InputError(f"dataset {path} has no manifest.json: extraction did not finish; run 'lvm extract' again")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: extract again into a new folder") from error
+    values = read_json(file, REMEDY)
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{file}: field 'schema_version' must be {SCHEMA_VERSION}; extract again into a new folder")
-    found = parse(Manifest, values)
+        raise InputError(f"{file}: field 'schema_version' must be {SCHEMA_VERSION}; {REMEDY}")
+    # Version 0.1.0 wrote no digest of the manifest.
+    found = parse(Manifest, verified_fields(file, values, REMEDY, required=False))
     if found.key != content_key(found.schema_version, found.source_digest, found.chunker, found.splits, found.recipe):
-        raise InputError(f"{file}: field 'key' is not that of source_digest, chunker, splits and recipe: one was altered; extract again")
+        raise InputError(f"{file}: field 'key' is not that of source_digest, chunker, splits and recipe: one was altered; {REMEDY}")
     return found
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write the manifest of the dataset at `path`, durably."""
+    write_json_with_digest(path / FILE, manifest.model_dump())

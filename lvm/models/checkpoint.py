@@ -16,7 +16,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 
 from lvm import __version__
-from lvm.atomic_io import replacing, sha256_file, write_json, write_text
+from lvm.atomic_io import replacing, sha256_file, write_json_with_digest, write_text
 from lvm.config import Config, GateThresholds, SplitConfig, TrainConfig, read_versioned
 from lvm.data.recipe import EncoderRecipe
 from lvm.errors import GateRefused, InputError
@@ -152,7 +152,7 @@ def save_checkpoint(
         files={name: sha256_file(path / name) for name in FILES},
         code_version=__version__,
     )
-    write_json(path / "config.json", config.model_dump())
+    write_json_with_digest(path / "config.json", config.model_dump())
     return config
 
 
@@ -161,7 +161,7 @@ def read_config(path: Path) -> CheckpointConfig:
     file = path / "config.json"
     if not file.is_file():
         raise InputError(f"{path} holds no config.json: not a model, or its training did not finish (lvm train --resume)")
-    config = read_versioned(CheckpointConfig, file, FORMAT, "train the model again")
+    config = read_versioned(CheckpointConfig, file, FORMAT, "train the model again", digest_required=False)
     if config.arch != config.train.model.arch:
         raise InputError(f"{file}: field 'arch' says {config.arch}, 'train.model.arch' {config.train.model.arch}")
     return config

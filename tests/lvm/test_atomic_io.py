@@ -18,7 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from lvm.atomic_io import digest_json, is_full, publish_folder, replacing, sha256_file, write_json, write_text
+from lvm.atomic_io import (
+    DIGEST_FIELD,
+    digest_json,
+    is_full,
+    locked,
+    publish_folder,
+    read_json,
+    replacing,
+    sha256_file,
+    sha256_once,
+    verified_fields,
+    write_json,
+    write_json_with_digest,
+    write_text,
+)
 from lvm.errors import InputError
 
 KILLS = 8
@@ -246,3 +260,90 @@ def test_full_disk_is_told_from_other_failures(tmp_path):
     # As safetensors words it on a full tmpfs; it writes by rename itself, so the device cannot stand in for the file.
     assert is_full(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
     assert not is_full(PermissionError(errno.EACCES, "denied")) and is_full(OSError(errno.EDQUOT, "quota"))
+
+
+# Digests
+
+
+RECORD = {
+    "arch": "lstm",
+    "folds": (1, 2),
+    "by_rank": {2: 1.5, 10: -0.0},
+    "large": 1e200,
+    "note": "naïve \U0001f642",
+    "history": [{"cosine": 0.25}],
+}
+
+
+def read(file):
+    return verified_fields(file, read_json(file, "again"), "again")
+
+
+def test_object_with_a_digest_comes_back_as_json_holds_it(tmp_path):
+    write_json_with_digest(tmp_path / "x.json", RECORD)
+    assert read(tmp_path / "x.json") == RECORD | {"folds": [1, 2], "by_rank": {"2": 1.5, "10": -0.0}}
+
+
+def test_no_flipped_bit_of_the_file_is_read_as_other_fields(tmp_path):
+    file = tmp_path / "x.json"
+    write_json_with_digest(file, RECORD)
+    written, expected, refused = file.read_bytes(), read(file), 0
+    for place in range(8 * len(written)):
+        flipped = bytearray(written)
+        flipped[place // 8] ^= 1 << place % 8
+        file.write_bytes(flipped)
+        try:
+            assert read(file) == expected, f"bit {place}"
+        except InputError:
+            refused += 1
+    assert refused > 7 * len(written), "accepted are spaces that became line ends, and capital letters in escapes and exponents"
+
+
+@given(values=st.dictionaries(st.text().filter(lambda name: name != DIGEST_FIELD), JSON, max_size=4))
+def test_any_object_of_json_values_is_read_again(values, tmp_path_factory):
+    file = tmp_path_factory.mktemp("any") / "x.json"
+    write_json_with_digest(file, values)
+    assert read(file) == values
+
+
+def test_object_without_a_digest_passes_only_where_none_is_required(tmp_path):
+    assert verified_fields(tmp_path, {"a": 1}, "again", required=False) == {"a": 1}
+    with pytest.raises(InputError, match="'fields_sha256' is not the digest of the other fields, so one of them was altered: again"):
+        verified_fields(tmp_path, {"a": 1}, "again")
+    with pytest.raises(InputError, match="fields_sha256"):
+        verified_fields(tmp_path, {"a": 1, DIGEST_FIELD: "0" * 64}, "again", required=False)
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"9" * 5_000, b"[" * 100_000, b"NaN", b"[-Infinity]", b"1e999"])
+def test_what_is_no_json_is_refused_in_one_sentence(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.json is not JSON .*: do this"):
+        read_json(tmp_path / "x.json", "do this")
+
+
+def test_file_is_hashed_once_until_it_changes_even_with_its_size_and_time_restored(tmp_path, monkeypatch):
+    file, hashed = tmp_path / "file", []
+    monkeypatch.setattr("lvm.atomic_io.sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+    file.write_bytes(b"one")
+    before = file.stat()
+    assert sha256_once(file) == sha256_once(file) == sha256_file(file) and len(hashed) == 1
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sha256_once(file) == sha256_file(file) and len(hashed) == 2
+
+
+def test_lock_lets_one_in_at_a_time_and_goes_with_an_error(tmp_path):
+    inside = []
+
+    def enter():
+        with locked(tmp_path / "lock"):
+            inside.append(True)
+
+    with pytest.raises(RuntimeError), locked(tmp_path / "lock"):
+        second = threading.Thread(target=enter)
+        second.start()
+        second.join(0.1)
+        assert inside == []
+        raise RuntimeError
+    second.join(10)
+    assert inside == [True]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from lvm import __version__
-from lvm.atomic_io import replacing, sha256_file, write_json, write_text
+from lvm.atomic_io import replacing, sha256_file, write_json_with_digest, write_text
 from lvm.config import Config, DecoderTrainConfig, read_versioned
 from lvm.data.recipe import EncoderRecipe
 from lvm.decoding.inverter.model import InverterModel
@@ -122,7 +122,7 @@ def save_decoder(
         files={name: sha256_file(path / name) for name in FILES},
         code_version=__version__,
     )
-    write_json(path / "config.json", config.model_dump())
+    write_json_with_digest(path / "config.json", config.model_dump())
     return config
 
 
@@ -133,7 +133,8 @@ def read_decoder_config(path: Path) -> DecoderConfig:
         raise InputError(
             f"decoder {path} holds no config.json: it is not a decoder, or its training did not finish (lvm train-decoder --resume)"
         )
-    return read_versioned(DecoderConfig, file, FORMAT, "train the decoder again")
+    # Version 0.1.0 wrote no digest of the configuration.
+    return read_versioned(DecoderConfig, file, FORMAT, "train the decoder again", digest_required=False)
 
 
 def load_decoder_folder(path: Path, device: torch.device) -> DecoderFolder:

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from lvm.data.manifest import SPLITS, content_key, read_manifest
 from lvm.data.recipe import EncoderRecipe
 from lvm.errors import InputError
 from tests.support.corpora import count_hashes
+from tests.support.edited import edit_json
 
 SHARD = "chunks-00000.parquet"
 
@@ -28,9 +28,7 @@ def copy(dataset, tmp_path) -> Path:
 
 
 def edit_manifest(path: Path, change) -> None:
-    values = json.loads((path / "manifest.json").read_text())
-    change(values)
-    (path / "manifest.json").write_text(json.dumps(values))
+    edit_json(path / "manifest.json", change)
 
 
 def sign(values: dict) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from lvm.serving.loaded_model import LoadedModel
 from lvm.training.trainer import train
 from tests.support.commands import lvm as run
 from tests.support.commands import refusal
+from tests.support.edited import edit_json
 from tests.support.trainings import tiny, trained
 
 CPU = torch.device("cpu")
@@ -169,8 +171,10 @@ def test_only_the_same_model_of_the_other_direction_is_set_beside_it(
 
 def test_a_model_from_before_these_settings_still_loads(dataset: Dataset, model: Path, tmp_path: Path) -> None:
     old = Path(shutil.copytree(model, tmp_path / "old"))
-    values = json.loads((old / "config.json").read_text())
-    del values["train"]["reverse"], values["train"]["loss"]["mse"], values["train"]["model"]["heads"]
-    (old / "config.json").write_text(json.dumps(values))
+
+    def forget(values: dict[str, Any]) -> None:
+        del values["train"]["reverse"], values["train"]["loss"]["mse"], values["train"]["model"]["heads"]
+
+    edit_json(old / "config.json", forget)
     loaded = load_checkpoint(old, CPU)
     assert loaded.config == load_checkpoint(model, CPU).config and loaded.parity == 0

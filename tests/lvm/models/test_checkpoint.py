@@ -1,6 +1,5 @@
 """A checkpoint gives back the model that was saved, or refuses by name."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from lvm.models.checkpoint import (
     save_checkpoint,
 )
 from lvm.models.ood import OutOfDistribution
+from tests.support.edited import edit_json
 from tests.support.swapped_model import Backwards
 from tests.support.trainings import trained
 
@@ -51,9 +51,7 @@ def copy(model: Path, tmp_path: Path) -> Path:
 
 
 def edit_config(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    values = json.loads((path / "config.json").read_text())
-    change(values)
-    (path / "config.json").write_text(json.dumps(values))
+    edit_json(path / "config.json", change)
 
 
 def vouch(path: Path) -> None:

@@ -1,7 +1,6 @@
 """A newer champion replaces the old one; a broken one is refused, and the old one stays."""
 
 import asyncio
-import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from lvm.errors import InputError
 from lvm.serving.metrics import ServingMetrics
 from lvm.serving.model_store import ModelStore
 from lvm.serving.requests import FieldError
+from tests.support.edited import edit_json
 
 CPU = torch.device("cpu")
 
@@ -46,9 +46,7 @@ def test_published_champion_replaces_the_old_one(champion, model_folder, metrics
 
 def publish_broken(model_folder: Path, champion: Path) -> None:
     copy = shutil.copytree(model_folder, champion.parent / "broken")
-    values = json.loads((copy / "config.json").read_text())
-    values["files"]["model.safetensors"] = "0" * 64
-    (copy / "config.json").write_text(json.dumps(values))
+    edit_json(copy / "config.json", lambda values: values["files"].update({"model.safetensors": "0" * 64}))
     publish_folder(copy, champion, "lstm-broken-v2")
 
 
@@ -76,9 +74,7 @@ def test_champion_stays_when_its_folder_vanishes(champion, metrics):
 def test_model_of_another_encoder_is_refused(champion, model_folder, metrics):
     models = ModelStore([champion], CPU, metrics)
     copy = shutil.copytree(model_folder, champion.parent / "other")
-    values = json.loads((copy / "config.json").read_text())
-    values["recipe"]["pooling"] = "cls"
-    (copy / "config.json").write_text(json.dumps(values))
+    edit_json(copy / "config.json", lambda values: values["recipe"].update(pooling="cls"))
     publish_folder(copy, champion, "lstm-other-v2")
     refresh(models)
     assert models.get(None).name == "lstm-tiny-v1" and "serve it with another server" in models.errors["champion"]

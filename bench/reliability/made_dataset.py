@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lvm import __version__
-from lvm.atomic_io import digest_json, sha256_file, write_json
+from lvm.atomic_io import digest_json, sha256_file
 from lvm.config import ChunkerConfig, SplitConfig
-from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, content_key, footer, schema
+from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, content_key, footer, schema, write_manifest
 from lvm.data.recipe import EncoderRecipe
 
 TOPIC, PLACE, MEMORY, TURN = 0.6, 0.8, 0.8, 0.35
@@ -78,7 +78,7 @@ def make_dataset(out: Path, documents: int, dim: int, seed: int = 0) -> Path:
         shards=[Shard(file=file.name, rows=len(ids), sha256=sha256_file(file))],
         code_version=__version__,
     )
-    write_json(out / "manifest.json", manifest.model_dump())
+    write_manifest(out, manifest)
     return out
 
 

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lvm.atomic_io import sha256_file, write_json
+from lvm.atomic_io import sha256_file
 from lvm.cli.main import main
 from lvm.data.dataset import Dataset
-from lvm.data.manifest import Manifest, content_key, read_manifest
+from lvm.data.manifest import Manifest, content_key, read_manifest, write_manifest
 
 ABSENT_DEVICE = "cuda:99" if torch.cuda.is_available() else "cuda"
 """A device that is not on this machine."""
@@ -83,7 +83,7 @@ def with_recipe(manifest: Manifest, folder: Path, **changes: Any) -> Path:
     """A folder with a manifest that says that the vectors are of another encoder, and no shards."""
     recipe = manifest.recipe.model_copy(update=changes)
     key = content_key(manifest.schema_version, manifest.source_digest, manifest.chunker, manifest.splits, recipe)
-    write_json(folder / "manifest.json", manifest.model_copy(update={"key": key, "recipe": recipe}).model_dump())
+    write_manifest(folder, manifest.model_copy(update={"key": key, "recipe": recipe}))
     return folder
 
 
@@ -100,5 +100,5 @@ def with_vectors(dataset: Dataset, folder: Path, change: Callable[[np.ndarray], 
         pq.write_table(table.set_column(place, table.schema.field(place), own).cast(table.schema), file)
         shards.append(shard.model_copy(update={"sha256": sha256_file(file)}))
         start += shard.rows
-    write_json(folder / "manifest.json", manifest.model_copy(update={"shards": shards}).model_dump())
+    write_manifest(folder, manifest.model_copy(update={"shards": shards}))
     return folder

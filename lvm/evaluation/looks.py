@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from lvm.atomic_io import digest_json, locked, write_json
+from lvm.atomic_io import digest_json, locked, write_json_with_digest
 from lvm.config import Config, read_versioned
 from lvm.data.dataset import Dataset
 from lvm.models.checkpoint import CheckpointConfig
@@ -137,7 +137,7 @@ def count_look(dataset: Dataset, model: CheckpointConfig, split: str, context_le
                 last=now,
                 times=before.times + 1 if before else 1,
             )
-            write_json(file, looks.model_copy(update={"configurations": looks.configurations | {key: look}}).model_dump())
+            write_json_with_digest(file, looks.model_copy(update={"configurations": looks.configurations | {key: look}}).model_dump())
     except OSError as error:
         log.warning("a look at the test documents of %s is not counted: %s cannot be written (%s)", dataset.path, file, error.strerror)
 

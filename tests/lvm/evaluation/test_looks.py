@@ -1,7 +1,6 @@
 """Whoever evaluates a model on test documents is counted: once a configuration, however often it is repeated."""
 
 import errno
-import json
 import logging
 import multiprocessing
 from pathlib import Path
@@ -18,6 +17,7 @@ from lvm.errors import InputError
 from lvm.evaluation import looks as module
 from lvm.evaluation.looks import Look, Looks, count_look, documents_digest, looks_file, read_looks
 from lvm.models.checkpoint import CheckpointConfig
+from tests.support.edited import edit_json
 from tests.support.in_memory import Given, in_memory
 
 DOCUMENTS: list[Given] = [
@@ -58,11 +58,8 @@ def test_a_look_says_what_looked_and_when(data: Dataset) -> None:
 
 def test_the_same_configuration_again_is_no_further_look(data: Dataset) -> None:
     count_look(data, model(), "test", 8)
-    file = looks_file(data)
-    old = json.loads(file.read_text())
-    (key,) = old["configurations"]
-    old["configurations"][key] |= {"first": "2026-01-01T00:00:00+00:00", "last": "2026-01-01T00:00:00+00:00"}
-    file.write_text(json.dumps(old))
+    time = "2026-01-01T00:00:00+00:00"
+    edit_json(looks_file(data), lambda old: [look.update(first=time, last=time) for look in old["configurations"].values()])
     count_look(data, model(), "test", 8)
     (look,) = counted(data)
     assert look.times == 2 and look.first.startswith("2026-01-01") and not look.last.startswith("2026-01-01")
@@ -191,7 +188,7 @@ def test_a_look_that_cannot_be_written_down_is_a_warning(
     def read_only(*_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(module, "write_json", read_only)
+    monkeypatch.setattr(module, "write_json_with_digest", read_only)
     with caplog.at_level(logging.WARNING):
         count_look(data, model(weights="other"), "test", 8)
     (record,) = caplog.records

@@ -224,7 +224,7 @@ def test_the_refusal_names_the_file_and_the_remedy(data: Dataset) -> None:
     file = looks_file(data)
     file.parent.mkdir(parents=True)
     file.write_text("{")
-    with pytest.raises(InputError, match=rf"{file} is not JSON: restore it, or move it away to count anew"):
+    with pytest.raises(InputError, match=rf"{file} is not JSON .*: restore it, or move it away to count anew"):
         read_looks(data)
 
 

@@ -49,6 +49,7 @@ def new_copy(folder: Path, modules: list[str], files: list[str], options: argpar
         "LVM_TESTS_SHARED": str(folder / "shared"),
         "PYTHONPATH": os.pathsep.join([str(folder / "copy" / "mutants"), os.environ.get("PYTHONPATH", "")]),
         "TMPDIR": str(folder / "tmp"),
+        "CUDA_VISIBLE_DEVICES": "",  # a forked process cannot use a GPU
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -17,10 +17,13 @@ from prefect.logging import disable_run_logger
 
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
+from lvm.evaluation.compare import Comparison
 from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.evaluation.intervals import Interval
 from lvm.gates.model import model_gates
 from lvm.models.checkpoint import load_checkpoint
 from lvm.training.trainer import train
+from tasks import promote as promote_module
 from tasks.promote import Promotion, promote_best
 from tasks.tracking.logged_model import log_checkpoint
 from tasks.tracking.runs import MODEL, child_run, parent_run
@@ -205,3 +208,12 @@ def test_alias_that_a_killed_flow_left_behind_follows_the_exported_champion(life
     step = promote(workspace, dataset, cleared(strong))
     assert (step.outcome.promoted, step.champion) == (False, "strong-v2")
     assert step.aliases["champion"] == "2"
+
+
+def test_challenger_that_is_ahead_by_no_more_than_chance_is_not_promoted(life, workspace, dataset, weak, monkeypatch):
+    chance = Comparison(dict.fromkeys(("cosine", "recall_at_1", "recall_at_5", "mrr"), Interval(0.01, -0.01, 0.03)), 12, 0)
+    monkeypatch.setattr(promote_module, "compare", lambda *_: chance)
+    step = promote(workspace, dataset, cleared(weak))
+    assert step.outcome.version is not None and not step.outcome.promoted
+    assert (step.champion, step.aliases["champion"]) == ("strong-v2", "2")
+    assert step.outcome.reason == str(chance)

@@ -1,7 +1,7 @@
 """Mutants that no test can find, because they do what the original does: listed with the reason."""
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,17 +27,18 @@ def known_equivalents() -> list[Equivalent]:
     return [Equivalent(**{key: value.strip() for key, value in entry.items()}) for entry in entries]
 
 
-def reasons(mutants: Iterable[Mutant], known: Iterable[Equivalent]) -> dict[str, str]:
+def reasons(mutants: Collection[Mutant], known: Collection[Equivalent]) -> dict[str, str]:
     """Of those `mutants` that are listed, the reason by the mutant's name."""
-    why = {_key(entry): entry.reason for entry in known}
-    return {mutant.name: why[_key(mutant)] for mutant in mutants if _key(mutant) in why}
+    listed = {(entry.module, entry.function): {} for entry in known}
+    for entry in known:
+        listed[entry.module, entry.function][entry.removed, entry.added] = entry.reason
+    candidates = [mutant for mutant in mutants if (mutant.module, mutant.function) in listed]
+    why = {mutant.name: listed[mutant.module, mutant.function].get(mutant.difference) for mutant in candidates}
+    return {name: reason for name, reason in why.items() if reason}
 
 
-def unknown(mutants: Iterable[Mutant], known: Iterable[Equivalent]) -> list[Equivalent]:
+def gone(mutants: Collection[Mutant], known: Collection[Equivalent]) -> list[Equivalent]:
     """Listed ones that are not among all `mutants` of their module: the code has changed, and they can go."""
-    keys, modules = {_key(mutant) for mutant in mutants}, {mutant.module for mutant in mutants}
-    return [entry for entry in known if entry.module in modules and _key(entry) not in keys]
-
-
-def _key(change: Mutant | Equivalent) -> tuple[str, str, str, str]:
-    return change.module, change.function, change.removed, change.added
+    modules, functions = {mutant.module for mutant in mutants}, {(entry.module, entry.function) for entry in known}
+    there = {(m.module, m.function, *m.difference) for m in mutants if (m.module, m.function) in functions}
+    return [e for e in known if e.module in modules and (e.module, e.function, e.removed, e.added) not in there]

@@ -2,7 +2,8 @@
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import libcst as cst
@@ -21,12 +22,20 @@ class Mutant:
     """The file: `lvm/data/splits.py`."""
     function: str
     """`split_of`, or `Class.method`."""
-    removed: str
-    """The lines that it replaces, without indentation."""
-    added: str
-    """The lines that stand there instead."""
     prose: bool
     """Whether it only changes the wording of a sentence; no test should hold that."""
+    _code: tuple[cst.Module, cst.FunctionDef, Mutation] = field(repr=False)
+
+    @cached_property
+    def difference(self) -> tuple[str, str]:
+        """The lines that it takes away and those that it puts there, without indentation."""
+        parsed, function, mutation = self._code
+        mutated = deep_replace(function, mutation.original_node, mutation.mutated_node)
+        assert isinstance(mutated, cst.FunctionDef)
+        before, after = (parsed.code_for_node(node).splitlines() for node in (function, mutated))
+        lines = list(difflib.ndiff(before, after))
+        removed, added = ("\n".join(line[2:].strip() for line in lines if line.startswith(sign)) for sign in ("- ", "+ "))
+        return removed, added
 
 
 def mutants_of(folder: Path, module: str) -> list[Mutant]:
@@ -39,7 +48,7 @@ def mutants_of(folder: Path, module: str) -> list[Mutant]:
         mangled = mangle_function_name(name=node.name.value, class_name=owner)
         for number, mutation in enumerate(grouped.get(node, ()), start=1):
             name = get_mutant_name(Path(module), f"{mangled}__mutmut_{number}")
-            found.append(Mutant(name, module, function, *_difference(parsed, node, mutation), prose=_prose(mutation.original_node)))
+            found.append(Mutant(name, module, function, _prose(mutation.original_node), (parsed, node, mutation)))
     return found
 
 
@@ -50,15 +59,6 @@ def _functions(parsed: cst.Module) -> Iterator[tuple[cst.FunctionDef, str | None
             yield statement, None
         elif isinstance(statement, cst.ClassDef):
             yield from ((method, statement.name.value) for method in statement.body.body if isinstance(method, cst.FunctionDef))
-
-
-def _difference(parsed: cst.Module, function: cst.FunctionDef, mutation: Mutation) -> tuple[str, str]:
-    """The lines that the mutation takes away and those that it puts there."""
-    mutated = deep_replace(function, mutation.original_node, mutation.mutated_node)
-    assert isinstance(mutated, cst.FunctionDef)
-    before, after = (parsed.code_for_node(node).splitlines() for node in (function, mutated))
-    lines = list(difflib.ndiff(before, after))
-    return tuple("\n".join(line[2:].strip() for line in lines if line.startswith(sign)) for sign in ("- ", "+ "))  # type: ignore[return-value]
 
 
 def _prose(node: cst.CSTNode) -> bool:

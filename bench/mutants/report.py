@@ -33,7 +33,7 @@ def survivors(drawn: Sequence[Mutant], statuses: Mapping[str, str]) -> str:
     for mutant in sorted(drawn, key=lambda mutant: mutant.name):
         if (status := statuses.get(mutant.name, "killed")) not in NOTICED:
             lines.append(f"\n{mutant.module}: {mutant.function} ({status})")
-            lines += [f"  - {line}" for line in mutant.removed.splitlines()] + [f"  + {line}" for line in mutant.added.splitlines()]
+            lines += [f"  {sign} {line}" for sign, text in zip("-+", mutant.difference, strict=True) for line in text.splitlines()]
     return "\n".join(lines)
 
 

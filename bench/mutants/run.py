@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from bench.mutants.copy import copy_project
-from bench.mutants.equivalents import known_equivalents, reasons, unknown
+from bench.mutants.equivalents import gone, known_equivalents, reasons
 from bench.mutants.modules import chosen_modules, tests_of
 from bench.mutants.mutations import Mutant, mutants_of
 from bench.mutants.report import share, survivors, table, words
@@ -63,7 +63,7 @@ def draw(copy: Path, modules: list[str], options: argparse.Namespace) -> list[Mu
     drawn = random.Random(options.seed).sample(meant, min(options.draw or len(meant), len(meant)))
     print(f"{len(everything)} mutants of {len(modules)} modules; {len(everything) - len(meant)} only change the wording of a sentence.")
     print(f"Drawn with seed {options.seed}: {len(drawn)} of the other {len(meant)}.", flush=True)
-    for entry in unknown(everything, known_equivalents()):
+    for entry in gone(everything, known_equivalents()):
         print(f"bench/mutants/equivalents.toml lists a mutant that is no more: {entry}")
     return drawn
 

@@ -21,6 +21,7 @@ from lvm.atomic_io import sha256_file
 from lvm.data.dataset import open_dataset
 from lvm.decoding.inverter.decoder import Inverter, Search
 from lvm.decoding.text_metrics import text_scores
+from lvm.evaluation.looks import count_look
 from lvm.reports.tables.table import Table
 
 LENGTHS = ((0, 16), (17, 32), (33, 64))
@@ -59,6 +60,9 @@ def main() -> None:
     if a.split == "test" and (len(searches) > 1 or not a.commit):
         parser.error("the test texts are looked at once: give one --search, chosen on validation texts, and --commit")
     data = open_dataset(a.dataset)
+    weights = sha256_file(a.decoder / "model.safetensors")
+    for search in searches:
+        count_look(data, a.split, "decoder", {"weights": weights, "search": str(search), "longest": a.longest})
     inverter = Inverter.load(a.decoder, a.device)
     inverter.recipe.require_same(data.manifest.recipe, f"dataset {a.dataset}")
     tokens = data.table.column("n_tokens").to_numpy()
@@ -82,12 +86,7 @@ def main() -> None:
     table = Table(title, ["corrections,beam,candidates", "tokens", "texts", *names, "seconds"], lines).markdown()
     print(table)
     if a.split == "test":
-        value = {
-            "commit": a.commit,
-            "weights_sha256": sha256_file(a.decoder / "model.safetensors"),
-            "dataset": data.manifest.digest,
-            **results[0],
-        }
+        value = {"commit": a.commit, "weights_sha256": weights, "dataset": data.manifest.digest, **results[0]}
         (a.out / "results.json").write_text(json.dumps(value, indent=2) + "\n")
         (a.out / "results.md").write_text(table + "\n")
 

@@ -61,12 +61,12 @@ def validate(
 
 def counted_looks(data: "Dataset", checkpoint: "Checkpoint", found: "Evaluation") -> tuple[dict[str, Any] | None, list[str]]:
     """The 'looks' object of `lvm validate`, and its sentences for people; None and none where the documents are not for testing."""
-    from lvm.evaluation.looks import looks_file, read_looks
+    from lvm.evaluation.looks import looks_file, of_model, read_looks
 
     if found.split != "test":
         return None, []
     looks, file = read_looks(data), looks_file(data)
-    counted = looks.counts(checkpoint.config, found.windows.context_length)
+    counted = looks.counts(of_model(checkpoint.config, found.windows.context_length))
     missing = [] if counted else [f"This look is not counted, since {file} cannot be written"]
     return {"configurations": len(looks.configurations), "counted": counted, "file": str(file)}, [looks.sentence, *missing]
 

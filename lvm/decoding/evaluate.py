@@ -23,7 +23,7 @@ from lvm.decoding.neighbours import ChunkLibrary, RealChunk
 from lvm.decoding.protocol import Decoded, Decoder
 from lvm.decoding.text_metrics import length_buckets
 from lvm.errors import InputError
-from lvm.evaluation.looks import count_look
+from lvm.evaluation.looks import count_model
 from lvm.gates.result import GateResult, require
 from lvm.models.checkpoint import Checkpoint
 
@@ -93,7 +93,7 @@ def decode_windows(
     evaluated = context_length or checkpoint.config.train.context_length
     length = min(CONTEXT, evaluated)
     rows = _sample(dataset, checkpoint, split, length)
-    count_look(dataset, checkpoint.config, split, evaluated)
+    count_model(dataset, split, checkpoint.config, evaluated)
     windows = _text_windows(dataset, rows, length)
     contexts, truth = _embed(windows, decoder)
     y_dec = _predict(checkpoint, contexts)

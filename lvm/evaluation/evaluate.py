@@ -16,7 +16,7 @@ from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, contexts, make_windows, retrieval_ranks, unit
 from lvm.errors import InputError
 from lvm.evaluation.intervals import Interval, document_interval, document_sums
-from lvm.evaluation.looks import count_look
+from lvm.evaluation.looks import count_model
 from lvm.evaluation.metrics import Spread, sigma_ratio, spread
 from lvm.models import Predictor
 from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines
@@ -230,10 +230,10 @@ def evaluate_checkpoint(
     """Evaluate `checkpoint` on a split of `dataset` beside the baselines in it, in the direction that the model reads.
 
     Models with the same data, context length and baselines can share one `make_reference` as `ref`. Looks at test documents are
-    counted; see `lvm.evaluation.looks`. Raises what `make_reference` and `count_look` raise.
+    counted; see `lvm.evaluation.looks`. Raises what `make_reference` and `count_model` raise.
     """
     found = ref or make_reference(dataset, checkpoint, split, context_length)
-    count_look(dataset, checkpoint.config, split, found.windows.context_length)
+    count_model(dataset, split, checkpoint.config, found.windows.context_length)
     data = dataset.directed(checkpoint.config.train.reverse)
     return evaluate(checkpoint.model, data, split, found, checkpoint.model.mean.device)
 

@@ -3,13 +3,14 @@
 The best of many evaluations on the same documents looks better than it is, even if nobody meant to choose by it. So whatever evaluates a
 model on the split 'test' writes that down here, and reports show the number. One entry is one configuration: a trained model (its settings,
 its dataset and its weights) at one context length. To evaluate it again shows nothing new and only raises the entry's `times`; the same
-settings trained by other code have other weights, and are a look of their own.
+settings trained by other code have other weights, and are a look of their own. Benchmarks count what they compare besides models.
 
 What chooses nothing is not counted: the gates on data and the search for copies read test documents without a model.
 """
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -35,16 +36,10 @@ class Look(Config):
     """One configuration that was evaluated on the test documents."""
 
     name: str
-    """The architecture as reports call it."""
+    """What was evaluated, as reports call it."""
 
-    dataset_digest: str
-    """Digest of the dataset that it was trained on."""
-
-    weights_sha256: str
-    """SHA-256 of its weights."""
-
-    context_length: int
-    """Chunks of context."""
+    configuration: dict[str, str | int]
+    """What tells it from others; its digest is the entry's key."""
 
     first: str
     """Time of its first evaluation: ISO 8601, UTC."""
@@ -68,9 +63,9 @@ class Looks(Config):
     configurations: dict[str, Look] = Field(default_factory=dict)
     """By the digest of the configuration."""
 
-    def counts(self, model: CheckpointConfig, context_length: int) -> bool:
+    def counts(self, configuration: Mapping[str, str | int]) -> bool:
         """Whether this configuration is among them."""
-        return configuration(model, context_length) in self.configurations
+        return digest_json(dict(configuration)) in self.configurations
 
     @property
     def sentence(self) -> str:
@@ -83,9 +78,10 @@ class Looks(Config):
         return f"{told}: the best of so many looks better than it is; {advice}"
 
 
-def configuration(model: CheckpointConfig, context_length: int) -> str:
-    """The identity of a trained model at a context length, SHA-256."""
-    return digest_json([model.train.model_dump(), model.dataset_digest, model.files["model.safetensors"], context_length])
+def of_model(model: CheckpointConfig, context_length: int) -> dict[str, str | int]:
+    """The configuration of a trained model that is evaluated at `context_length`."""
+    settings, weights = digest_json(model.train.model_dump()), model.files["model.safetensors"]
+    return {"settings": settings, "dataset": model.dataset_digest, "weights": weights, "context_length": context_length}
 
 
 def documents_digest(dataset: Dataset) -> str:
@@ -114,32 +110,30 @@ def read_looks(dataset: Dataset) -> Looks:
     return _read(looks_file(dataset), dataset)
 
 
-def count_look(dataset: Dataset, model: CheckpointConfig, split: str, context_length: int) -> None:
-    """Write down that `model` is evaluated on `split` of `dataset`, if that is 'test'.
+def count_look(dataset: Dataset, split: str, name: str, configuration: Mapping[str, str | int]) -> None:
+    """Write down that `configuration` is evaluated on `split` of `dataset`, if that is 'test'; reports call it `name`.
 
     Safe beside other processes, and durable. Where the file cannot be written, as beside a dataset on a read-only disk, the evaluation goes
     on and a warning is logged: the count is then too low. Raises `InputError` when the file is damaged or the disk full.
     """
     if split != "test":
         return
-    file, key = looks_file(dataset), configuration(model, context_length)
+    file, key = looks_file(dataset), digest_json(dict(configuration))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         with locked(file.with_name(f".{file.name}.lock")):
             looks = _read(file, dataset)
             before = looks.configurations.get(key)
-            look = Look(
-                name=model.train.model.name,
-                dataset_digest=model.dataset_digest,
-                weights_sha256=model.files["model.safetensors"],
-                context_length=context_length,
-                first=before.first if before else now,
-                last=now,
-                times=before.times + 1 if before else 1,
-            )
+            first, times = (before.first, before.times + 1) if before else (now, 1)
+            look = Look(name=name, configuration=dict(configuration), first=first, last=now, times=times)
             write_json_with_digest(file, looks.model_copy(update={"configurations": looks.configurations | {key: look}}).model_dump())
     except OSError as error:
         log.warning("a look at the test documents of %s is not counted: %s cannot be written (%s)", dataset.path, file, error.strerror)
+
+
+def count_model(dataset: Dataset, split: str, model: CheckpointConfig, context_length: int) -> None:
+    """`count_look` of a trained model."""
+    count_look(dataset, split, model.train.model.name, of_model(model, context_length))
 
 
 def _read(file: Path, dataset: Dataset) -> Looks:

@@ -19,7 +19,7 @@ from lvm.decoding.evaluate import WINDOWS, DecodedWindows, decode_windows
 from lvm.decoding.protocol import Decoded
 from lvm.decoding.text_metrics import text_scores
 from lvm.errors import GateRefused, InputError
-from lvm.evaluation.looks import read_looks
+from lvm.evaluation.looks import of_model, read_looks
 from lvm.models.checkpoint import Checkpoint
 from tests.support.lookup_decoder import ConstantDecoder, opened
 
@@ -107,7 +107,7 @@ def test_decoding_test_documents_is_a_look_at_the_model_as_it_is_evaluated(
     assert read_looks(data).configurations == {}
     decode_windows(data, checkpoint, opened(ConstantDecoder(encoder), dataset), "test")
     looks = read_looks(data)
-    assert len(looks.configurations) == 1 and looks.counts(checkpoint.config, checkpoint.config.train.context_length)
+    assert len(looks.configurations) == 1 and looks.counts(of_model(checkpoint.config, checkpoint.config.train.context_length))
 
 
 def test_a_chunk_with_the_answer_s_very_text_is_never_the_nearest_one(

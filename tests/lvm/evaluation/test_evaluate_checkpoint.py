@@ -11,7 +11,7 @@ from lvm.data.dataset import Dataset
 from lvm.data.windows import make_windows
 from lvm.errors import InputError
 from lvm.evaluation.evaluate import evaluate_checkpoint, make_reference, score_baselines
-from lvm.evaluation.looks import read_looks
+from lvm.evaluation.looks import of_model, read_looks
 from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from tests.support.trainings import trained
@@ -118,7 +118,7 @@ def test_looks_at_test_documents_are_counted_and_others_are_not(dataset: Dataset
     for _ in range(2):
         evaluate_checkpoint(data, checkpoint, "test", ref=ref)
     looks = read_looks(data)
-    assert looks.counts(checkpoint.config, 3) and [look.times for look in looks.configurations.values()] == [2]
+    assert looks.counts(of_model(checkpoint.config, 3)) and [look.times for look in looks.configurations.values()] == [2]
 
 
 def test_models_that_share_a_reference_are_evaluated_as_if_each_had_its_own(dataset: Dataset, checkpoint: Checkpoint) -> None:

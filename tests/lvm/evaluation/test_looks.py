@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lvm.atomic_io import digest_json
 from lvm.config import ChunkerConfig, train_config
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.data.extract import make_chunker
 from lvm.errors import InputError
 from lvm.evaluation import looks as module
-from lvm.evaluation.looks import Look, Looks, count_look, documents_digest, looks_file, read_looks
+from lvm.evaluation.looks import Look, Looks, count_look, count_model, documents_digest, looks_file, of_model, read_looks
 from lvm.models.checkpoint import CheckpointConfig
 from tests.support.edited import edit_json
 from tests.support.in_memory import Given, in_memory
@@ -48,19 +49,20 @@ def counted(data: Dataset) -> list[Look]:
 
 
 def test_a_look_says_what_looked_and_when(data: Dataset) -> None:
-    count_look(data, model(), "test", 8)
+    count_model(data, "test", model(), 8)
     (look,) = counted(data)
-    assert (look.name, look.dataset_digest, look.weights_sha256, look.context_length, look.times) == ("lstm", "d", "w", 8, 1)
+    assert (look.name, look.times) == ("lstm", 1)
+    assert look.configuration == {"settings": digest_json(model().train.model_dump()), "dataset": "d", "weights": "w", "context_length": 8}
     assert look.first == look.last and look.first.endswith("+00:00")
     assert read_looks(data).documents == 2
     assert looks_file(data) == data.path.parent / "looks" / f"{documents_digest(data)}.json"
 
 
 def test_the_same_configuration_again_is_no_further_look(data: Dataset) -> None:
-    count_look(data, model(), "test", 8)
+    count_model(data, "test", model(), 8)
     time = "2026-01-01T00:00:00+00:00"
     edit_json(looks_file(data), lambda old: [look.update(first=time, last=time) for look in old["configurations"].values()])
-    count_look(data, model(), "test", 8)
+    count_model(data, "test", model(), 8)
     (look,) = counted(data)
     assert look.times == 2 and look.first.startswith("2026-01-01") and not look.last.startswith("2026-01-01")
 
@@ -77,30 +79,39 @@ def test_the_same_configuration_again_is_no_further_look(data: Dataset) -> None:
     ids=["context", "seed", "setting", "weights", "dataset"],
 )
 def test_another_context_setting_dataset_or_training_is_a_look_of_its_own(data: Dataset, other: CheckpointConfig, length: int) -> None:
-    count_look(data, model(), "test", 8)
-    assert not read_looks(data).counts(other, length)
-    count_look(data, other, "test", length)
+    count_model(data, "test", model(), 8)
+    assert not read_looks(data).counts(of_model(other, length))
+    count_model(data, "test", other, length)
     assert [look.times for look in counted(data)] == [1, 1]
-    assert read_looks(data).counts(model(), 8) and read_looks(data).counts(other, length)
+    assert read_looks(data).counts(of_model(model(), 8)) and read_looks(data).counts(of_model(other, length))
+
+
+def test_what_is_no_model_is_counted_by_whatever_tells_it_from_others(data: Dataset) -> None:
+    for search in ("1,1,1", "5,2,4", "5,2,4"):
+        count_look(data, "test", "decoder", {"weights": "w", "search": search})
+    assert {look.configuration["search"]: (look.name, look.times) for look in counted(data)} == {
+        "1,1,1": ("decoder", 1),
+        "5,2,4": ("decoder", 2),
+    }
 
 
 @pytest.mark.parametrize("split", ["val", "all"])
 def test_documents_that_are_not_for_testing_are_not_counted(data: Dataset, split: str) -> None:
-    count_look(data, model(), split, 8)
+    count_model(data, split, model(), 8)
     assert read_looks(data).configurations == {} and not (data.path.parent / "looks").exists()
 
 
 def test_datasets_of_one_folder_share_the_count_for_the_same_test_documents(data: Dataset, tmp_path: Path) -> None:
     narrow = np.eye(9, 4, dtype=np.float32) + 1
     other_encoder = in_memory(DOCUMENTS, tmp_path / "data" / "another", narrow, digest="1")
-    count_look(data, model(), "test", 8)
-    count_look(other_encoder, model(weights="other"), "test", 8)
+    count_model(data, "test", model(), 8)
+    count_model(other_encoder, "test", model(weights="other"), 8)
     assert len(counted(data)) == len(counted(other_encoder)) == 2
 
 
 def test_a_dataset_is_found_by_whatever_path_leads_to_it(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data.path.mkdir(parents=True)
-    count_look(data, model(), "test", 8)
+    count_model(data, "test", model(), 8)
     monkeypatch.chdir(data.path)
     (tmp_path / "link").symlink_to(data.path)
     for path in (Path(), tmp_path / "link"):
@@ -165,8 +176,8 @@ def test_no_chunker_changes_the_digest(dataset: Dataset, encoder: Encoder) -> No
 
 def look_often(data: Dataset, weights: str) -> None:
     for _ in range(20):
-        count_look(data, model(weights=weights), "test", 8)
-        count_look(data, model(), "test", 8)
+        count_model(data, "test", model(weights=weights), 8)
+        count_model(data, "test", model(), 8)
 
 
 def test_processes_that_look_at_once_lose_no_count(data: Dataset) -> None:
@@ -177,31 +188,31 @@ def test_processes_that_look_at_once_lose_no_count(data: Dataset) -> None:
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert {look.weights_sha256: look.times for look in counted(data)} == {"one": 20, "two": 20, "w": 40}
+    assert {look.configuration["weights"]: look.times for look in counted(data)} == {"one": 20, "two": 20, "w": 40}
 
 
 def test_a_look_that_cannot_be_written_down_is_a_warning(
     data: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    count_look(data, model(), "test", 8)
+    count_model(data, "test", model(), 8)
 
     def read_only(*_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(module, "write_json_with_digest", read_only)
     with caplog.at_level(logging.WARNING):
-        count_look(data, model(weights="other"), "test", 8)
+        count_model(data, "test", model(weights="other"), 8)
     (record,) = caplog.records
     told = record.getMessage()
     assert "is not counted" in told and str(looks_file(data)) in told and "Read-only file system" in told
-    assert [look.weights_sha256 for look in counted(data)] == ["w"]
+    assert [look.configuration["weights"] for look in counted(data)] == ["w"]
 
 
 def test_so_is_one_whose_folder_cannot_be_made(data: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     data.path.parent.mkdir(parents=True)
     (data.path.parent / "looks").write_text("in the way")
     with caplog.at_level(logging.WARNING):
-        count_look(data, model(), "test", 8)
+        count_model(data, "test", model(), 8)
     assert "is not counted" in caplog.text
     assert counted(data) == []
 
@@ -214,7 +225,7 @@ def test_a_damaged_file_is_refused_and_left_alone(data: Dataset, content: str) -
     file = looks_file(data)
     file.parent.mkdir(parents=True)
     file.write_text(content)
-    for look in (lambda: count_look(data, model(), "test", 8), lambda: read_looks(data)):
+    for look in (lambda: count_model(data, "test", model(), 8), lambda: read_looks(data)):
         with pytest.raises(InputError):
             look()
     assert file.read_text() == content
@@ -232,7 +243,7 @@ def test_the_refusal_names_the_file_and_the_remedy(data: Dataset) -> None:
 
 
 def sentence(count: int) -> str:
-    look = Look(name="lstm", dataset_digest="d", weights_sha256="w", context_length=8, first="", last="", times=1)
+    look = Look(name="lstm", configuration={"weights": "w"}, first="", last="", times=1)
     return Looks(documents=2, configurations={str(i): look for i in range(count)}).sentence
 
 

@@ -1,6 +1,7 @@
 """Whoever evaluates a model on test documents is counted: once a configuration, however often it is repeated."""
 
 import errno
+import json
 import logging
 import multiprocessing
 from pathlib import Path
@@ -231,11 +232,11 @@ def test_a_damaged_file_is_refused_and_left_alone(data: Dataset, content: str) -
     assert file.read_text() == content
 
 
-def test_the_refusal_names_the_file_and_the_remedy(data: Dataset) -> None:
+def test_a_count_that_was_lowered_by_hand_is_refused_with_the_file_and_the_remedy(data: Dataset) -> None:
+    count_model(data, "test", model(), 8)
     file = looks_file(data)
-    file.parent.mkdir(parents=True)
-    file.write_text("{")
-    with pytest.raises(InputError, match=rf"{file} is not JSON .*: restore it, or move it away to count anew"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"configurations": {}}))
+    with pytest.raises(InputError, match=rf"^{file}.*restore it, or move it away to count anew$"):
         read_looks(data)
 
 

@@ -18,7 +18,7 @@ from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import load_checkpoint
 from lvm.reports.figures.data import data_figures
 from lvm.reports.tables.gates import gate_table
-from tasks.gate_log import log_gates
+from tasks.gate_log import gate_tag, log_gates
 from tasks.tracking.runs import log_dataset, set_tags
 from tasks.train import TrainingPlan
 from tasks.workspace import Workspace
@@ -35,11 +35,10 @@ def diagnose_data(dataset: Path, limits: GateThresholds, run_id: str, figures: P
     table = gate_table(results, f"Data gates, dataset {data.manifest.digest[:12]}")
     create_markdown_artifact(table.markdown(), key="data-gates", description="Gates on the data")
     log_gates(run_id, results, "data")
-    passed = all(r.passed for r in results)
     set_tags(
         run_id,
         {
-            "lvm.gate": "pass" if passed else "fail",
+            "lvm.gate": gate_tag(results),
             "lvm.dataset_digest": data.manifest.digest[:12],
             "lvm.encoder": data.manifest.recipe.name,
         },

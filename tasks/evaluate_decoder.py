@@ -20,7 +20,7 @@ from lvm.reports.next_command import next_command
 from lvm.reports.tables.gates import gate_table
 from lvm.reports.tables.table import Table
 from lvm.reports.tables.text import ceiling_sample_table, ceiling_table
-from tasks.gate_log import log_gates
+from tasks.gate_log import gate_tag, log_gates
 from tasks.tracking.runs import log_metrics, set_tags
 from tasks.train_decoder import TrainedDecoder
 from tasks.trainer_process import last_step
@@ -84,7 +84,7 @@ def _report(evaluated: EvaluatedDecoder, gates: list[GateResult], encoder: str, 
     log_metrics(run_id, metrics, step=last_step(path))
     log_metrics(parent, metrics)
     log_gates(run_id, gates, "decoder")
-    set_tags(run_id, {"lvm.gate": "pass" if evaluated.available else "fail", "lvm.decoder": str(path)})
+    set_tags(run_id, {"lvm.gate": gate_tag(gates), "lvm.decoder": str(path)})
     client.log_artifact(run_id, str(path / "card.md"))
     client.log_dict(run_id, summary, "decode/summary.json")
     columns = list(summary["samples"][0])

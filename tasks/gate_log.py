@@ -1,15 +1,24 @@
 """Results of gates, to the log and to the MLflow run that they concern."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mlflow import MlflowClient
 from prefect import get_run_logger
 
-from lvm.gates.result import GateResult
+from lvm.gates.result import GateResult, worst
 from tasks.tracking.runs import log_metrics
 
+TAGS = {"ok": "pass", "warn": "warn", "fail": "fail"}
+"""Values of the tag `lvm.gate`, by the worst severity of a run's gates."""
+
+
 LEVELS = {"ok": logging.INFO, "warn": logging.WARNING, "fail": logging.ERROR}
+
+
+def gate_tag(gates: Iterable[GateResult]) -> str:
+    """The value of the tag `lvm.gate`: pass, warn or fail."""
+    return TAGS[worst(gates)]
 
 
 def log_gates(run_id: str, gates: Sequence[GateResult], name: str, step: int = 0) -> None:

@@ -25,13 +25,15 @@ from lvm.devices import resolve_device
 from lvm.errors import GateRefused
 from lvm.evaluation.compare import choose, compare
 from lvm.models.checkpoint import FILES, load_checkpoint, read_config
+from tasks.gate_log import gate_tag
 from tasks.tracking.runs import MODEL, set_tags
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
 
 DESCRIPTION = """Predictors of the embedding of a document's next chunk from the embeddings of its last few chunks.
 
-`champion` is the model to serve. It passed every gate and was better than the champion before it, if any, on the same validation documents.
+`champion` is the model to serve. It failed no gate and was better than the champion before it, if any, on the same validation documents.
+A version's tag `lvm.gate` is `warn` where a gate warns; its description says which.
 `challenger` is the best model of the newest flow. A version's description is its card. Loading needs no pickle:
 `mlflow.pyfunc.load_model("models:/lvm@champion").predict(contexts)` with contexts [N, T, D] of one encoder."""
 """Description of the registered model in MLflow's UI."""
@@ -71,8 +73,8 @@ def promote_best(
     """
     passed = {m.trained.arch: m for m in models if m.passed}
     if not passed:
-        failed = {m.trained.arch: [g["name"] for g in m.gates if not g["passed"]] for m in models}
-        return Promotion(challenger=None, promoted=False, version=None, reason=f"no model passed its gates: {failed}")
+        found = "; ".join(f"{m.trained.arch} {m.verdict}" for m in models)
+        return Promotion(challenger=None, promoted=False, version=None, reason=f"no model passed its gates: {found}")
     best = passed[choose({arch: m.val for arch, m in passed.items()})]
     if champion_passes:
         place = resolve_device(device)
@@ -84,6 +86,7 @@ def promote_best(
         promoted, reason = comparison.better, str(comparison)
     else:
         promoted, reason = True, "there was no champion that passes its gates"
+    reason += f"; gates of the {best.trained.arch}: {best.verdict}"
     version = _register(best, promoted)
     if promoted:
         name = f"{best.trained.path.name}{VERSION}{version}"
@@ -126,9 +129,10 @@ def _register(model: ValidatedModel, promoted: bool) -> str:
     client = MlflowClient()
     version = str(logged.registered_model_version)
     client.update_registered_model(MODEL, DESCRIPTION)
-    client.update_model_version(MODEL, version, (model.trained.path / "card.md").read_text(encoding="utf-8")[:5000])
+    client.update_model_version(MODEL, version, model.page()[:5000])
     config = read_config(model.trained.path)
     tags = {"lvm.arch": config.arch, "lvm.encoder": config.recipe.name, "lvm.dataset_digest": config.dataset_digest[:12]}
+    tags["lvm.gate"] = gate_tag(model.gate_results)
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, version, name, value)
     client.set_registered_model_alias(MODEL, "challenger", version)

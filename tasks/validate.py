@@ -18,14 +18,14 @@ from lvm.errors import GateRefused, InputError
 from lvm.evaluation.evaluate import Evaluation, Reference, evaluate_checkpoint, make_reference
 from lvm.evaluation.record import write_record
 from lvm.gates.model import model_gates
-from lvm.gates.result import GateResult
+from lvm.gates.result import GateResult, verdict
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.reports.figures.evaluation import evaluation_figures
 from lvm.reports.figures.style import save
 from lvm.reports.figures.training import share_figure, training_figure
 from lvm.reports.tables.evaluation import model_table
 from lvm.reports.tables.gates import gate_table
-from tasks.gate_log import log_gates
+from tasks.gate_log import gate_tag, log_gates
 from tasks.tracking.logged_model import log_checkpoint, log_model_metrics
 from tasks.tracking.runs import fail, log_metrics, set_tags
 from tasks.train import TrainedModel
@@ -48,9 +48,32 @@ class ValidatedModel(BaseModel):
     gates: list[dict[str, Any]]
 
     @property
+    def gate_results(self) -> list[GateResult]:
+        """Its gates."""
+        return [GateResult(**gate) for gate in self.gates]
+
+    @property
     def passed(self) -> bool:
-        """Whether every gate passed."""
+        """Whether no gate failed; some may warn, see `verdict`."""
         return all(gate["passed"] for gate in self.gates)
+
+    @property
+    def verdict(self) -> str:
+        """What the gates say together: 'pass' only when every one is ok."""
+        return verdict(self.gate_results)
+
+    @property
+    def remarks(self) -> list[str]:
+        """A line for each gate that failed or warns."""
+        words = {"fail": "failed", "warn": "has a warning of"}
+        arch, results = self.trained.arch, self.gate_results
+        return [f"{arch} {words[r.severity]} `{r.name}`: {r.sentence}" for r in results if r.severity != "ok"]
+
+    def page(self) -> str:
+        """The model's page in MLflow: what its gates say, its test results beside every baseline, and its card."""
+        card = (self.trained.path / "card.md").read_text(encoding="utf-8")
+        parts = [f"# Gates: {self.verdict}", *(f"- {line}" for line in self.remarks)]
+        return "\n\n".join([*parts, model_table(self.test, self.trained.arch).markdown(), card])
 
 
 @task
@@ -144,8 +167,8 @@ def _logged(
     log_model_metrics(run_id, model.model_id, own, step, data)
     log_gates(run_id, gates, "model", step)
     write_record(trained.path, data.digest, model.gates, model.val, model.test)
-    client.log_artifact(run_id, str(trained.path / "card.md"))
-    set_tags(run_id, {"lvm.gate": "pass" if model.passed else "fail"})
+    client.log_text(run_id, model.page(), "card.md")
+    set_tags(run_id, {"lvm.gate": gate_tag(gates)})
     client.set_terminated(run_id, "FINISHED")
     tables = [gate_table(gates, f"Gates on {arch}, validation documents"), model_table(model.test, arch)]
     create_markdown_artifact("\n\n".join(t.markdown() for t in tables), key=f"model-{arch}", description=f"{arch}: gates and baselines")

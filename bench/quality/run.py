@@ -18,13 +18,13 @@ from bench.quality.parallel import side_by_side, split_of
 from lvm.data.dataset import open_dataset
 from lvm.data.manifest import read_manifest
 from lvm.devices import resolve_device
+from lvm.gates.result import GateResult, verdict
 from lvm.models.baselines import fit_baselines
 from lvm.reports.tables.table import Table, interval_text
 
 LENGTHS = (5, 16, 64)
 ARCHITECTURES = ("lstm", "mamba2", "transformer")
 METRICS = ("skill_cosine", "skill_recall_at_5")
-PRODUCT = ("recall_at_1", "recall_at_5", "mrr")
 
 
 def words(arch: str, seed: int, split: str) -> list[str]:
@@ -89,7 +89,7 @@ def markdown(results: dict[str, Any]) -> str:
     corpus, models, split = results["corpus"], results["models"], results["split"]
     archs = {arch: [found for found in models.values() if found["arch"] == arch] for arch in ARCHITECTURES}
     archs = {arch: seeds for arch, seeds in archs.items() if seeds}
-    means, rows, product = [], [], []
+    means, rows = [], []
     for length in map(str, LENGTHS):
         for arch, seeds in archs.items():
             found = [split_of(seed)[length]["metrics"] for seed in seeds]
@@ -97,10 +97,8 @@ def markdown(results: dict[str, Any]) -> str:
             means[-1] += [lowest([one[m]["low"] for one in found]) for m in METRICS]
             for number, (seed, metrics) in enumerate(zip(seeds, found, strict=True)):
                 shown = [interval_text(metrics[m], m.startswith("skill")) for m in ("cosine", METRICS[0], "recall_at_5", METRICS[1])]
-                gates = "pass" if all(gate["passed"] for gate in seed["gates"]) else "FAIL"
+                gates = verdict([GateResult(**gate) for gate in seed["gates"]])
                 rows.append([length, arch, str(number), *shown, gates, f"{seed['parameters']:,}", f"{seed['seconds']:.0f} s"])
-                retrieval = split_of(seed)[length]["retrieval"]["lead"]
-                product.append([length, arch, str(number), *(interval_text(retrieval[m], True) for m in PRODUCT)])
     first = split_of(next(iter(models.values())))
     parts = [
         "# Quality on 524,000 sentences",
@@ -112,8 +110,6 @@ def markdown(results: dict[str, Any]) -> str:
              ["context", "model", *METRICS, "lowest end, cosine", "lowest end, recall"], means).markdown(),
         Table(f"Each training, {split} documents", ["context", "model", "seed", "cosine", METRICS[0], "recall_at_5", METRICS[1], "gates",
              "parameters", "training"], rows).markdown(),
-        Table("Predict-then-retrieve minus the centred exponentially weighted mean", ["context", "model", "seed", *PRODUCT],
-             product).markdown(),
     ]  # fmt: skip
     names = ("cosine", "recall_at_1", "recall_at_5", "mrr")
     for length in map(str, LENGTHS):

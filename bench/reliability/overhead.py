@@ -35,7 +35,7 @@ from lvm.evaluation.evaluate import evaluate_checkpoint, make_reference
 from lvm.evaluation.record import write_record
 from lvm.gates.data import data_gates
 from lvm.gates.model import model_gates
-from lvm.gates.result import require
+from lvm.gates.result import require, verdict
 from lvm.models.baselines import fit_baselines
 from lvm.models.checkpoint import load_checkpoint
 from lvm.reports.figures.data import data_figures
@@ -71,11 +71,13 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
         runs = dict(zip(DEFAULT_ARCHITECTURES, pool.map(train, DEFAULT_ARCHITECTURES), strict=True))
     found = {}
     references = {}
+    verdicts: dict[str, str] = {}
     for arch, out in runs.items():
         checkpoint = load_checkpoint(out, device)
         references = references or {split: make_reference(data, checkpoint, split) for split in ("val", "test")}
         found[arch] = {split: evaluate_checkpoint(data, checkpoint, split, ref=references[split]) for split in ("val", "test")}
         require(gates := model_gates(checkpoint, found[arch]["val"], GateThresholds()))
+        verdicts[arch] = verdict(gates)
         measured = [found[arch][split].summary() for split in ("val", "test")]
         write_record(out, data.manifest.digest, [gate.as_json() for gate in gates], *measured)
         folder = root / "figures" / arch
@@ -87,8 +89,8 @@ def bare(root: Path, max_docs: int, settings: list[str]) -> None:
     save(training_figure({arch: out / "training" / "metrics.jsonl" for arch, out in runs.items()}), root / "figures" / "training.png")
     best = choose({arch: evaluations["val"].summary() for arch, evaluations in found.items()})
     publish_folder(runs[best], root / "champion", f"{best}-v1", leave_out="training")
-    passed = dict.fromkeys(DEFAULT_ARCHITECTURES, True)
-    Console().print(comparison_table({arch: evaluation.summary() for arch, evaluation in tests.items()}, passed, best).rich())
+    summaries = {arch: evaluation.summary() for arch, evaluation in tests.items()}
+    Console().print(comparison_table(summaries, verdicts, best).rich())
 
 
 def timed(words: list[str], environment: dict[str, str]) -> tuple[float, float]:

@@ -32,6 +32,7 @@ def diagnose(
     from lvm.data.dataset import open_dataset
     from lvm.devices import resolve_device
     from lvm.gates.data import data_gates
+    from lvm.gates.result import verdict
     from lvm.reports.tables.gates import gate_table
 
     limits = read_settings(preset, config_file, setting or [], reads=("gates",)).gates
@@ -47,13 +48,13 @@ def diagnose(
     if sound:
         gates += decoder_gates(data, decoder, limits, place)
     passed = all(gate.passed for gate in gates)
-    value = {"passed": passed, "gates": [gate.as_json() for gate in gates]}
+    value = {"passed": passed, "verdict": verdict(gates), "gates": [gate.as_json() for gate in gates]}
     advice = "Refused: see the reasons and remedies above"
     if passed and model is None:
         advice = next_command("train", dataset, "--arch", "lstm", "--out", "runs/lstm")
     elif passed:
         advice = next_command("validate", dataset, "--model", model)
-    output(value, as_json, gate_table(gates).rich(), advice)
+    output(value, as_json, gate_table(gates).rich(), f"Gates: {verdict(gates)}", advice)
     if not passed:
         raise typer.Exit(3)
 

@@ -99,9 +99,10 @@ def progress_listener(bar: Progress, config: TrainConfig) -> Callable[[dict[str,
 
 def result_table(done: "CheckpointConfig") -> RenderableType:
     """Validation metrics of the epoch that was kept."""
+    from lvm.evaluation.evaluate import SKILLS
     from lvm.reports.tables.table import Table
 
-    names = ("val/cosine", "val/skill_cosine", "val/recall_at_5", "val/skill_recall_at_5", "val/shuffle_drop")
+    names = [f"val/{kind}{metric}" for metric in SKILLS for kind in ("", "skill_")] + ["val/shuffle_drop"]
     rows = [[name, f"{done.best[name]:+.4f}"] for name in names]
     model = f"{done.train.model.name}: {done.parameters:,} parameters"
     title = f"{model}, {len(done.history)} epochs, kept epoch {int(done.best['epoch'])}"
@@ -111,11 +112,9 @@ def result_table(done: "CheckpointConfig") -> RenderableType:
 def validation_line(event: dict[str, Any]) -> str:
     """One line after an epoch: metrics, skill over the best baseline, speed, remaining time."""
     m, t = event["metrics"], event["timing"]
-    return (
-        f"epoch {event['epoch']}: cosine {m['val/cosine']:.4f} (skill {m['val/skill_cosine']:+.4f}), "
-        f"R@5 {m['val/recall_at_5']:.4f} (skill {m['val/skill_recall_at_5']:+.4f}), "
-        f"{t['system/chunks_per_second']:,.0f} chunks/s, {t['system/eta_seconds']:.0f} s left"
-    )
+    shown = {"cosine": "cosine", "recall_at_1": "R@1", "recall_at_5": "R@5", "mrr": "MRR"}
+    skills = ", ".join(f"{label} {m[f'val/{metric}']:.4f} (skill {m[f'val/skill_{metric}']:+.4f})" for metric, label in shown.items())
+    return f"epoch {event['epoch']}: {skills}, {t['system/chunks_per_second']:,.0f} chunks/s, {t['system/eta_seconds']:.0f} s left"
 
 
 def memory_line(event: dict[str, Any], stretches: int) -> str:

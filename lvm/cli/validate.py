@@ -38,8 +38,9 @@ def validate(
     from lvm.devices import resolve_device
     from lvm.evaluation.evaluate import evaluate_checkpoint
     from lvm.gates.model import model_gates
+    from lvm.gates.result import verdict
     from lvm.models.checkpoint import load_checkpoint
-    from lvm.reports.tables.evaluation import model_table, retrieval_table
+    from lvm.reports.tables.evaluation import model_table
     from lvm.reports.tables.gates import gate_table
 
     limits = read_settings(preset, config_file, setting or [], reads=("gates",)).gates
@@ -51,12 +52,13 @@ def validate(
 
         evaluation_figures({checkpoint.config.arch: found}, figures)
     gates = model_gates(checkpoint, found, limits)
-    summary = found.summary() | {"gates": [gate.as_json() for gate in gates]}
+    summary = found.summary() | {"verdict": verdict(gates), "gates": [gate.as_json() for gate in gates]}
     summary["decode"], texts = decoded_windows(data, checkpoint, split, context_length, decoder, limits)
     summary["looks"], told = counted_looks(data, checkpoint, found)
     name = checkpoint.config.train.model.name
-    tables = [model_table(summary, name), retrieval_table(summary, name), gate_table(gates, f"Gates of the model on {split} documents")]
-    output(summary, as_json, *(table.rich() for table in tables), *texts, *told, next_command("diagnose", dataset, "--model", model))
+    tables = [model_table(summary, name), gate_table(gates, f"Gates of the model on {split} documents")]
+    lines = [f"Gates of the model: {verdict(gates)}", *told, next_command("diagnose", dataset, "--model", model)]
+    output(summary, as_json, *(table.rich() for table in tables), *texts, *lines)
 
 
 def counted_looks(data: "Dataset", checkpoint: "Checkpoint", found: "Evaluation") -> tuple[dict[str, Any] | None, list[str]]:

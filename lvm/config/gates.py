@@ -63,13 +63,13 @@ class GateThresholds(Config):
     """Decoding is reported as unavailable when the mean round-trip cosine of decoded true vectors is lower."""
 
     night_level: float = Field(0.001, ge=0, le=1)
-    """Significance level of each nightly drift test: three of them give a false alarm about once a year, where 5 % gives one a week."""
+    """Significance level of `embedding_drift`, of the four `skill_drift` together and of `night_skill`: about one false alarm a year."""
 
     embedding_drift: float = Field(0.02, ge=0)
     """`embedding_drift` fails when new documents add more than this share to the mean distance of two documents."""
 
     skill_drift: float = Field(0.25, ge=0)
-    """`skill_drift_cosine` and `skill_drift_recall_at_5` fail when the champion loses more than this share of its skill."""
+    """The `skill_drift` gates fail when the champion loses more than this share of a skill."""
 
     own_numbers: float = Field(0.002, ge=0)
     """Most by which the champion's metrics on its own test documents may differ from those recorded at training."""

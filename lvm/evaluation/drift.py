@@ -15,10 +15,6 @@ from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import Evaluation
 from lvm.evaluation.intervals import Interval, difference_interval, document_sums
 
-DRIFT_METRICS = ("cosine", "recall_at_5")
-"""The metrics whose skill is tested for drift, one for each head."""
-
-
 RESHUFFLES = 9_999
 """Random permutations of a test."""
 

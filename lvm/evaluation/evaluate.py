@@ -19,15 +19,15 @@ from lvm.evaluation.intervals import Interval, document_interval, document_sums
 from lvm.evaluation.looks import count_model
 from lvm.evaluation.metrics import Spread, sigma_ratio, spread
 from lvm.models import Predictor
-from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines
+from lvm.models.baselines import Baselines, fit_baselines
 from lvm.models.checkpoint import Checkpoint
 
-RECALLS = (1, 5, 10)
-"""The k at which recall@k is reported."""
+MEASURED = ("cosine", "recall_at_1", "recall_at_5", "recall_at_10", "mrr")
+"""The metrics of a model and of every baseline."""
 
 
-RETRIEVAL = ("recall_at_1", "recall_at_5", "mrr")
-"""The retrieval metrics that have a skill."""
+SKILLS = ("cosine", "recall_at_1", "recall_at_5", "mrr")
+"""The metrics that have a skill: the first is of y_dec, the others, of retrieval, are of y_cos. A report shows all four, or none."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Scores:
 
         `docs_N` are the numbers of the windows' documents. Two models with these on the same windows can be compared in pairs.
         """
-        sums = {name: document_sums(self.quantity(name), docs_N)[0].tolist() for name in ("cosine", *RETRIEVAL)}
+        sums = {name: document_sums(self.quantity(name), docs_N)[0].tolist() for name in SKILLS}
         return {"windows": document_sums(self.cosine, docs_N)[1].tolist()} | sums
 
 
@@ -72,7 +72,11 @@ class Evaluation:
     """Of 'target', 'y_dec', 'y_cos' and 'ridge'."""
 
     def best_baseline(self, metric: str) -> str:
-        """Name of the baseline with the highest mean on these windows."""
+        """Name of the baseline with the highest mean on these windows.
+
+        It is picked on the windows that it is then compared on. The highest of several means lies above its own expectation, by
+        chance, so a skill errs slightly against the model, never in its favour.
+        """
         return max(self.baselines, key=lambda name: float(self.baselines[name].quantity(metric).mean()))
 
     def interval(self, metric: str) -> Interval:
@@ -91,22 +95,23 @@ class Evaluation:
         """The model's metric minus the best baseline's, paired by window."""
         return self.lead(metric, self.best_baseline(metric))
 
+    def skill_lines(self) -> dict[str, str]:
+        """By metric: its skill with the interval, and the baseline that it is over, for people."""
+        return {metric: f"{self.skill(metric)} over {self.best_baseline(metric)}" for metric in SKILLS}
+
     def shuffle_drop(self) -> Interval:
         """Cosine that is lost when the context is shuffled."""
         return document_interval(self.model.cosine - self.shuffled_cosine, self.windows.docs)
 
     def metrics(self) -> dict[str, Interval]:
         """Every metric with its interval."""
-        out = {"cosine": self.interval("cosine"), "skill_cosine": self.skill("cosine")}
-        for k in RECALLS:
-            out[f"recall_at_{k}"] = self.interval(f"recall_at_{k}")
-        out |= {"mrr": self.interval("mrr")} | {f"skill_{metric}": self.skill(metric) for metric in RETRIEVAL}
-        return out | {"shuffle_drop": self.shuffle_drop()}
+        own = {name: self.interval(name) for name in MEASURED}
+        return own | {f"skill_{metric}": self.skill(metric) for metric in SKILLS} | {"shuffle_drop": self.shuffle_drop()}
 
     def values(self) -> dict[str, float]:
         """The values of `metrics` without intervals, which would take too long after every epoch."""
-        own = {n: float(self.model.quantity(n).mean()) for n in ("cosine", *(f"recall_at_{k}" for k in RECALLS), "mrr")}
-        for name in ("cosine", "recall_at_5", "mrr"):
+        own = {name: float(self.model.quantity(name).mean()) for name in MEASURED}
+        for name in SKILLS:
             own[f"skill_{name}"] = own[name] - float(self.baselines[self.best_baseline(name)].quantity(name).mean())
         return own | {"shuffle_drop": own["cosine"] - float(self.shuffled_cosine.mean())}
 
@@ -123,17 +128,12 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Everything except the arrays [N], as JSON values."""
-        names = ("cosine", *(f"recall_at_{k}" for k in RECALLS), "mrr")
         return {
             "split": self.split,
             "context_length": self.windows.context_length,
             "metrics": {name: asdict(interval) for name, interval in self.metrics().items()},
-            "baselines": {b: {n: float(scores.quantity(n).mean()) for n in names} for b, scores in self.baselines.items()},
-            "best_baseline": {n: self.best_baseline(n) for n in ("cosine", *RETRIEVAL)},
-            "retrieval": {
-                "baseline": CENTRED_EWMA,
-                "lead": {metric: asdict(self.lead(metric, CENTRED_EWMA)) for metric in RETRIEVAL},
-            },
+            "baselines": {b: {n: float(scores.quantity(n).mean()) for n in MEASURED} for b, scores in self.baselines.items()},
+            "best_baseline": {metric: self.best_baseline(metric) for metric in SKILLS},
             "pool": {
                 "size": len(self.windows.pool),
                 "sha256": self.windows.pool_hash,

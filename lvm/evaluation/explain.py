@@ -9,7 +9,7 @@ from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, contexts, make_windows, unit
 from lvm.errors import InputError
 from lvm.evaluation.ablations import STRONGEST_BASELINES, WINDOWS, ablations
-from lvm.evaluation.evaluate import Reference, evaluate_checkpoint, make_reference
+from lvm.evaluation.evaluate import SKILLS, Reference, evaluate_checkpoint, make_reference
 from lvm.evaluation.information import Information, candidate_count, contrast, information, negatives, similarities
 from lvm.models import Predictor
 from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines
@@ -63,8 +63,8 @@ def skill(dataset: Dataset, checkpoint: Checkpoint, split: str, ref: Reference |
     found = evaluate_checkpoint(dataset, checkpoint, split, ref=ref)
     return {
         "reverse": checkpoint.config.train.reverse,
-        "skill": {metric: asdict(found.skill(metric)) for metric in STRONGEST_BASELINES},
-        "best_baseline": {metric: found.best_baseline(metric) for metric in STRONGEST_BASELINES},
+        "skill": {metric: asdict(found.skill(metric)) for metric in SKILLS},
+        "best_baseline": {metric: found.best_baseline(metric) for metric in SKILLS},
     }
 
 

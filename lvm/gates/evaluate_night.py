@@ -10,8 +10,8 @@ from lvm.data.encoders import Encoder
 from lvm.data.unseen import copied_rows
 from lvm.data.windows import make_windows
 from lvm.errors import InputError
-from lvm.evaluation.drift import DRIFT_METRICS, EmbeddingDrift, SkillDrift, embedding_drift, skill_drift
-from lvm.evaluation.evaluate import Evaluation, evaluate_checkpoint, make_reference
+from lvm.evaluation.drift import EmbeddingDrift, SkillDrift, embedding_drift, skill_drift
+from lvm.evaluation.evaluate import SKILLS, Evaluation, evaluate_checkpoint, make_reference
 from lvm.evaluation.intervals import MIN_DOCUMENTS
 from lvm.gates.model import CheckedModel
 from lvm.gates.nightly import CheckedNight
@@ -63,7 +63,7 @@ def evaluate_night(
     night, own, skills, embeddings = repeated, repeated, {}, None
     if fresh is not None:
         night, own = _at_one_pool_size(checkpoint, fresh, record, repeated)
-        skills = {metric: skill_drift(night, own, metric) for metric in DRIFT_METRICS}
+        skills = {metric: skill_drift(night, own, metric) for metric in SKILLS}
         embeddings = embedding_drift(fresh, record)
     checked = CheckedNight(record, encoder, recorded, repeated, night, skills, embeddings, limits)
     gates = _night_gates(checked, CheckedModel(checkpoint, night, limits), fresh)

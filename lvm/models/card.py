@@ -17,9 +17,14 @@ def build_card(title: str, purpose: str, facts: Mapping[str, str], results: str,
     return f"# {title}\n\n{purpose}\n\n{table}\n\n{results}\n\n{limits}\n"
 
 
-def model_card(config: TrainConfig, data: Manifest, best: dict[str, float], history: list[dict[str, float]]) -> str:
-    """The card of a predictor: data, training, validation history. Test results are reported elsewhere."""
-    names = ("val/cosine", "val/skill_cosine", "val/recall_at_5", "val/skill_recall_at_5", "val/selection")
+def model_card(
+    config: TrainConfig, data: Manifest, best: dict[str, float], history: list[dict[str, float]], skills: Mapping[str, str]
+) -> str:
+    """The card of a predictor: data, training, validation results. Test results are reported elsewhere.
+
+    `skills` is `Evaluation.skill_lines()` of the kept epoch on validation documents.
+    """
+    names = ("val/cosine", *(f"val/skill_{metric}" for metric in skills), "val/selection")
     rows = [[f"{int(line['epoch'])}{' (kept)' if line is best else ''}", *(f"{line[name]:.4f}" for name in names)] for line in history]
     facts = {
         "encoder recipe": f"{data.recipe.name} ({data.recipe.id}), {data.recipe.dim} dimensions",
@@ -35,7 +40,10 @@ def model_card(config: TrainConfig, data: Manifest, best: dict[str, float], hist
         "Reads the embeddings of a document's last chunks and predicts the next one: `y_dec` in the encoder's raw\n"
         "distribution, and `y_cos` of unit length for retrieval.",
         facts,
-        "Validation by epoch (skill is the difference to the best baseline on the same windows):\n\n"
+        "Skill on validation documents, the kept epoch: the difference to the best baseline on the same windows, with its 95 %\n"
+        "interval over documents. Where the interval includes 0, the model may be no better than that baseline.\n\n"
+        + markdown_table(["metric", "skill"], list(skills.items()))
+        + "\n\nBy epoch, without intervals:\n\n"
         + markdown_table(["epoch", *names], rows),
         "Limits: the next chunk can only be predicted roughly. A cosine of 0.5 is near what the strongest baselines\n"
         "reach. Vectors of another encoder recipe are refused.",

@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lvm.config import GateThresholds
-from lvm.evaluation.drift import DRIFT_METRICS
+from lvm.evaluation.evaluate import SKILLS
 from lvm.evaluation.intervals import document_sums
 from lvm.gates.evaluate_night import NightEvaluation
 from lvm.reports.figures.style import BASELINE, ENCODER, OTHER
 from lvm.reports.tables.table import Table, interval_text
 
-COMPARED = ("cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5", "shuffle_drop")
+COMPARED = (*(f"{kind}{metric}" for metric in SKILLS for kind in ("", "skill_")), "shuffle_drop")
+"""Rows of the table of a night."""
 
 
 SHOWN = 14
@@ -28,7 +29,9 @@ class NightEntry:
     """One night in the history of nightly validations."""
 
     date: str
-    passed: bool
+    gate: str
+    """'pass', 'warn' or 'fail': the worst result of its gates."""
+
     champion: str
     """The champion's version in the registry."""
 
@@ -51,7 +54,7 @@ def night_table(summary: Mapping[str, Any], recorded: Mapping[str, float]) -> Ta
     drift = {f"skill_{metric}": found["difference"] for metric, found in summary["skill_drift"].items()}
     rows = []
     for metric in COMPARED:
-        signed = not metric.startswith(("cosine", "recall"))
+        signed = metric not in SKILLS
         difference = interval_text(drift[metric], True) if metric in drift else ""
         then = f"{recorded[metric]:.4f}" if metric in recorded else ""
         rows.append([
@@ -69,14 +72,19 @@ def trend_table(nights: Sequence[NightEntry]) -> Table:
     """The last nights, the latest first."""
     rows = []
     for night in list(nights)[::-1][:SHOWN]:
-        cells = [night.interval(name) for name in ("night/skill_cosine", "night/skill_recall_at_5", "drift/embedding")]
+        cells = [night.interval(name) for name in (*(f"night/skill_{metric}" for metric in SKILLS), "drift/embedding")]
         shown = [interval_text(cell, True) if cell else "" for cell in cells]
-        rows.append([night.date, "pass" if night.passed else "BREACH", night.champion, *shown])
-    columns = ["night", "result", "champion", "skill_cosine", "skill_recall_at_5", "drift of embeddings"]
+        rows.append([night.date, RESULTS[night.gate], night.champion, *shown])
+    columns = ["night", "result", "champion", *(f"skill_{metric}" for metric in SKILLS), "drift of embeddings"]
     return Table(f"The last {len(rows)} of {len(nights)} nights", columns, rows)
 
 
-BREACH = "#d62728"
+RESULTS = {"pass": "pass", "warn": "WARN", "fail": "BREACH"}
+"""How the result of a night is shown."""
+
+
+COLOURS = {"pass": OTHER, "warn": "#ff7f0e", "fail": "#d62728"}
+"""Colours of a night by its result: a warning is orange, a breach red."""
 
 
 DATES = 12
@@ -85,8 +93,8 @@ DATES = 12
 
 def night_figure(result: NightEvaluation) -> Figure:
     """Skill by document, a point each: the night's documents and the champion's own test documents."""
-    figure, axes = plt.subplots(1, len(DRIFT_METRICS), figsize=(11, 3.2))
-    for axis, metric in zip(axes, DRIFT_METRICS, strict=True):
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6.4))
+    for axis, metric in zip(axes.flat, SKILLS, strict=True):
         for height, (label, found, c) in enumerate((("own test documents", result.own, BASELINE), ("night", result.night, OTHER))):
             sums, counts = document_sums(found.skills(metric), found.windows.docs)
             spread = np.random.default_rng(0).uniform(-0.25, 0.25, len(sums))
@@ -100,19 +108,20 @@ def night_figure(result: NightEvaluation) -> Figure:
 
 
 def trend_figure(nights: Sequence[NightEntry], limits: GateThresholds) -> Figure:
-    """All nights: both skills beside those on the own test documents, and the drift of embeddings; a breach is red."""
-    figure, axes = plt.subplots(3, 1, figsize=(10, 8), sharex=True)
-    _panel(axes[0], nights, "night/skill_cosine", "own/skill_cosine", "skill, cosine")
-    _panel(axes[1], nights, "night/skill_recall_at_5", "own/skill_recall_at_5", "skill, R@5")
-    _panel(axes[2], nights, "drift/embedding", None, "drift of embeddings")
-    axes[2].axhline(limits.embedding_drift, color=BREACH, linewidth=1, linestyle="--", label="threshold")
+    """All nights: the four skills beside those on the own test documents, and the drift of embeddings, in the colour of the result."""
+    figure, axes = plt.subplots(len(SKILLS) + 1, 1, figsize=(10, 12), sharex=True)
+    for axis, metric in zip(axes, SKILLS, strict=False):
+        _panel(axis, nights, f"night/skill_{metric}", f"own/skill_{metric}", f"skill, {metric}")
+    last = axes[-1]
+    _panel(last, nights, "drift/embedding", None, "drift of embeddings")
+    last.axhline(limits.embedding_drift, color=COLOURS["fail"], linewidth=1, linestyle="--", label="threshold")
     for axis in axes:
         axis.axhline(0, color=BASELINE, linewidth=1)
         axis.legend(loc="upper left")
     days = np.array([night.date for night in nights], "datetime64[D]")
-    axes[2].set_xlim(days[0] - 1, days[-1] + 1)
-    axes[2].set_xticks(days[:: -(-len(days) // DATES)], [str(day) for day in days[:: -(-len(days) // DATES)]], rotation=30)
-    figure.suptitle(f"Nights: {len(nights)}, 95 % intervals; red: breach")
+    last.set_xlim(days[0] - 1, days[-1] + 1)
+    last.set_xticks(days[:: -(-len(days) // DATES)], [str(day) for day in days[:: -(-len(days) // DATES)]], rotation=30)
+    figure.suptitle(f"Nights: {len(nights)}, 95 % intervals; orange: warning, red: breach")
     return figure
 
 
@@ -120,7 +129,7 @@ def _panel(axis: Axes, nights: Sequence[NightEntry], metric: str, own: str | Non
     """One metric over the nights with its intervals, and as a line the same metric on the own test documents."""
     measured = [(night, found) for night in nights if (found := night.interval(metric))]
     for night, found in measured:
-        c = OTHER if night.passed else BREACH
+        c = COLOURS[night.gate]
         value = float(found["value"] or 0.0)
         low, high = (value if end is None else end for end in (found["low"], found["high"]))
         axis.plot(np.array([night.date] * 2, "datetime64[D]"), [low, high], color=c, linewidth=2)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from lvm.data.recipe import EncoderRecipe
 from lvm.evaluation.record import read_record
+from lvm.gates.result import GateResult, verdict
 from lvm.models.checkpoint import Checkpoint, exact_float32, load_checkpoint
 
 UNIT_TOLERANCE = 0.01
@@ -109,6 +110,7 @@ class LoadedModel:
             "dataset_digest": config.dataset_digest,
             "code_version": config.code_version,
             "golden_difference": self.checkpoint.parity,
+            "verdict": verdict([GateResult(**gate) for gate in record["gates"]]) if record else None,
             "gates": record["gates"] if record else None,
             "metrics": {split: record[split]["metrics"] for split in ("val", "test")} if record else None,
             "best_baseline": record["test"]["best_baseline"] if record else None,

@@ -287,7 +287,8 @@ class Trainer:
         golden_inputs = next(iter(contexts(self.dataset.vectors, targets, self.config.context_length, torch.device("cpu"))))
         shares = self.progress.gradient_shares
         record = TrainingRecord(self.config, manifest.recipe, manifest.digest, best, history, shares, manifest.splits)
-        card = model_card(self.config, manifest, best, history)
+        skills = evaluate(self.model, self.dataset, "val", self.reference, self.device).skill_lines()
+        card = model_card(self.config, manifest, best, history, skills)
         save_checkpoint(self.out, self.model, golden_inputs, self.baselines, fit_out_of_distribution(self.dataset), record, card)
 
 

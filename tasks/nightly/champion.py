@@ -12,12 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 from lvm.data.manifest import read_manifest
 from lvm.errors import InputError
+from lvm.gates.nightly import OWN_NUMBERS
 from lvm.models.checkpoint import FILES, read_config
 from tasks.tracking.runs import MODEL
 from tasks.workspace import Workspace
-
-RECORDED = ("cosine", "skill_cosine")
-"""Metrics on its test documents that the night is compared with."""
 
 
 class Champion(BaseModel):
@@ -36,7 +34,7 @@ class Champion(BaseModel):
     """The dataset that it was trained on."""
 
     recorded: dict[str, float]
-    """Metrics on its test documents, logged when it was trained."""
+    """The metrics of `OWN_NUMBERS` on its test documents, logged when it was trained."""
 
 
 def champion_folder(workspace: Workspace) -> Path:
@@ -67,10 +65,10 @@ def find_champion(workspace: Workspace) -> Champion:
     if _registered_files(client, str(entry.version), name) != config.files:
         raise InputError(f"{name} is another model than {path}: correct the alias or the link, or retrain")
     metrics = client.get_run(str(entry.run_id)).data.metrics
-    missing = [f"test/{metric}" for metric in RECORDED if f"test/{metric}" not in metrics]
+    missing = [f"test/{metric}" for metric in OWN_NUMBERS if f"test/{metric}" not in metrics]
     if missing:
         raise InputError(f"{name}: its run {entry.run_id} has no metric {', '.join(missing)} to compare with: retrain")
-    recorded = {metric: metrics[f"test/{metric}"] for metric in RECORDED}
+    recorded = {metric: metrics[f"test/{metric}"] for metric in OWN_NUMBERS}
     dataset = _dataset(workspace, config.dataset_digest)
     get_run_logger().info("champion: %s, version %s, %s, trained on %s", config.arch, entry.version, path, dataset)
     return Champion(path=path, arch=config.arch, version=str(entry.version), dataset=dataset, recorded=recorded)

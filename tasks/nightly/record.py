@@ -28,7 +28,7 @@ def all_nights(run_id: str) -> list[NightEntry]:
 def night_of(run: Run) -> NightEntry:
     """The night that a run is the entry of."""
     tags = run.data.tags
-    return NightEntry(tags[NIGHT], tags["lvm.gate"] == "pass", tags["lvm.version"], run.data.metrics)
+    return NightEntry(tags[NIGHT], tags["lvm.gate"], tags["lvm.version"], run.data.metrics)
 
 
 def enter_night(run_id: str, date: str, tags: Mapping[str, str]) -> None:

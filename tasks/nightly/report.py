@@ -9,13 +9,13 @@ from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 
 from lvm.config import GateThresholds
-from lvm.gates.result import GateResult
+from lvm.gates.result import GateResult, verdict
 from lvm.reports.figures.style import save
 from lvm.reports.nightly import NightEntry, night_table, trend_figure, trend_table
 from lvm.reports.tables.evaluation import model_table
 from lvm.reports.tables.gates import gate_table
 from lvm.reports.tables.text import arm_table, sample_table
-from tasks.gate_log import log_gates
+from tasks.gate_log import gate_tag, log_gates
 from tasks.nightly.champion import Champion
 from tasks.nightly.documents import NightDocuments
 from tasks.nightly.evaluate import NightText
@@ -38,13 +38,12 @@ def write_night(
 ) -> list[GateResult]:
     """Report the night to MLflow, Prefect and the terminal, enter it into the record, and return its gates."""
     gates = [GateResult(**gate) for gate in summary["gates"] + text.gates]
-    passed = all(gate.passed for gate in gates)
     metrics = night_metrics(summary)
-    this = NightEntry(night, passed, champion.version, metrics)
+    this = NightEntry(night, gate_tag(gates), champion.version, metrics)
     nights = sorted([*(n for n in all_nights(run_id) if n.date != night), this], key=lambda n: n.date)
 
-    failed = [gate.name for gate in gates if not gate.passed]
-    conclusion = f"{night}: {'every gate passes' if passed else 'BREACH of ' + ', '.join(failed)}"
+    breached = ", ".join(gate.name for gate in gates if not gate.passed)
+    conclusion = f"{night}: BREACH of {breached}" if breached else f"{night}: gates {verdict(gates)}"
     who = f"Champion: {champion.arch}, version {champion.version} ({champion.path.name})"
     rows = gate_table(gates, f"Gates, {night}")
     compared = night_table(summary, champion.recorded)
@@ -61,7 +60,7 @@ def write_night(
     client.log_text(run_id, page, "report.md")
     client.log_artifact(run_id, str(save(trend_figure(nights, limits), figures / "trend.png")), "figures")
     create_markdown_artifact(page, key="nightly-report", description=conclusion)
-    enter_night(run_id, night, {"lvm.gate": "pass" if passed else "fail", "lvm.version": champion.version})
+    enter_night(run_id, night, {"lvm.gate": gate_tag(gates), "lvm.version": champion.version})
 
     console = Console()
     console.print(rows.rich(), compared.rich())

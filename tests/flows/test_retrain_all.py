@@ -18,8 +18,11 @@ import lvm.decoding.evaluate
 from flows.retrain_all import DEFAULT_ARCHITECTURES, retrain_all
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.errors import InputError
+from lvm.evaluation.evaluate import SKILLS
 from lvm.evaluation.record import read_record
+from lvm.gates.result import GateResult, verdict
 from lvm.models.checkpoint import load_checkpoint
+from tasks.gate_log import gate_tag
 from tasks.promote import Promotion
 from tests.support.commands import tree
 from tests.support.corpora import count_hashes
@@ -125,16 +128,17 @@ def test_three_runs_stand_under_one_parent_and_all_are_finished(first):
 def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(arch, first):
     run = first.models[arch]
     assert (run.data.params["model.arch"], run.data.params["model.width"], run.data.params["epochs"]) == (arch, "128", "8")
-    assert run.data.tags["lvm.device"] == "cpu" and run.data.tags["lvm.gate"] in ("pass", "fail")
+    assert run.data.tags["lvm.device"] == "cpu" and run.data.tags["lvm.gate"] in ("pass", "warn", "fail")
     wanted = {"train/loss_infonce", "train/loss_regression", "val/cosine", "val/recall_at_5", "val/skill_cosine", "val/sigma_ratio"}
     wanted |= {"val/effective_rank", "val/pairwise_cosine", "val/shuffle_drop", "best/cosine", "test/cosine", "test/skill_cosine"}
     wanted |= {"best/step", "best/epoch", "system/cpu_utilization_percentage", "system/chunks_per_second"}
-    wanted |= {"val/skill_cosine_low", "val/baseline_ridge_cosine", "gate/mean_vector_baseline", "gate/collapse"}
+    wanted |= {f"{split}/skill_{metric}{end}" for split in ("val", "test") for metric in SKILLS for end in ("", "_low", "_high")}
+    wanted |= {"val/baseline_ridge_cosine", "gate/baselines", "gate/collapse"}
     assert wanted <= set(run.data.metrics)
     (output,) = run.outputs.model_outputs
     model = store(first.root).get_logged_model(output.model_id)
     assert (model.name, model.source_run_id, output.step) == (arch, run.info.run_id, run.data.metrics["best/step"])
-    assert {"val/skill_cosine", "test/skill_cosine"} <= {metric.key for metric in model.metrics}
+    assert {f"{split}/skill_{metric}" for split in ("val", "test") for metric in SKILLS} <= {metric.key for metric in model.metrics}
     curve = store(first.root).get_metric_history(run.info.run_id, "val/cosine")
     assert len({point.step for point in curve}) >= 3
     figures = {"skill", "sigma", "ranks", "training", "shares"} | ({"text"} if arch == first.promotion.challenger else set())
@@ -142,8 +146,8 @@ def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(a
     assert files(first.root, run, "evaluation") == {"evaluation/val.json", "evaluation/test.json"}
     assert "card.md" in files(first.root, run)
     gates = logged(first.root, run, "gates/model.json")["gates"]
-    assert {g["name"] for g in gates} >= {"reload_parity", "loss_balance", "mean_vector_baseline", "moment_matching", "collapse"}
-    assert run.data.tags["lvm.gate"] == ("pass" if all(g["passed"] for g in gates) else "fail")
+    assert {g["name"] for g in gates} >= {"reload_parity", "loss_balance", "baselines", "moment_matching", "collapse"}
+    assert run.data.tags["lvm.gate"] == gate_tag([GateResult(**g) for g in gates])
     summary = logged(first.root, run, "evaluation/test.json")
     assert run.data.metrics["test/cosine"] == pytest.approx(summary["metrics"]["cosine"]["value"])
 
@@ -157,10 +161,21 @@ def test_parent_run_holds_what_was_asked_the_data_gates_the_figures_and_the_repo
     figures = {"lags", "neighbours", "skill", "sigma", "ranks", "training"}
     assert files(first.root, parent, "figures") == {f"figures/{name}.png" for name in figures}
     assert "report.md" in files(first.root, parent)
+    assert {f"{arch}/skill_{metric}" for arch in DEFAULT_ARCHITECTURES for metric in SKILLS} <= set(parent.data.metrics)
     note = parent.data.tags[MLFLOW_RUN_NOTE]
     assert f"Champion: {first.promotion.challenger} (version 1)" in note and "[their curves](#/experiments/" in note
     for run in first.models.values():
         assert run.info.run_id in note
+
+
+def test_warnings_and_failures_of_gates_are_told_wherever_the_models_are_compared(first):
+    told = first.terminal, first.artifacts["comparison"], first.parent.data.tags[MLFLOW_RUN_NOTE]
+    for arch, run in first.models.items():
+        gates = [GateResult(**gate) for gate in logged(first.root, run, "gates/model.json")["gates"]]
+        for page in told:
+            assert all(f"- {arch} has a warning of `{g.name}`: {g.sentence}" in page for g in gates if g.severity == "warn")
+        for page in told[1:]:
+            assert f"| {verdict(gates)} |" in page
 
 
 def test_terminal_ends_with_the_comparison_the_champion_and_the_next_command(first):

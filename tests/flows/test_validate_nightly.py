@@ -91,7 +91,7 @@ def poisoned(healthy: Ran, root: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_healthy_night_passes_and_is_entered_with_gates_metrics_figures_and_report(healthy, root):
     assert (healthy.error, healthy.state) == ("", "Completed")
     run = store(root).get_run(healthy.run.info.run_id)
-    assert healthy.run.info.status == "FINISHED" and healthy.run.data.tags["lvm.gate"] == "pass"
+    assert healthy.run.info.status == "FINISHED" and healthy.run.data.tags["lvm.gate"] in ("pass", "warn")
     wanted = {"night/skill_cosine", "night/skill_cosine_low", "own/skill_cosine", "night/recall_at_5", "night/baseline_ridge_cosine"}
     wanted |= {"drift/skill_cosine", "drift/skill_recall_at_5_p", "drift/embedding", "drift/embedding_low", "gate/embedding_drift"}
     assert wanted | {"decode/bleu"} <= set(healthy.run.data.metrics)
@@ -107,7 +107,7 @@ def test_training_documents_among_the_new_ones_are_left_out_and_counted(healthy)
 
 def test_report_sets_the_night_beside_the_champion_s_own_numbers_and_all_nights_and_words(healthy):
     for part in (
-        "every gate passes",
+        f"{NIGHT}: gates pass",
         "**Gates, 2026-01-01**",
         "| skill_cosine |",
         "| ridge |",

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from lvm.evaluation.evaluate import Evaluation
+from lvm.evaluation.evaluate import SKILLS, Evaluation
 from lvm.reports.figures.style import BASELINE, ENCODER, colour, save
 
 
@@ -21,20 +21,21 @@ def evaluation_figures(found: Mapping[str, Evaluation], folder: Path) -> list[Pa
 
 
 def skill_figure(found: Mapping[str, Evaluation]) -> Figure:
-    """Skill over the best baseline with 95 % intervals, in cosine and in recall@5."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 1.6 + 0.5 * len(found)), sharey=True)
-    for axis, metric, scale, label in ((axes[0], "cosine", 1.0, "cosine"), (axes[1], "recall_at_5", 100.0, "points of R@5")):
+    """The four skills over the best baseline of each, with 95 % intervals."""
+    figure, axes = plt.subplots(2, 2, figsize=(10, 2.6 + 1.0 * len(found)), sharey=True)
+    for axis, metric in zip(axes.flat, SKILLS, strict=True):
         for i, (name, evaluation) in enumerate(found.items()):
             skill = evaluation.skill(metric)
             low, high = (skill.value if end is None else end for end in (skill.low, skill.high))
-            axis.plot([low * scale, high * scale], [i, i], color=colour(name), linewidth=3)
-            axis.plot(skill.value * scale, i, "o", color=colour(name))
+            axis.plot([low, high], [i, i], color=colour(name), linewidth=3)
+            axis.plot(skill.value, i, "o", color=colour(name))
         best = next(iter(found.values())).best_baseline(metric)
         axis.axvline(0, color=BASELINE, linewidth=1)
-        axis.set_xlabel(f"{label} over {best}")
+        axis.set_xlabel(f"{metric} over {best}")
         axis.set_yticks(range(len(found)), list(found))
         axis.set_ylim(-0.6, len(found) - 0.4)
     figure.suptitle(f"Skill on {next(iter(found.values())).split} documents, 95 % intervals")
+    figure.tight_layout()
     return figure
 
 

@@ -12,7 +12,9 @@ from lvm.reports.figures.style import BASELINE, colour
 
 VALIDATION_PANELS = {
     "val/skill_cosine": "val skill, cosine",
+    "val/skill_recall_at_1": "val skill, R@1",
     "val/skill_recall_at_5": "val skill, R@5",
+    "val/skill_mrr": "val skill, MRR",
     "val/sigma_ratio": "val σ ratio of y_dec",
 }
 
@@ -23,7 +25,7 @@ COLUMNS = 3
 
 
 def training_figure(metrics_files: Mapping[str, Path]) -> Figure:
-    """Both validation skills, y_dec's spread and every recorded loss term over the steps, a line a model, from metrics.jsonl."""
+    """The four validation skills, y_dec's spread and every recorded loss term over the steps, a line a model, from metrics.jsonl."""
     events = {name: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for name, file in metrics_files.items()}
     recorded = {metric for lines in events.values() for event in lines for metric in event["metrics"]}
     terms = {f"train/loss_{term}": TERM_TITLES.get(term, f"{term} loss") for term in LOSS_TERMS if f"train/loss_{term}" in recorded}

@@ -52,7 +52,7 @@ def direction_table(forward: Mapping[str, Any], backward: Mapping[str, Any] | No
     read = {"from beginning to end": forward} if not forward["reverse"] else {"from end to beginning": forward}
     read |= {"from end to beginning": backward} if backward else {}
     rows = [
-        [name, *(f"{interval_text(found['skill'][m], True)} over {found['best_baseline'][m]}" for m in found["skill"])]
-        for name, found in read.items()
+        [f"skill_{m}", *(f"{interval_text(found['skill'][m], True)} over {found['best_baseline'][m]}" for found in read.values())]
+        for m in forward["skill"]
     ]
-    return Table("Skill by direction", ["documents read", *(f"skill_{metric}" for metric in forward["skill"])], rows)
+    return Table("Skill by direction in which documents are read", ["", *read], rows)

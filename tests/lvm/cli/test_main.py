@@ -36,7 +36,7 @@ def test_every_table_ends_with_a_next_command_that_works(dataset, small_corpus, 
         command = shlex.split(last)[2:] + {"train": list(SMALL), "validate": ["--decoder", "none"]}.get(then, [])
     model_gates = lvm(*command)
     assert model_gates.code in (0, 3), "one epoch may not do, but the command is a right one"
-    assert "mean_vector_baseline" in model_gates.out
+    assert "baselines" in model_gates.out
 
 
 def test_next_command_can_be_pasted_whatever_the_folder_is_called(dataset, tmp_path):

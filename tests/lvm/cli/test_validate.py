@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from lvm.evaluation.evaluate import SKILLS
+from lvm.gates.result import GateResult, verdict
 from tests.support.commands import ABSENT_DEVICE, copy_of, lvm, refusal
 
 
@@ -11,12 +13,13 @@ def test_validate_json_is_each_metric_with_its_interval_beside_the_baselines(dat
     finished = lvm("validate", dataset.path, "--model", trained_lstm[1], "--split", "val", "--decoder", "none", "--json")
     found = finished.json
     assert finished.code == 0
-    for name in ("cosine", "skill_cosine", "recall_at_5", "skill_recall_at_5"):
+    for name in (*SKILLS, *(f"skill_{metric}" for metric in SKILLS)):
         assert set(found["metrics"][name]) == {"value", "low", "high"}
         assert found["metrics"][name]["low"] <= found["metrics"][name]["value"] <= found["metrics"][name]["high"]
     best = max(values["cosine"] for values in found["baselines"].values())
     assert found["metrics"]["skill_cosine"]["value"] == pytest.approx(found["metrics"]["cosine"]["value"] - best, abs=1e-5)
     assert {"mean_vector", "copy_last", "context_mean", "ridge"} <= set(found["baselines"])
+    assert found["verdict"] == verdict([GateResult(**gate) for gate in found["gates"]])
     own = json.loads((trained_lstm[1] / "config.json").read_text())["best"]["val/cosine"]
     assert found["metrics"]["cosine"]["value"] == pytest.approx(own, abs=1e-4), "what training wrote down is what is measured again"
 
@@ -39,8 +42,10 @@ def test_validate_warns_where_its_look_cannot_be_counted(dataset, trained_lstm, 
     assert "looked at by 0 configurations\nThis look is not counted, since " in finished.out
 
 
-def test_validate_draws_figures_where_it_is_told_to(dataset, trained_lstm, tmp_path):
-    assert lvm("validate", dataset.path, "--model", trained_lstm[1], "--decoder", "none", "--figures", tmp_path / "figures").code == 0
+def test_validate_ends_with_what_the_gates_say_and_draws_figures_where_it_is_told_to(dataset, trained_lstm, tmp_path):
+    finished = lvm("validate", dataset.path, "--model", trained_lstm[1], "--decoder", "none", "--figures", tmp_path / "figures")
+    assert finished.code == 0, "it reports the gates, and refuses nothing"
+    assert "\nGates of the model: FAIL: baselines" in finished.out, "four test documents are too few"
     for name in ("skill.png", "sigma.png", "ranks.png"):
         assert (tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG")
 

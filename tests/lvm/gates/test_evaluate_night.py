@@ -12,9 +12,9 @@ from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.errors import InputError
-from lvm.evaluation.drift import DRIFT_METRICS
-from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.evaluation.evaluate import SKILLS, evaluate_checkpoint
 from lvm.gates.evaluate_night import NightEvaluation, evaluate_night
+from lvm.gates.nightly import OWN_NUMBERS
 from lvm.models.checkpoint import Checkpoint
 from lvm.reports.nightly import NightEntry, night_figure, night_table, trend_figure, trend_table
 from tests.support.nights import addresses, champion, extracted, rot13
@@ -31,7 +31,7 @@ def checkpoint(dataset: Dataset) -> Checkpoint:
 @pytest.fixture(scope="module")
 def recorded(dataset: Dataset, checkpoint: Checkpoint) -> dict[str, float]:
     found = evaluate_checkpoint(dataset, checkpoint, "test")
-    return {"cosine": found.interval("cosine").value, "skill_cosine": found.skill("cosine").value}
+    return {name: interval.value for name, interval in found.metrics().items() if name in OWN_NUMBERS}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def failed(found: NightEvaluation) -> set[str]:
 def test_new_documents_of_the_same_kind_pass_every_gate(oracle: NightEvaluation) -> None:
     assert failed(oracle) == set()
     names = {"reload_parity", "encoder_unchanged", "own_numbers", "chunk_order", "duplicates", "embedding_drift", "night_skill"}
-    names |= {"skill_drift_cosine", "skill_drift_recall_at_5", "moment_matching", "collapse"}
+    names |= {*(f"skill_drift_{metric}" for metric in SKILLS), "moment_matching", "collapse"}
     assert {gate.name for gate in oracle.gates} == names
     assert len(set(oracle.night.windows.docs)) == DOCUMENTS
 
@@ -128,35 +128,39 @@ def test_too_few_new_documents_are_refused(checkpoint, dataset, recorded, encode
 
 def test_table_sets_the_night_beside_the_own_test_documents_and_the_record(oracle: NightEvaluation, recorded: dict[str, float]) -> None:
     rows = {row[0]: row[1:] for row in night_table(oracle.summary(), recorded).rows}
-    night, own, difference, then = rows["skill_cosine"]
-    assert night.startswith(f"{oracle.night.skill('cosine').value:+.4f}") and own.startswith(f"{oracle.own.skill('cosine').value:+.4f}")
-    assert difference.startswith(f"{oracle.skills['cosine'].difference.value:+.4f}") and then == f"{recorded['skill_cosine']:.4f}"
+    for metric in SKILLS:
+        night, own, difference, then = rows[f"skill_{metric}"]
+        assert night.startswith(f"{oracle.night.skill(metric).value:+.4f}") and own.startswith(f"{oracle.own.skill(metric).value:+.4f}")
+        assert difference.startswith(f"{oracle.skills[metric].difference.value:+.4f}") and then == f"{recorded[f'skill_{metric}']:.4f}"
 
 
 def test_figure_of_a_night_shows_a_point_a_document(oracle: NightEvaluation) -> None:
     figure = night_figure(oracle)
-    assert len(figure.axes) == len(DRIFT_METRICS)
+    assert [axis.get_xlabel().split(";")[0] for axis in figure.axes] == [f"skill, {metric}" for metric in SKILLS]
     own, night = (len(points.get_offsets()) for points in figure.axes[0].collections)
     assert (own, night) == (len(set(oracle.own.windows.docs)), DOCUMENTS)
 
 
-def test_trend_shows_every_night_and_breaches_in_red_and_what_was_not_measured_not_at_all() -> None:
-    names = ("night/skill_cosine", "own/skill_cosine", "night/skill_recall_at_5", "own/skill_recall_at_5", "drift/embedding")
+def test_trend_shows_every_night_in_the_colour_of_its_result_and_what_was_not_measured_not_at_all() -> None:
+    names = [f"{side}/skill_{metric}" for side in ("night", "own") for metric in SKILLS] + ["drift/embedding"]
     metrics = {name + end: value for name in names for end, value in (("", 0.01), ("_low", 0.0), ("_high", 0.02))}
     without = {name: value for name, value in metrics.items() if "drift" not in name}
     nights = [
-        NightEntry("2026-01-01", True, "1", metrics),
-        NightEntry("2026-01-02", False, "1", metrics),
-        NightEntry("2026-01-05", True, "2", without),
+        NightEntry("2026-01-01", "pass", "1", metrics),
+        NightEntry("2026-01-02", "fail", "1", metrics),
+        NightEntry("2026-01-04", "warn", "1", metrics),
+        NightEntry("2026-01-05", "pass", "2", without),
     ]
     figure = trend_figure(nights, LIMITS)
     points = [[line for line in axis.lines if line.get_marker() == "o"] for axis in figure.axes]
-    assert [len(found) for found in points] == [3, 3, 2]
-    assert len({line.get_color() for line in points[0]}) == 2 and points[0][0].get_color() == points[0][2].get_color()
+    assert [len(found) for found in points] == [4, 4, 4, 4, 3]
+    colours = [line.get_color() for line in points[0]]
+    assert len(set(colours)) == 3 and colours[0] == colours[3], "neither a breach nor a warning looks like a pass"
     rows = trend_table(nights).rows
     assert [(row[0], row[1], row[2]) for row in rows] == [
         ("2026-01-05", "pass", "2"),
+        ("2026-01-04", "WARN", "1"),
         ("2026-01-02", "BREACH", "1"),
         ("2026-01-01", "pass", "1"),
     ]
-    assert rows[0][5] == "" and rows[1][5] == "+0.0100 [+0.0000, +0.0200]"
+    assert rows[0][7] == "" and rows[1][3:] == ["+0.0100 [+0.0000, +0.0200]"] * 5

@@ -20,7 +20,7 @@ from lvm.decoding.gates import decoder_abc, encoder_contract
 from lvm.errors import GateRefused
 from lvm.evaluation.evaluate import Reference, make_reference
 from lvm.gates.data import data_gates
-from lvm.gates.model import CheckedModel, collapse, mean_vector_baseline, model_gates, moment_matching, reload_parity
+from lvm.gates.model import CheckedModel, baselines, collapse, model_gates, moment_matching, reload_parity
 from lvm.gates.result import GateResult
 from lvm.gates.training import gradient_balance
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
@@ -53,7 +53,7 @@ class Sound:
     def model(self, y_dec: torch.Tensor) -> list[GateResult]:
         """The gates on a model that answers so with both heads."""
         model = checked(evaluation_of(self.ref, y_dec))
-        return [gate(model) for gate in (mean_vector_baseline, moment_matching, collapse)]
+        return [gate(model) for gate in (baselines, moment_matching, collapse)]
 
     def last(self) -> torch.Tensor:
         """The last chunk of every context, [N, D]."""
@@ -168,9 +168,9 @@ POISONS: dict[Callable[[Sound], list[GateResult]], set[str]] = {
     duplicated_ingestion: {"duplicates"},
     two_chunks_under_one_key: {"chunk_order", "duplicates"},
     evaluation_rows_mispaired: {"pairing"},
-    copy_last_model: {"mean_vector_baseline"},
-    mean_vector_model: {"mean_vector_baseline", "moment_matching", "collapse"},
-    constant_output: {"mean_vector_baseline", "moment_matching", "collapse"},
+    copy_last_model: {"baselines"},
+    mean_vector_model: {"baselines", "moment_matching", "collapse"},
+    constant_output: {"baselines", "moment_matching", "collapse"},
     output_of_another_scale: {"moment_matching"},
     loss_weight_zeroed_on_its_way: {"loss_balance"},
     every_loss_weight_zero: {"loss_balance"},

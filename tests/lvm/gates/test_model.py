@@ -11,16 +11,18 @@ from torch.nn import functional as F
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows
-from lvm.evaluation.evaluate import Evaluation, Reference, predict, score_baselines
-from lvm.gates.model import CheckedModel, collapse, mean_vector_baseline, model_gates, moment_matching, reload_parity
+from lvm.evaluation.evaluate import SKILLS, Evaluation, Reference, predict, score_baselines
+from lvm.evaluation.intervals import MIN_DOCUMENTS, Interval
+from lvm.gates.model import CheckedModel, baselines, collapse, model_gates, moment_matching, reload_parity
+from lvm.gates.result import GateResult
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
-from tests.support.evaluations import checked, evaluation_of
+from tests.support.evaluations import checked, evaluation_of, with_skills
 from tests.support.trainings import trained
 
 CPU = torch.device("cpu")
 LIMITS = GateThresholds()
 NAN = float("nan")
-OF_OUTPUTS = {"mean_vector_baseline": mean_vector_baseline, "moment_matching": moment_matching, "collapse": collapse}
+OF_OUTPUTS = {"baselines": baselines, "moment_matching": moment_matching, "collapse": collapse}
 """The gates that read nothing but the outputs."""
 Evaluate = Callable[..., Evaluation]
 
@@ -63,7 +65,7 @@ def passed(found: Evaluation) -> dict[str, bool]:
 def test_oracle_passes_every_gate(evaluate: Evaluate, ref: Reference, checkpoint: Checkpoint) -> None:
     found = evaluate(ref.targets)
     results = model_gates(checkpoint, found, LIMITS)
-    assert [result.name for result in results] == ["reload_parity", "loss_balance", "mean_vector_baseline", "moment_matching", "collapse"]
+    assert [result.name for result in results] == ["reload_parity", "loss_balance", "baselines", "moment_matching", "collapse"]
     assert all(result.passed for result in results), results
 
 
@@ -72,25 +74,66 @@ def test_honest_model_keeps_its_spread_and_scale(evaluate: Evaluate, honest: tup
     for gate in (moment_matching, collapse):
         result = gate(checked(found))
         assert result.passed and result.value > 0.05, result
-    skill = found.skill("cosine")
-    assert mean_vector_baseline(checked(found)).passed is skill.above_zero()
-    assert skill.value > 0, "it beats every baseline, if by little"
+    assert found.skill("cosine").value > 0, "it beats every baseline, if by little"
 
 
-# mean_vector_baseline
+# baselines
+
+ABOVE, BELOW = Interval(0.02, 0.01, 0.03), Interval(-0.02, -0.03, -0.01)
+PERHAPS_BETTER, PERHAPS_WORSE = Interval(0.02, -0.01, 0.05), Interval(-0.02, -0.05, 0.01)
+NO_INTERVAL = Interval(0.02, None, None)
 
 
-@pytest.mark.parametrize("name", ["mean_vector", "copy_last", "context_mean", "ridge"])
-def test_baseline_under_a_models_name_fails_mean_vector_baseline(
-    evaluate: Evaluate, checkpoint: Checkpoint, context: torch.Tensor, name: str
+def judged(evaluate: Evaluate, ref: Reference, others: Interval, **skills: Interval) -> GateResult:
+    """The result for given skills; `others` in the metrics that are not named."""
+    return baselines(checked(with_skills(evaluate(ref.targets), dict.fromkeys(SKILLS, others) | skills)))
+
+
+@pytest.mark.parametrize("metric", SKILLS)
+@pytest.mark.parametrize(
+    ("others", "one", "severity", "value"),
+    [
+        (ABOVE, ABOVE, "ok", 0.01),
+        (ABOVE, BELOW, "fail", -0.01),
+        (ABOVE, PERHAPS_BETTER, "warn", 0.01),
+        (ABOVE, PERHAPS_WORSE, "warn", 0.01),  # the value alone would refuse it
+        (ABOVE, Interval(0.0, 0.0, 0.0), "warn", 0.01),  # as good as the baseline
+        (ABOVE, Interval(NAN, NAN, NAN), "fail", NAN),
+        (ABOVE, NO_INTERVAL, "fail", 0.0),
+        (PERHAPS_BETTER, ABOVE, "warn", 0.01),
+        (PERHAPS_WORSE, ABOVE, "warn", 0.01),
+        (PERHAPS_BETTER, PERHAPS_BETTER, "fail", -0.01),  # the value alone would let it pass
+        (PERHAPS_BETTER, BELOW, "fail", -0.01),
+        (BELOW, ABOVE, "fail", -0.01),
+        (NO_INTERVAL, NO_INTERVAL, "fail", 0.0),
+    ],
+)
+def test_the_ends_of_any_of_the_four_intervals_decide(
+    evaluate: Evaluate, ref: Reference, metric: str, others: Interval, one: Interval, severity: str, value: float
 ) -> None:
+    result = judged(evaluate, ref, others, **{metric: one})
+    assert (result.severity, result.passed) == (severity, severity != "fail")
+    assert result.value == pytest.approx(value, nan_ok=True) and result.threshold == 0
+    assert result.passed == (result.value > result.threshold)
+    assert f"{metric} " in result.reason and str(one) in result.reason, "each is shown with its interval"
+    assert bool(result.remedy) == (severity != "ok")
+
+
+@pytest.mark.parametrize("metric", SKILLS)
+def test_the_reason_names_what_is_worse_or_not_certain(evaluate: Evaluate, ref: Reference, metric: str) -> None:
+    assert judged(evaluate, ref, ABOVE, **{metric: BELOW}).reason.endswith(f". The baseline is better in {metric}")
+    unsure = judged(evaluate, ref, ABOVE, **{metric: PERHAPS_WORSE})
+    assert unsure.reason.endswith(f". No certain gain in {metric}") and "use the baseline for what is not certain" in unsure.remedy
+    assert judged(evaluate, ref, PERHAPS_BETTER).reason.endswith(". The model adds nothing to the baselines")
+
+
+@pytest.mark.parametrize("name", ["mean_vector", "copy_last", "ridge"])
+def test_baseline_under_a_models_name_fails_baselines(evaluate: Evaluate, checkpoint: Checkpoint, context: torch.Tensor, name: str) -> None:
     found = evaluate(checkpoint.baselines.predict(context)[name].clone())
-    result = mean_vector_baseline(checked(found))
+    result = baselines(checked(found))
     assert not result.passed
-    assert f"best baseline {found.best_baseline('cosine')}: skill" in result.reason
+    assert all(f"over {found.best_baseline(metric)}" in result.reason for metric in SKILLS)
     assert "train longer, on more documents, or serve the baseline" in result.remedy
-    if name == "ridge":
-        assert found.skill("cosine").value == 0
 
 
 def test_high_cosine_that_the_mean_vector_also_has_fails(
@@ -98,19 +141,19 @@ def test_high_cosine_that_the_mean_vector_also_has_fails(
 ) -> None:
     # Halfway from the mean vector to the answer beats every baseline; the mean vector itself beats none, whatever its cosine.
     mean = checkpoint.baselines.mean
-    assert mean_vector_baseline(checked(evaluate((ref.targets + mean) / 2))).passed
+    assert baselines(checked(evaluate((ref.targets + mean) / 2))).severity == "ok"
     found = evaluate(mean.expand_as(ref.targets).clone() + 1e-4 * torch.randn(ref.targets.shape))
     assert found.model.cosine.mean() > 0.3
-    assert not mean_vector_baseline(checked(found)).passed
+    assert not baselines(checked(found)).passed
 
 
 def test_skill_without_enough_documents_for_an_interval_fails(evaluate: Evaluate, ref: Reference) -> None:
     found = evaluate(ref.targets)
     windows = replace(found.windows, docs=found.windows.docs % 4)
-    result = mean_vector_baseline(checked(replace(found, windows=windows)))
+    result = baselines(checked(replace(found, windows=windows)))
     assert not result.passed
     assert "too few documents" in result.reason and "adds nothing" not in result.reason
-    assert "give more documents" in result.remedy
+    assert f"give more documents: an interval needs {MIN_DOCUMENTS} or more in each evaluated split, and here are 4" in result.remedy
 
 
 # collapse
@@ -119,7 +162,7 @@ def test_skill_without_enough_documents_for_an_interval_fails(evaluate: Evaluate
 def test_constant_output_fails_collapse_and_the_baseline(evaluate: Evaluate, ref: Reference) -> None:
     torch.manual_seed(0)
     found = evaluate(torch.randn(ref.targets.shape[1]).expand_as(ref.targets).clone())
-    assert passed(found) == {"mean_vector_baseline": False, "moment_matching": False, "collapse": False}
+    assert passed(found) == {"baselines": False, "moment_matching": False, "collapse": False}
     assert "nearly one vector: check the loss weights" in collapse(checked(found)).sentence
 
 
@@ -137,8 +180,7 @@ def test_each_head_is_checked_apart(evaluate: Evaluate, ref: Reference, checkpoi
     for found in (only_decoder, only_cosine):
         assert not collapse(checked(found)).passed
         assert not moment_matching(checked(found)).passed
-    assert not mean_vector_baseline(checked(only_decoder)).passed
-    assert mean_vector_baseline(checked(only_cosine)).passed
+        assert not baselines(checked(found)).passed
 
 
 def test_outputs_on_a_plane_fail_collapse_by_their_rank(evaluate: Evaluate, ref: Reference) -> None:
@@ -216,11 +258,11 @@ def test_a_moment_that_is_nan_fails_moment_matching(evaluate: Evaluate, ref: Ref
     assert not result.passed and "raise loss.moments" in result.remedy
 
 
-def test_one_nan_cosine_fails_mean_vector_baseline(evaluate: Evaluate, ref: Reference) -> None:
+def test_one_nan_cosine_fails_baselines(evaluate: Evaluate, ref: Reference) -> None:
     found = evaluate(ref.targets)
     cosine = found.model.cosine.copy()
     cosine[3] = NAN
-    assert not mean_vector_baseline(checked(replace(found, model=replace(found.model, cosine=cosine)))).passed
+    assert not baselines(checked(replace(found, model=replace(found.model, cosine=cosine)))).passed
 
 
 # reload_parity

@@ -3,12 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lvm.config import GateThresholds
 from lvm.evaluation.drift import EmbeddingDrift, SkillDrift
+from lvm.evaluation.evaluate import SKILLS, Evaluation
 from lvm.evaluation.intervals import Interval
-from lvm.gates.nightly import CheckedNight, embedding_drift, skill_drift_cosine
+from lvm.gates.nightly import CheckedNight, embedding_drift, night_skill, own_numbers, skill_drift_cosine
+from lvm.gates.stages import stage_gates
+from tests.support.evaluations import by_document
 
 OWN = Interval(0.008, 0.005, 0.011)
 NONE = float("nan")
@@ -31,15 +35,18 @@ def night(limits: GateThresholds = GateThresholds(), **measured: Any) -> Checked
         (skill(-0.001, 0.02), "ok"),  # one night in fifty
         (skill(-0.001, 0.0001), "warn"),  # certain, and small
         (skill(-0.006, 0.01), "ok"),  # large, and uncertain
-        (skill(-0.006, 0.0005), "fail"),
+        (skill(-0.006, 0.0005), "ok"),  # certain for one test, not for one of four
+        (skill(-0.006, 0.0002), "fail"),
         (skill(NONE, 0.0001), "fail"),
         (skill(-0.006, 0.01, least_p=0.008), "warn"),  # too few documents to be certain
-        (skill(-0.001, 0.0005, own=Interval(-0.002, -0.004, 0.001)), "fail"),  # no skill, no margin
+        (skill(-0.001, 0.0002, own=Interval(-0.002, -0.004, 0.001)), "fail"),  # no skill, no margin
     ],
 )
-def test_skill_drift_needs_certainty_and_a_quarter_of_the_skill(found: SkillDrift, severity: str) -> None:
-    result = skill_drift_cosine(night(skills={"cosine": found}))
-    assert (result.name, result.severity, result.passed) == ("skill_drift_cosine", severity, severity != "fail")
+@pytest.mark.parametrize("metric", SKILLS)
+def test_each_skill_drifts_by_certainty_and_a_quarter_of_itself(metric: str, found: SkillDrift, severity: str) -> None:
+    name, gates = f"skill_drift_{metric}", stage_gates("nightly", new_documents=True)
+    result = gates[name](night(skills={metric: found}))
+    assert (result.name, result.severity, result.passed) == (name, severity, severity != "fail")
     assert ("is lost" in result.reason) == (severity == "fail")
 
 
@@ -56,7 +63,55 @@ def test_embedding_drift_needs_certainty_and_two_per_cent(share: float, p: float
 
 def test_margins_are_settings() -> None:
     limits = GateThresholds(skill_drift=0.9, embedding_drift=0.1, night_level=0.05)
-    assert skill_drift_cosine(night(limits, skills={"cosine": skill(-0.006, 0.0005)})).passed
+    assert skill_drift_cosine(night(limits, skills={"cosine": skill(-0.006, 0.0002)})).passed
     drift = EmbeddingDrift(Interval(0.05, 0.04, 0.06), 0.04, 0.004, (12, 94))
     assert embedding_drift(night(limits, embeddings=drift)).passed
     assert not embedding_drift(night(limits, embeddings=replace(drift, share=Interval(0.2, 0.1, 0.3)))).passed
+
+
+# night_skill: a difference of each metric to its baseline, a document
+
+
+def of_documents(count: int, **differences: float) -> Evaluation:
+    """An evaluation of `count` documents whose skill in each metric is given, a little different in each document."""
+    noise = np.random.default_rng(0).normal(size=count)
+    return by_document({metric: differences.get(metric, 0.02) + 0.001 * noise for metric in SKILLS})
+
+
+@pytest.mark.parametrize("metric", SKILLS)
+@pytest.mark.parametrize(("documents", "severity"), [(40, "fail"), (12, "fail"), (11, "warn")])
+def test_night_skill_fails_where_any_of_the_four_is_below_0_and_the_documents_can_tell(metric: str, documents: int, severity: str) -> None:
+    assert night_skill(night(night=of_documents(documents))).severity == "ok"
+    result = night_skill(night(night=of_documents(documents, **{metric: -0.02})))
+    assert result.severity == severity and result.passed == (result.value > result.threshold)
+    if severity == "fail":
+        assert f"The baseline serves better than this champion in {metric}" in result.reason and "retrain" in result.remedy
+    else:
+        assert "With 11 documents it cannot be below 0.0020" in result.reason
+
+
+@pytest.mark.parametrize("metric", SKILLS)
+def test_an_interval_below_0_by_a_little_is_a_warning_of_night_skill(metric: str) -> None:
+    # 40 documents, mean two and a half standard errors below 0: on one night in forty a champion without skill in it looks so.
+    off = np.random.default_rng(1).normal(size=40)
+    off = (off - off.mean()) / off.std(ddof=1)
+    found = by_document({m: 0.02 + 0.001 * off if m != metric else 0.01 * (off - 2.5 / np.sqrt(40)) for m in SKILLS})
+    assert found.skill(metric).high < 0  # type: ignore[operator]
+    result = night_skill(night(night=found))
+    assert result.severity == "warn" and f"Perhaps the baseline serves better in {metric}" in result.reason
+
+
+@pytest.mark.parametrize("metric", SKILLS)
+def test_a_skill_that_is_not_a_number_fails_night_skill_and_own_numbers(metric: str) -> None:
+    broken, sound = of_documents(20, **{metric: NONE}), of_documents(20)
+    assert not night_skill(night(night=broken)).passed
+    recorded = {name: interval.value for name, interval in sound.metrics().items()}
+    assert own_numbers(night(repeated=sound, recorded=recorded)).passed
+    assert not own_numbers(night(repeated=broken, recorded=recorded)).passed
+
+
+@pytest.mark.parametrize("name", ["cosine", *(f"skill_{metric}" for metric in SKILLS)])
+def test_own_numbers_sees_a_change_of_any_number(name: str) -> None:
+    sound = of_documents(20)
+    recorded = {name: interval.value for name, interval in sound.metrics().items()}
+    assert not own_numbers(night(repeated=sound, recorded=recorded | {name: recorded[name] + 0.003})).passed

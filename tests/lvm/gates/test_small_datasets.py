@@ -122,6 +122,6 @@ def test_model_on_too_few_documents_for_an_interval_is_told_so_and_not_that_it_i
     assert lvm("train", few.path, "--arch", "lstm", "--out", tmp_path / "lstm", *SMALL).code == 0
     finished = lvm("diagnose", few.path, "--model", tmp_path / "lstm", "--json")
     assert finished.code == 3, json.dumps(finished.json, indent=1)
-    baseline = next(gate for gate in finished.json["gates"] if gate["name"] == "mean_vector_baseline")
+    baseline = next(gate for gate in finished.json["gates"] if gate["name"] == "baselines")
     assert "[too few documents]" in baseline["reason"] and "adds nothing" not in baseline["reason"]
     assert "give more documents" in baseline["remedy"]

@@ -18,6 +18,7 @@ from lvm.config import ARCHITECTURES, ModelConfig, TrainConfig
 from lvm.data.dataset import Dataset
 from lvm.data.statistics import training_mean
 from lvm.errors import GateRefused, InputError
+from lvm.evaluation.evaluate import SKILLS, evaluate_checkpoint
 from lvm.models import build_predictor
 from lvm.models.baselines import Baselines
 from lvm.models.checkpoint import (
@@ -181,6 +182,9 @@ def test_card_tells_an_under_trained_model_from_a_finished_one(dataset: Dataset,
         kept = " (kept)" if epoch["epoch"] == config.best["epoch"] else ""
         assert f"| {int(epoch['epoch'])}{kept} | {epoch['val/cosine']:.4f} |" in card
     assert card.count("(kept)") == 1
+    found = evaluate_checkpoint(dataset, load_checkpoint(model, CPU), "val")
+    for metric in SKILLS:
+        assert f"| {metric} | {found.skill(metric)} over {found.best_baseline(metric)} |" in card, "each with its interval"
 
 
 @pytest.mark.parametrize("name", FILES)

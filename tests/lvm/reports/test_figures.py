@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lvm.config import ARCHITECTURES
 from lvm.data.dataset import Dataset
-from lvm.evaluation.evaluate import Evaluation, evaluate_checkpoint
+from lvm.evaluation.evaluate import SKILLS, Evaluation, evaluate_checkpoint
 from lvm.evaluation.explain import explain
 from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.reports.figures.evaluation import evaluation_figures, rank_figure, sigma_figure, skill_figure
@@ -22,7 +22,6 @@ from tests.support.pictures import assert_picture
 from tests.support.trainings import events, trained
 
 LENGTHS = ("1-16", "17-32")
-SKILL_PANELS = (("cosine", 1.0), ("recall_at_5", 100.0))
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +59,17 @@ def test_training_curves_are_a_picture_of_sane_size(dataset: Dataset, tmp_path: 
 
 def test_skill_is_drawn_with_its_interval_at_the_height_of_its_name(found: dict[str, Evaluation]) -> None:
     figure = skill_figure(found)
-    for axis, (metric, scale) in zip(figure.axes, SKILL_PANELS, strict=True):
+    for axis, metric in zip(figure.axes, SKILLS, strict=True):
         labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
         assert labels == list(found)
         drawn = [line for line in axis.lines if line.get_color() in PALETTE]
         for height, name in enumerate(found):
             skill = found[name].skill(metric)
             interval, point = (line for line in drawn if line.get_color() == colour(name))
-            assert list(interval.get_xdata()) == pytest.approx([skill.low * scale, skill.high * scale])  # type: ignore[operator]
-            assert list(point.get_xdata()) == pytest.approx([skill.value * scale])
+            assert list(interval.get_xdata()) == pytest.approx([skill.low, skill.high])  # type: ignore[operator]
+            assert list(point.get_xdata()) == pytest.approx([skill.value])
             assert list(interval.get_ydata()) == [height, height]
-        assert found["lstm"].best_baseline(metric) in axis.get_xlabel()
+        assert axis.get_xlabel() == f"{metric} over {found['lstm'].best_baseline(metric)}"
     assert "val" in figure.get_suptitle()
 
 
@@ -121,8 +120,9 @@ def test_training_curves_show_every_logged_point(dataset: Dataset) -> None:
         (event["step"], event["metrics"]["train/loss_regression"]) for event in events(trained(dataset)) if "train/loss" in event["metrics"]
     ]
     assert list(zip(*loss.get_data(), strict=True)) == expected
-    skill = panels["val skill, cosine"].lines[0]
-    assert len(skill.get_xdata()) == 3, "one point an epoch"  # type: ignore[arg-type]
+    for metric in ("cosine", "R@1", "R@5", "MRR"):
+        (skill,) = (line for line in panels[f"val skill, {metric}"].lines if line.get_label() == "lstm")
+        assert len(skill.get_xdata()) == 3, "one point an epoch"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -12,12 +12,12 @@ from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.decoding import evaluate as pipeline
-from lvm.evaluation.evaluate import evaluate_checkpoint
+from lvm.evaluation.evaluate import SKILLS, evaluate_checkpoint
 from lvm.evaluation.explain import explain
 from lvm.gates.data import data_gates
 from lvm.gates.result import GateResult, gate_result
 from lvm.models.checkpoint import load_checkpoint
-from lvm.reports.tables.evaluation import BASELINE_METRICS, comparison_table, model_table, retrieval_table
+from lvm.reports.tables.evaluation import comparison_table, model_table
 from lvm.reports.tables.explain import ablation_table, contrast_table, direction_table, information_table
 from lvm.reports.tables.gates import gate_table
 from lvm.reports.tables.table import Table, interval_text
@@ -67,9 +67,7 @@ def every_table(summaries: dict[str, dict[str, Any]], dataset: Dataset) -> list[
         gate_table(data_gates(dataset, GateThresholds())),
         model_table(summaries["val"], "lstm"),
         model_table(summaries["test"], "lstm"),
-        comparison_table(models, {"lstm": True, "gru": False}, "lstm"),
-        retrieval_table(summaries["val"], "lstm"),
-        retrieval_table(summaries["test"], "lstm"),
+        comparison_table(models, {"lstm": "pass", "gru": "FAIL: collapse"}, "lstm"),
     ]
 
 
@@ -117,11 +115,14 @@ def test_a_narrow_terminal_folds_and_loses_nothing(summaries: dict[str, dict[str
         assert row[-1].replace(" ", "") in folded.replace(" ", "")
 
 
-def test_a_comparison_fits_a_terminal_of_80_characters_with_every_model_s_name_whole(summaries: dict[str, dict[str, Any]]) -> None:
-    names = ("lstm", "mamba2", "transformer")
-    lines = printed(comparison_table(dict.fromkeys(names, summaries["val"]), dict.fromkeys(names, True), "transformer"), width=80)
+def test_a_comparison_fits_a_terminal_of_80_characters_with_every_interval_on_its_line(summaries: dict[str, dict[str, Any]]) -> None:
+    names, summary = ("lstm", "mamba2", "transformer"), summaries["val"]
+    rows = comparison_table(dict.fromkeys(names, summary), dict.fromkeys(names, "pass"), "transformer")
+    lines = printed(rows, width=80)
     assert all(line[-1] in "┓┃┩│┘" for line in lines if line[0] in "┏┃┡│└"), "nothing is cut off at the edge"
-    assert {line.split("│")[1].strip() for line in lines if line.startswith("│")} >= {*names, "(champion)"}
+    for metric in SKILLS:
+        text = interval_text(summary["metrics"][f"skill_{metric}"], True)
+        assert sum(text in line and "transformer (champion)" in line for line in lines) >= 1
 
 
 def test_intervals_read_as_value_and_ends() -> None:
@@ -148,13 +149,14 @@ def test_gates_show_result_value_threshold_reason_and_remedy() -> None:
 def test_a_model_stands_above_every_baseline_with_chance_and_pool_in_the_title(summaries: dict[str, dict[str, Any]]) -> None:
     summary = summaries["val"]
     rows = model_table(summary, "lstm")
-    assert rows.rows[0] == ["lstm", *(interval_text(summary["metrics"][name]) for name in BASELINE_METRICS)]
+    assert rows.rows[0] == ["lstm", *(interval_text(summary["metrics"][name]) for name in SKILLS)]
     baselines = rows.rows[1:-1]
     assert {row[0] for row in baselines} == set(summary["baselines"])
     assert [float(row[1]) for row in baselines] == sorted((float(row[1]) for row in baselines), reverse=True)
     for name, *values in baselines:
-        assert values == [f"{summary['baselines'][name][metric]:.4f}" for metric in BASELINE_METRICS]
-    assert rows.rows[-1][1] == f"{interval_text(summary['metrics']['skill_cosine'], True)} over {summary['best_baseline']['cosine']}"
+        assert values == [f"{summary['baselines'][name][metric]:.4f}" for metric in SKILLS]
+    skills = [f"{interval_text(summary['metrics'][f'skill_{m}'], True)} over {summary['best_baseline'][m]}" for m in SKILLS]
+    assert rows.rows[-1] == ["skill over the best baseline", *skills], "each of the four names the baseline that it is over"
     pool = summary["pool"]
     for part in (
         f"{pool['queries']} windows",
@@ -164,19 +166,6 @@ def test_a_model_stands_above_every_baseline_with_chance_and_pool_in_the_title(s
         "context 3",
     ):
         assert part in rows.title
-
-
-def test_retrieval_stands_over_the_centred_mean_with_its_lead_under_both(summaries: dict[str, dict[str, Any]]) -> None:
-    summary = summaries["val"]
-    rows = retrieval_table(summary, "lstm")
-    assert rows.columns == ["", "recall_at_1", "recall_at_5", "mrr"]
-    assert [row[0] for row in rows.rows] == ["lstm", "centred_ewma_recall", "lead, window by window"]
-    for column, metric in enumerate(rows.columns[1:], 1):
-        own, baseline, lead = (row[column] for row in rows.rows)
-        assert own == interval_text(summary["metrics"][metric])
-        assert baseline == f"{summary['baselines']['centred_ewma_recall'][metric]:.4f}"
-        assert lead == interval_text(summary["retrieval"]["lead"][metric], True)
-        assert float(lead.split()[0]) == pytest.approx(float(own.split()[0]) - float(baseline), abs=2e-4)
 
 
 @pytest.fixture(scope="module")
@@ -217,24 +206,33 @@ def test_a_bound_stands_under_its_ceiling_and_a_gain_is_called_an_estimate(expla
 
 def test_each_direction_names_the_baseline_that_it_is_held_against(explained: dict[str, Any]) -> None:
     alone, both = direction_table(explained, None), direction_table(explained, explained | {"reverse": True})
-    assert [row[0] for row in alone.rows] == ["from beginning to end"]
-    assert [row[0] for row in both.rows] == ["from beginning to end", "from end to beginning"]
-    assert [row[0] for row in direction_table(explained | {"reverse": True}, None).rows] == ["from end to beginning"]
-    skill, best = explained["skill"]["cosine"], explained["best_baseline"]["cosine"]
-    assert alone.rows[0][1] == f"{interval_text(skill, True)} over {best}"
+    assert list(alone.columns) == ["", "from beginning to end"]
+    assert list(both.columns) == ["", "from beginning to end", "from end to beginning"]
+    assert list(direction_table(explained | {"reverse": True}, None).columns) == ["", "from end to beginning"]
+    for row, metric in zip(both.rows, SKILLS, strict=True):
+        over = f"{interval_text(explained['skill'][metric], True)} over {explained['best_baseline'][metric]}"
+        assert row == [f"skill_{metric}", over, over]
 
 
-def test_a_comparison_marks_the_champion_and_shows_each_metrics_best_baseline(summaries: dict[str, dict[str, Any]]) -> None:
+def test_a_comparison_shows_the_four_skills_of_every_model_above_the_best_baseline_of_each(summaries: dict[str, dict[str, Any]]) -> None:
     summary = summaries["val"]
-    rows = comparison_table({"lstm": summary, "gru": summary}, {"lstm": True, "gru": False}, "gru")
-    assert [row[0] for row in rows.rows[:2]] == ["lstm", "gru (champion)"]
-    assert [row[-1] for row in rows.rows[:2]] == ["pass", "FAIL"]
-    for row, metric, column in zip(rows.rows[2:], ("cosine", "recall_at_5"), (1, 3), strict=True):
-        best = summary["best_baseline"][metric]
-        assert (row[0], row[-1]) == (best, "baseline")
-        assert [cell for cell in row[1:-1] if cell] == [row[column]] == [f"{summary['baselines'][best][metric]:.4f}"]
-        assert list(rows.columns)[column] == metric
-    assert not [row for row in comparison_table({"lstm": summary}, {"lstm": True}, None).rows if "champion" in row[0]]
+    rows = comparison_table({"lstm": summary, "gru": summary}, {"lstm": "pass", "gru": "FAIL: collapse"}, "gru").rows
+    for metric in SKILLS:
+        own, best = summary["metrics"], summary["best_baseline"][metric]
+        numbers = [f"{own[metric]['value']:.4f}", interval_text(own[f"skill_{metric}"], True)]
+        assert [row[1:] for row in rows if row[0] == metric] == [
+            ["lstm", *numbers],
+            ["gru (champion)", *numbers],
+            [best, f"{summary['baselines'][best][metric]:.4f}", "the best baseline"],
+        ]
+    alone = comparison_table({"lstm": summary}, {"lstm": "pass"}, None).rows
+    assert not [row for row in alone if "champion" in row[1]]
+
+
+def test_a_comparison_shows_a_warning_as_one(summaries: dict[str, dict[str, Any]]) -> None:
+    said = {"lstm": "pass with warnings: baselines", "gru": "FAIL: collapse"}
+    rows = comparison_table(dict.fromkeys(said, summaries["val"]), said, None).rows
+    assert {row[1]: row[3] for row in rows if row[0] == "gates (val)"} == said
 
 
 # Text

@@ -4,7 +4,9 @@ import asyncio
 import io
 import json
 import logging
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,14 @@ from starlette.testclient import TestClient
 
 from lvm.atomic_io import publish_folder
 from lvm.config import ServingConfig
+from lvm.evaluation.evaluate import SKILLS, evaluate_checkpoint
+from lvm.evaluation.record import write_record
+from lvm.gates.result import gate_result
+from lvm.models.checkpoint import load_checkpoint
 from lvm.serving import batcher
 from lvm.serving.admission import AdmissionControl
 from lvm.serving.app import make_app
+from lvm.serving.loaded_model import LoadedModel
 from lvm.serving.model_store import ModelStore
 from lvm.serving.schemas import EXAMPLE_SENTENCES, PredictResponse, PredictTextResponse
 from lvm.serving.server import ModelServer
@@ -234,7 +241,21 @@ def test_info_has_version_recipe_data_gates_and_skill(client, model, dataset):
     (found,) = client.get("/info").json()["models"]
     assert (found["model"], found["arch"]) == ("lstm-tiny-v1", "lstm")
     assert found["recipe"]["id"] == model.recipe.id and found["dataset_digest"] == dataset.manifest.digest
-    assert found["gates"] is None and found["metrics"] is None, "this model has not been evaluated"
+    assert found["gates"] is None and found["verdict"] is None and found["metrics"] is None, "this model has not been evaluated"
+
+
+def test_info_has_the_four_skills_with_intervals_and_a_warning_as_one(model_folder, dataset, tmp_path):
+    folder = Path(shutil.copytree(model_folder, tmp_path / "evaluated"))
+    checkpoint = load_checkpoint(folder, torch.device("cpu"))
+    summaries = [evaluate_checkpoint(dataset, checkpoint, split).summary() for split in ("val", "test")]
+    gates = [gate_result(name, 0.1, 0, False, "found", "do this", name == "baselines").as_json() for name in ("baselines", "collapse")]
+    write_record(folder, dataset.manifest.digest, gates, *summaries)
+    found = LoadedModel(folder, torch.device("cpu")).info()
+    assert found["verdict"] == "pass with warnings: baselines" and [gate["severity"] for gate in found["gates"]] == ["warn", "ok"]
+    for split, summary in zip(("val", "test"), summaries, strict=True):
+        for metric in SKILLS:
+            assert found["metrics"][split][f"skill_{metric}"] == summary["metrics"][f"skill_{metric}"]
+    assert set(found["best_baseline"]) == set(SKILLS)
 
 
 def test_metrics_count_requests_batches_and_seconds(client, contexts):

@@ -7,6 +7,7 @@ import pytest
 
 from lvm.config import LOSS_TERMS
 from lvm.data.dataset import Dataset
+from lvm.evaluation.evaluate import SKILLS
 from lvm.models.checkpoint import read_config
 from lvm.training import trainer as training
 from lvm.training.metrics_log import Event, event_order
@@ -28,10 +29,8 @@ def test_every_promised_metric_is_written(dataset: Dataset) -> None:
     lines = events(trained(dataset))
     terms = ("regression", "norm", "infonce", "moments", "variance")
     quantities = (
-        "cosine",
-        "recall_at_5",
-        "skill_cosine",
-        "skill_recall_at_5",
+        *SKILLS,
+        *(f"skill_{metric}" for metric in SKILLS),
         "sigma_ratio",
         "effective_rank",
         "pairwise_cosine",

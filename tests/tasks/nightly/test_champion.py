@@ -11,6 +11,7 @@ from prefect.logging import disable_run_logger
 
 from lvm.data.dataset import Dataset
 from lvm.errors import InputError
+from lvm.gates.nightly import OWN_NUMBERS
 from tasks.nightly.champion import Champion, champion_folder, find_champion
 from tasks.tracking.runs import MODEL, connect
 from tasks.workspace import Workspace
@@ -55,7 +56,7 @@ def test_champion_is_found_with_its_version_dataset_and_recorded_numbers(registe
     assert (champion.arch, champion.version, champion.path) == ("lstm", "1", registered.champion.resolve())
     assert champion.dataset == registered.datasets / dataset.manifest.key[:12]
     run = MlflowClient().get_run(MlflowClient().get_model_version(MODEL, "1").run_id)
-    assert champion.recorded == {name: run.data.metrics[f"test/{name}"] for name in ("cosine", "skill_cosine")}
+    assert champion.recorded == {name: run.data.metrics[f"test/{name}"] for name in OWN_NUMBERS}
 
 
 def test_no_champion_is_said_before_anything_is_made(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 
 from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import Evaluation
-from lvm.evaluation.intervals import Interval, difference_interval, document_sums
+from lvm.evaluation.intervals import MIN_DOCUMENTS, Estimate, Interval, difference_interval, document_sums, t_interval
 
 RESHUFFLES = 9_999
 """Random permutations of a test."""
@@ -94,8 +94,11 @@ def embedding_drift(night: Dataset, record: Dataset) -> EmbeddingDrift:
     p, chance = _reshuffled(share, first, total)
     labels = np.repeat([1.0, 0.0], [first, total - first])
     value = float(share(labels[None])[0])
-    error = _jackknife_error(distances, labels)
-    return EmbeddingDrift(Interval(value, value - 1.96 * error, value + 1.96 * error), p, chance, (first, total - first))
+    sizes = (first, total - first)
+    if min(sizes) < MIN_DOCUMENTS:
+        return EmbeddingDrift(Interval(value, None, None), p, chance, sizes)
+    estimates = [_jackknife(distances, labels, side) for side in (1.0, 0.0)]
+    return EmbeddingDrift(t_interval(value, estimates), p, chance, sizes)
 
 
 def document_distances(documents: Sequence[np.ndarray]) -> np.ndarray:
@@ -127,19 +130,15 @@ def energy_share(distances_NN: np.ndarray, labels_RN: np.ndarray) -> np.ndarray:
     return (between - within) / between
 
 
-def _jackknife_error(distances: np.ndarray, labels: np.ndarray) -> float:
-    """Standard error of the share by the jackknife, on each side in turn (Efron & Tibshirani 1993, ch. 11)."""
-    variance = 0.0
-    for side in (1.0, 0.0):
-        members = np.flatnonzero(labels == side)
-        if len(members) < 3:
-            return math.inf
-        without = []
-        for out in members:
-            kept = np.delete(np.arange(len(labels)), out)
-            without.append(energy_share(distances[np.ix_(kept, kept)], labels[None, kept])[0])
-        variance += (len(members) - 1) / len(members) * float(np.square(without - np.mean(without)).sum())
-    return math.sqrt(variance)
+def _jackknife(distances: np.ndarray, labels: np.ndarray, side: float) -> Estimate:
+    """The share's variance over the documents of one side, by the jackknife (Efron & Tibshirani 1993, ch. 11)."""
+    members = np.flatnonzero(labels == side)
+    without = []
+    for out in members:
+        kept = np.delete(np.arange(len(labels)), out)
+        without.append(energy_share(distances[np.ix_(kept, kept)], labels[None, kept])[0])
+    variance = (len(members) - 1) / len(members) * float(np.square(without - np.mean(without)).sum())
+    return Estimate(float(np.mean(without)), variance, len(members) - 1)
 
 
 def _chunks(dataset: Dataset, docs: np.ndarray) -> list[np.ndarray]:

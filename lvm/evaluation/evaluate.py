@@ -1,6 +1,6 @@
 """Every metric of a model beside every baseline, on one split at one context length.
 
-Skill is the model's metric minus the best baseline's on the same windows, with an interval that resamples documents.
+Skill is the model's metric minus the best baseline's on the same windows, with an interval over documents.
 A high cosine alone says little: the best baseline may have it too.
 """
 

@@ -1,4 +1,4 @@
-"""Metrics equal their definitions, and intervals cover what they claim to cover."""
+"""Metrics equal their definitions."""
 
 from dataclasses import replace
 
@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
 from lvm.data.windows import retrieval_ranks
-from lvm.evaluation.intervals import Interval, document_interval
 from lvm.evaluation.metrics import sigma_ratio, spread
 
 COMMON = settings(max_examples=100, deadline=None)
@@ -70,87 +69,6 @@ def test_an_oracle_ranks_first_and_its_opposite_last_at_any_scale() -> None:
     answers, nothing = np.arange(6), np.zeros((6, 2), np.int64)
     assert retrieval_ranks(17 * pool, pool, answers, nothing).tolist() == [1] * 6
     assert retrieval_ranks(-0.1 * pool, pool, answers, nothing).tolist() == [6] * 6
-
-
-# Intervals
-
-
-def clustered(rng: np.random.Generator, documents: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Values around 0 whose documents differ more than their chunks do."""
-    docs = np.repeat(np.arange(documents), rng.integers(5, 15, documents))
-    return rng.normal(size=documents)[docs] + 0.5 * rng.normal(size=len(docs)), docs
-
-
-def test_intervals_cover_the_truth_about_95_times_in_100() -> None:
-    rng = np.random.default_rng(0)
-    intervals = [document_interval(*clustered(rng), seed=i) for i in range(200)]
-    covered = np.mean([i.low <= 0 <= i.high for i in intervals if i.low is not None and i.high is not None])
-    assert 0.89 <= covered <= 0.985
-
-
-def test_clustered_values_get_a_wider_interval_than_independent_ones_would() -> None:
-    values, docs = clustered(np.random.default_rng(0))
-    by_document = document_interval(values, docs)
-    by_chunk = document_interval(values, np.arange(len(values)))
-    assert by_document.high - by_document.low > 2 * (by_chunk.high - by_chunk.low)  # type: ignore[operator]
-
-
-def test_ends_are_the_percentiles_of_means_over_drawn_documents() -> None:
-    rng = np.random.default_rng(1)
-    values, docs = clustered(rng, documents=12)
-    own = [values[docs == d] for d in range(12)]
-    means = [np.concatenate([own[d] for d in rng.integers(0, 12, 12)]).mean() for _ in range(4000)]
-    found = document_interval(values, docs)
-    low, high = np.percentile(means, [2.5, 97.5])
-    assert found.value == pytest.approx(values.mean(), abs=1e-12)
-    assert (found.low, found.high) == (pytest.approx(low, abs=0.06), pytest.approx(high, abs=0.06))
-
-
-def test_every_chunk_weighs_alike_however_long_its_document() -> None:
-    docs = np.concatenate([np.arange(20), np.repeat(np.arange(20, 40), 99)])
-    found = document_interval((docs >= 20).astype(np.float32), docs)
-    assert found.value == pytest.approx(0.99)
-    assert found.low > 0.95  # type: ignore[operator]
-
-
-@pytest.mark.parametrize(("documents", "has_ends"), [(1, False), (4, False), (5, True)])
-def test_fewer_than_five_documents_give_a_value_without_ends(documents: int, has_ends: bool) -> None:
-    values, docs = clustered(np.random.default_rng(0), documents)
-    found = document_interval(values, docs)
-    assert found.value == pytest.approx(values.mean())
-    assert ((found.low is None), (found.high is None)) == (not has_ends, not has_ends)
-
-
-def test_document_numbers_are_only_names_and_the_seed_fixes_the_interval() -> None:
-    values, docs = clustered(np.random.default_rng(0))
-    assert document_interval(values, docs) == document_interval(values, 1000 + 7 * docs)
-    assert document_interval(values, docs) != document_interval(values, docs, seed=1)
-
-
-@settings(max_examples=30, deadline=None)
-@given(value=st.floats(-1, 1, width=32), sizes=st.lists(st.integers(1, 30), min_size=5, max_size=9))
-def test_a_constant_has_an_interval_without_width_around_it(value: float, sizes: list[int]) -> None:
-    found = document_interval(np.full(sum(sizes), value, np.float32), np.repeat(np.arange(len(sizes)), sizes))
-    assert (found.low, found.high) == (pytest.approx(found.value, abs=1e-7), pytest.approx(found.value, abs=1e-7))
-
-
-def test_an_interval_is_above_zero_only_as_a_whole() -> None:
-    assert Interval(0.5, 0.1, 0.9).above_zero()
-    assert not Interval(0.5, -0.1, 0.9).above_zero()
-    assert not Interval(0.5, 0.0, 0.9).above_zero()
-    assert not Interval(0.5, None, None).above_zero()
-
-
-def test_an_interval_is_below_zero_only_as_a_whole() -> None:
-    assert Interval(-0.5, -0.9, -0.1).below_zero()
-    assert not Interval(-0.5, -0.9, 0.0).below_zero()
-    assert not Interval(-0.5, -0.9, 0.1).below_zero()
-    assert not Interval(-0.5, None, None).below_zero()
-
-
-def test_an_interval_prints_its_ends_or_why_there_are_none() -> None:
-    assert str(Interval(0.0123, -0.001, 0.02)) == "+0.0123 [-0.0010, +0.0200]"
-    assert str(Interval(0.0123, None, None)) == "+0.0123 [too few documents]"
 
 
 # Spread

@@ -19,7 +19,7 @@ from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import extract
 from lvm.data.sources import Document, iter_source
-from lvm.models import baselines
+
 from tests.support.shared import one_at_a_time, shared_folder
 
 # No deadline: an example must not fail because the machine is busy.
@@ -39,7 +39,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def fewer_windows_for_decays() -> Iterator[None]:
     """Baselines compare their decays on fewer windows: a fit takes a second and not ten, and the tests need many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "FIT_WINDOWS", 1_000)
         yield
 
 

@@ -77,7 +77,7 @@ def main() -> None:
         "settings": asked.set,
         "seconds": round(time.monotonic() - started, 1),
     }
-    found |= {"parameters": trained.parameters, "kept_epoch": trained.best["epoch"], "epochs": len(trained.history)}
+    found |= {"parameters": trained.parameters, "best": trained.best, "kept_epoch": trained.best["epoch"], "epochs": len(trained.history)}
     checkpoint = load_checkpoint(asked.out, device)
     found["gates"] = [gate.as_json() for gate in model_gates(checkpoint, evaluate_checkpoint(data, checkpoint, "val"), GateThresholds())]
     found["training"] = {split: [len(data.docs(split)), len(data.rows(split))] for split in ("train", "val", "test")}

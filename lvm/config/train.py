@@ -41,11 +41,9 @@ class ModelConfig(Config):
     lags: int = Field(8, ge=1, le=64)
     """Number of last chunks that the heads' lag weights cover."""
 
-    residual_share: float = Field(0.8, gt=0, le=1)
-    """Factor on what the trunk adds to y_cos, in inference only: part of it fits the training documents alone."""
-
-    heads: Literal["residual", "legacy"] = "residual"
-    """residual: two heads on learned lag weights. legacy: the one unit-length linear head of the broken original, for comparison."""
+    heads: Literal["closed_forms", "residual", "legacy"] = "closed_forms"
+    """closed_forms: two heads that start from the strongest baselines. residual: two heads that start from lag weights, as in older models.
+    legacy: the one unit-length linear head of the broken original. The last two are for comparison."""
 
     members: int = Field(1, ge=1, le=16)
     """Ensemble size. Members train in turn, a batch each, so N members need N times the epochs and the patience."""
@@ -53,7 +51,7 @@ class ModelConfig(Config):
     @property
     def name(self) -> str:
         """The architecture as reports call it, with its heads where these are not the default."""
-        return self.arch if self.heads == "residual" else f"{self.arch} ({self.heads})"
+        return self.arch if self.heads == "closed_forms" else f"{self.arch} ({self.heads})"
 
 
 class LossConfig(Config):

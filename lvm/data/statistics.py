@@ -68,3 +68,24 @@ def _sum_moments(dataset: Dataset) -> EncoderStatistics:
         norm=norms / len(rows),
         unit_std=(unit_square - unit_mean.square()).clamp_min(0).sqrt(),
     )
+
+
+def training_covariance(dataset: Dataset) -> torch.Tensor:
+    """Covariance of the training vectors: float64 [D, D] on the CPU, summed block by block."""
+    rows, total = dataset.rows("train"), torch.zeros(dataset.dim, dataset.dim, dtype=torch.float64)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = torch.from_numpy(dataset.vectors[rows[start : start + BLOCK_ROWS]]).double()
+        total += block.T @ block
+    mean = training_moments(dataset).mean
+    return total / len(rows) - torch.outer(mean, mean)
+
+
+def within_covariance(dataset: Dataset) -> torch.Tensor:
+    """Covariance of the training vectors around the mean of their own document: float64 [D, D] on the CPU."""
+    total, rows = torch.zeros(dataset.dim, dataset.dim, dtype=torch.float64), 0
+    for doc in dataset.docs("train"):
+        own = torch.from_numpy(dataset.vectors[dataset.starts[doc] : dataset.starts[doc + 1]]).double()
+        own -= own.mean(0)
+        total += own.T @ own
+        rows += len(own)
+    return total / rows

@@ -16,11 +16,7 @@ from lvm.errors import InputError
 from lvm.evaluation.evaluate import Scores, predict_contexts, score, score_baselines
 from lvm.evaluation.intervals import Interval, document_interval
 from lvm.models import Predictor
-from lvm.models.baselines import CENTRED_EWMA, Baselines
-
-STRONGEST_BASELINES = {"cosine": "ridge", "recall_at_5": CENTRED_EWMA}
-"""The reported metrics, each with its strongest baseline."""
-
+from lvm.models.baselines import STRONGEST, Baselines
 
 WINDOWS = 2_000
 """Windows at most. The fixed sample bounds the time; the intervals include its sampling error."""
@@ -96,9 +92,9 @@ def ablations(
     out: dict[str, dict[str, MetricDrop]] = {}
     for name, changed in rows.items():
         own = scores(changed)
-        predicted = predict_baselines(baselines, contexts_of_rows(dataset.vectors, changed, device))
+        predicted = predict_baselines(baselines, contexts_of_rows(dataset.vectors, changed, device), device)
         out[name] = {}
-        for metric, baseline in STRONGEST_BASELINES.items():
+        for metric, baseline in STRONGEST.items():
             other = score(predicted[baseline], predicted[baseline], ref.targets, ref.pool, windows)
             losses = intact.quantity(metric) - own.quantity(metric), ref.scores[baseline].quantity(metric) - other.quantity(metric)
             each = (document_interval(loss, windows.docs) for loss in (*losses, np.subtract(*losses)))
@@ -106,16 +102,16 @@ def ablations(
     return out
 
 
-def predict_baselines(baselines: Baselines, parts: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+def predict_baselines(baselines: Baselines, parts: Iterable[torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     """The predictions [N, D] of the strongest baselines from contexts [B, T, D], which may be shorter than they were fitted for.
 
     Missing chunks are replaced by the training mean, which weights on centred chunks ignore, as the model's lag weights do.
     """
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in STRONGEST_BASELINES.values()}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in STRONGEST.values()}
+    fitted = baselines.to(device)
     for part in parts:
-        missing = max(0, baselines.context_length - part.shape[1])
-        mean = baselines.mean.to(part.device).expand(len(part), missing, -1)
-        predicted = baselines.predict(torch.cat([mean, part], 1))
+        missing = max(0, fitted.context_length - part.shape[1])
+        predicted = fitted.predict(torch.cat([fitted.mean.expand(len(part), missing, -1), part], 1))
         for name in found:
             found[name].append(predicted[name])
     return {name: torch.cat(predicted) for name, predicted in found.items()}

@@ -168,7 +168,8 @@ def score_baselines(dataset: Dataset, windows: Windows, baselines: Baselines, de
     """Score the baselines on `windows`."""
     targets = torch.from_numpy(dataset.vectors[windows.targets]).to(device)
     pool = unit(dataset.vectors[windows.pool], device)
-    parts = [baselines.predict(c) for c in contexts(dataset.vectors, windows.targets, windows.context_length, device)]
+    fitted = baselines.to(device)
+    parts = [fitted.predict(c) for c in contexts(dataset.vectors, windows.targets, windows.context_length, device)]
     predicted = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     scores = {name: score(p, p, targets, pool, windows) for name, p in predicted.items()}
     return Reference(windows, targets, pool, scores, predicted["ridge"])

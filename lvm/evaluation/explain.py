@@ -8,11 +8,11 @@ import torch
 from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, contexts, make_windows, unit
 from lvm.errors import InputError
-from lvm.evaluation.ablations import STRONGEST_BASELINES, WINDOWS, ablations
+from lvm.evaluation.ablations import WINDOWS, ablations
 from lvm.evaluation.evaluate import SKILLS, Reference, evaluate_checkpoint, make_reference
 from lvm.evaluation.information import Information, candidate_count, contrast, information, negatives, similarities
 from lvm.models import Predictor
-from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines
+from lvm.models.baselines import CENTRED_EWMA, STRONGEST, Baselines, fit_baselines
 from lvm.models.checkpoint import Checkpoint
 
 DISTRACTORS = (1, 9)
@@ -52,7 +52,7 @@ def explain(dataset: Dataset, checkpoint: Checkpoint, split: str = "test") -> di
         "documents": len(set(windows.docs)),
         **skill(dataset, checkpoint, split, ref),
         "ablations": {name: {metric: asdict(drop) for metric, drop in each.items()} for name, each in drops.items()},
-        "rivals": STRONGEST_BASELINES,
+        "rivals": STRONGEST,
         "contrast": {count: asdict(each) if each else None for count, each in contrasts.items()},
         "information": asdict(_information(checkpoint, one, data, windows, predicted)),
     }
@@ -90,12 +90,13 @@ def _predictions(model: Predictor, baselines: Baselines, one: Baselines, dataset
     """
     model.eval()
     parts: dict[str, list[torch.Tensor]] = {}
+    baselines, one = baselines.to(model.mean.device), one.to(model.mean.device)
     for context in contexts(dataset.vectors, windows.targets, windows.context_length, model.mean.device):
         last, fitted, short = context[:, -1:], baselines.predict(context), one.predict(context[:, -1:])
         found = {f"{WHOLE}: model": model(context, return_both=False), f"{LAST}: model": model(last, return_both=False)}
-        found |= {f"{WHOLE}: {name}": fitted[name] for name in (CENTRED_EWMA, "centred_ridge")}
+        found |= {f"{WHOLE}: {name}": fitted[name] for name in (CENTRED_EWMA, STRONGEST["recall_at_5"])}
         # The centred mean of one chunk is the centred chunk.
-        found |= {f"{LAST}: {name}": short[name] for name in ("copy_last", CENTRED_EWMA, "centred_ridge")}
+        found |= {f"{LAST}: {name}": short[name] for name in ("copy_last", CENTRED_EWMA, STRONGEST["recall_at_5"])}
         for name, vectors in found.items():
             parts.setdefault(name, []).append(vectors)
     return {name: torch.cat(each) for name, each in parts.items()}

@@ -24,7 +24,7 @@ from lvm.models import Predictor, build_predictor
 from lvm.models.baselines import Baselines
 from lvm.models.ood import OutOfDistribution
 
-FORMAT = 6
+FORMAT = 7
 """Version of the layout, raised when an older loader or an older checkpoint would no longer do."""
 
 GOLDEN_INPUTS = 32
@@ -177,10 +177,13 @@ def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThr
     for name in FILES:
         if not (path / name).is_file() or sha256_file(path / name) != config.files.get(name):
             raise InputError(f"{path / name} is missing, truncated or altered: copy or train the model again")
-    dim = config.train.model.dim
-    model = build_predictor(config.train.model, torch.zeros(dim), torch.ones(dim))
+    state = load_file(path / "model.safetensors")
+    if "mean" not in state:
+        raise InputError(f"{path / 'model.safetensors'} holds no training mean: copy or train the model again")
+    baselines = Baselines.load(path / "baselines.safetensors", state["mean"])
+    model = build_predictor(config.train.model, state["mean"], torch.ones_like(state["mean"]), baselines)
     try:
-        model.load_state_dict(load_file(path / "model.safetensors"))
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{path}: the weights do not fit architecture '{config.arch}': {error}") from error
     model.to(device).eval()
@@ -192,5 +195,4 @@ def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThr
         difference = f"golden predictions differ by {parity:.2g}, over {tolerance:g}"
         raise GateRefused(f"reload_parity: {path}: {difference}: the weights or the code are not this model's; train it again")
     ood = OutOfDistribution.load(path / "familiarity.safetensors", model.mean).to(device)
-    baselines = Baselines.load(path / "baselines.safetensors", model.mean)
     return Checkpoint(path, config, model, baselines, ood, parity)

@@ -4,7 +4,7 @@ Much of a predictor's error comes from its own random start and its own batches.
 make different errors, so their mean has a smaller error than each of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -28,12 +28,18 @@ class Ensemble(Predictor):
         self.members = nn.ModuleList(member() for _ in range(config.members))
 
     def predict(self, context_BTD: torch.Tensor, last: bool = False) -> Prediction:
-        """See `Predictor.predict`. y_dec has the direction of the mean of all members and the mean of their lengths."""
+        """See `Predictor.predict`."""
         if self.training:
             member: Predictor = self.members[self.turn % len(self.members)]  # type: ignore[assignment]
             return member.predict(context_BTD, last)
-        predictions = [member.predict(context_BTD, last) for member in self.members]  # type: ignore[operator]
-        decoder = torch.stack([prediction.decoder for prediction in predictions])
-        cosine = torch.stack([prediction.cosine for prediction in predictions])
-        length = decoder.norm(dim=-1, keepdim=True).mean(0)
-        return Prediction(length * F.normalize(decoder.mean(0), dim=-1), F.normalize(cosine.mean(0), dim=-1))
+        return together([member.predict(context_BTD, last) for member in self.members])  # type: ignore[operator]
+
+
+def together(predictions: Sequence[Prediction]) -> Prediction:
+    """The members' common prediction. y_dec has the direction of the mean of all members and the mean of their lengths."""
+    if len(predictions) == 1:
+        return predictions[0]
+    decoder = torch.stack([prediction.decoder for prediction in predictions])
+    cosine = torch.stack([prediction.cosine for prediction in predictions])
+    length = decoder.norm(dim=-1, keepdim=True).mean(0)
+    return Prediction(length * F.normalize(decoder.mean(0), dim=-1), F.normalize(cosine.mean(0), dim=-1))

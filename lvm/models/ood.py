@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lvm.atomic_io import replacing
 from lvm.data.dataset import Dataset
-from lvm.data.statistics import training_moments
+from lvm.data.statistics import training_covariance, training_moments
 
 IN_DISTRIBUTION_SHARE = 0.999
 """Share of the validation chunks that are within the limit."""
@@ -70,26 +70,21 @@ class OutOfDistribution:
 
 def fit_out_of_distribution(dataset: Dataset) -> OutOfDistribution:
     """Fit the distribution to the training chunks and the limit to the validation chunks, on the CPU."""
-    mean = training_moments(dataset).mean
-    covariance, norms = _covariance(dataset, mean)
+    mean, covariance = training_moments(dataset).mean, training_covariance(dataset)
     dim = dataset.dim
     covariance += SHRINKAGE * covariance.diagonal().mean() * torch.eye(dim, dtype=torch.float64)
     whitener = torch.linalg.cholesky(torch.linalg.inv(covariance)).float()
-    fitted = OutOfDistribution(mean.float(), whitener, np.inf, norms)
+    fitted = OutOfDistribution(mean.float(), whitener, np.inf, _norms(dataset))
     unseen = dataset.rows("val")
     blocks = (unseen[start : start + BLOCK_ROWS] for start in range(0, len(unseen), BLOCK_ROWS))
     distances = torch.cat([fitted.distances(torch.from_numpy(dataset.vectors[block])) for block in blocks])
     return replace(fitted, limit=float(np.quantile(distances.numpy(), IN_DISTRIBUTION_SHARE)))
 
 
-def _covariance(dataset: Dataset, mean_D: torch.Tensor) -> tuple[torch.Tensor, tuple[float, float]]:
-    """Covariance [D, D] of the training vectors, summed in float64 block by block; and their least and greatest norm."""
-    rows, dim = dataset.rows("train"), dataset.dim
-    products = torch.zeros(dim, dim, dtype=torch.float64)
-    least, greatest = np.inf, 0.0
+def _norms(dataset: Dataset) -> tuple[float, float]:
+    """Least and greatest norm of the training vectors."""
+    rows, least, greatest = dataset.rows("train"), np.inf, 0.0
     for start in range(0, len(rows), BLOCK_ROWS):
-        block = torch.from_numpy(dataset.vectors[rows[start : start + BLOCK_ROWS]]).double()
-        norms = block.norm(dim=1)
+        norms = np.linalg.norm(dataset.vectors[rows[start : start + BLOCK_ROWS]].astype(np.float64), axis=1)
         least, greatest = min(least, float(norms.min())), max(greatest, float(norms.max()))
-        products += block.T @ block
-    return products / len(rows) - torch.outer(mean_D, mean_D), (least, greatest)
+    return least, greatest

@@ -25,10 +25,12 @@ from lvm.gates.result import require
 from lvm.gates.training import SHARE_STEPS, CheckedTraining, early_gates
 from lvm.models import Ensemble, build_predictor
 from lvm.models.baselines import fit_baselines
+from lvm.models.baselines.whitening import whitening_covariance
 from lvm.models.card import model_card
 from lvm.models.checkpoint import FILES, GOLDEN_INPUTS, CheckpointConfig, TrainingRecord, read_config, save_checkpoint
 from lvm.models.ood import fit_out_of_distribution
 from lvm.training.batches import BatchReader
+from lvm.training.calibrate import calibrate
 from lvm.training.distributed import Ranks
 from lvm.training.gradcache import BatchGradients, Losses
 from lvm.training.metrics_log import Event, append_event, keep_events
@@ -98,8 +100,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         # Bitwise repeatability is promised on the CPU. On a GPU it would cost a sort in every scatter.
         torch.use_deterministic_algorithms(device.type == "cpu")
-        self._make_model()
         self._prepare_data()
+        self._make_model()
         self._started = self._saved = time.monotonic()
         self._save_took = 0.0
         self._positions = self._first_step = 0
@@ -107,7 +109,8 @@ class Trainer:
     def _make_model(self) -> None:
         """The model with its optimizer, the average of its weights, and the best average so far."""
         self.statistics = encoder_statistics(self.dataset, self.device)
-        self.model = build_predictor(self.config.model, self.statistics.mean, self.statistics.std).to(self.device)
+        made = build_predictor(self.config.model, self.statistics.mean, self.statistics.std, self.baselines)
+        self.model = made.to(self.device)
         # Buffers are not averaged: the normalisation never changes.
         self.weights: list[torch.Tensor] = list(self.model.parameters())
         self.average = [p.detach().clone() for p in self.weights]
@@ -278,10 +281,12 @@ class Trainer:
         return {"weight": self.weights, "average": self.average, "best": self.best}
 
     def _export(self) -> None:
-        """Write the best weights as a checkpoint."""
+        """Choose what validation chooses for the best weights, and write them as a checkpoint."""
         self._set_weights(self.best)
         history, manifest = self.progress.history, self.dataset.manifest
         best = history[self.progress.best_epoch]
+        if self.config.model.heads != "legacy":
+            best = best | self._calibrate()
         targets = self.reference.windows.targets
         targets = targets[np.linspace(0, len(targets) - 1, GOLDEN_INPUTS).astype(int)]
         golden_inputs = next(iter(contexts(self.dataset.vectors, targets, self.config.context_length, torch.device("cpu"))))
@@ -290,6 +295,17 @@ class Trainer:
         skills = evaluate(self.model, self.dataset, "val", self.reference, self.device).skill_lines()
         card = model_card(self.config, manifest, best, history, skills)
         save_checkpoint(self.out, self.model, golden_inputs, self.baselines, fit_out_of_distribution(self.dataset), record, card)
+
+    def _calibrate(self) -> dict[str, float]:
+        """Choose shares and whitening; the validation metrics of the model as it is exported."""
+        windows = self.reference.windows
+        parts = contexts(self.dataset.vectors, windows.targets, windows.context_length, self.device)
+        within = bool(self.baselines.parameters["whitened_ridge"]["within"])
+        choices = calibrate(self.model, parts, self.reference, whitening_covariance(self.dataset, within))
+        metrics = validation_metrics(evaluate(self.model, self.dataset, "val", self.reference, self.device))
+        chosen = {f"chosen/{name}": value for name, value in choices.items()}
+        self._emit(chosen | {f"best/{name.removeprefix('val/')}": value for name, value in metrics.items()})
+        return metrics | chosen
 
 
 def validation_metrics(found: Evaluation) -> dict[str, float]:

@@ -1,0 +1,147 @@
+"""A linear prediction of the next chunk: weights of each axis over the lags, and ridge regression (Hoerl & Kennard 1970) of the rest.
+
+Ridge regression shrinks towards zero, as if a context said nothing. What a context says first of all is that the next chunk resembles it,
+more so along some axes than along others. So each principal axis of the training chunks gets lag weights of its own, by least squares. What
+these leave is regressed on a few lags and on means of the whole context, and shrinking then leads back to the axes' weights.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from lvm.config import BASELINES
+from lvm.data.statistics import training_covariance
+from lvm.models.baselines.fitted import Parameters, number
+from lvm.models.baselines.fitting import FittingData
+from lvm.models.weighted_sums import ewma_weights, lag_weights, last_dimension_sums, last_sums
+
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Penalties to choose from, as shares of the group's mean variance."""
+
+
+AXIS_PENALTY = 1e-3
+"""Penalty on an axis' lag weights, as a share of its variance: it only keeps the equations solvable."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features that ridge regression may read: lags, and exponentially weighted means (EWMA) of the whole context."""
+
+    lags: int
+    """The latest chunks, each a feature."""
+
+    decays: tuple[float, ...]
+    """A mean for each."""
+
+    def groups(self, length: int) -> list[torch.Tensor]:
+        """Weights [K, length] of each group that has a penalty of its own. A context of one chunk has one feature."""
+        lags = [lag_weights(lag, length) for lag in range(1, min(self.lags, length) + 1)]
+        means = [ewma_weights(decay, length) for decay in self.decays] if length > 1 or not lags else []
+        return [torch.stack(group) for group in (lags, means) if group]
+
+
+FEATURES = (FeatureSet(0, (0.5, 0.85)), FeatureSet(4, (0.5, 0.7, 0.85, 0.93, 0.97)))
+"""The sets to choose from. Two means are best where there is little text, all where there is much."""
+
+
+def fit_ridge(data: FittingData) -> Parameters:
+    """The axes' weights, then ridge regression with the feature set and the penalties that are best on validation.
+
+    `axes` [D, D]: the principal axes, one a column. `axis_weights` [T, D]: their lag weights, the latest last. `weights` [K, T] make
+    the features from a context. `coefficients` [K * D, D]: the rest of the prediction, from the features. `penalty_N`: that of group N, in
+    units of the group's mean variance.
+    """
+    axes = torch.linalg.eigh(training_covariance(data.dataset))[1].float().to(data.device)
+    axis_weights = _axis_weights(data, axes)
+    own = {"axes": axes, "axis_weights": axis_weights}
+    found = [_fit_set(data, features.groups(data.context_length), own) for features in FEATURES]
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def axis_prediction(centred_BTD: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """What the axes' weights predict, centred: [B, D]."""
+    axes = parameters["axes"]
+    return last_dimension_sums(centred_BTD @ axes, parameters["axis_weights"]) @ axes.T
+
+
+def _axis_weights(data: FittingData, axes_DD: torch.Tensor) -> torch.Tensor:
+    """Least squares of each axis on its own lags: [T, D]. An axis along which nothing varies gets weights of zero."""
+    length, dim = data.context_length, data.dataset.dim
+    precise = torch.float64 if data.device.type != "mps" else torch.float32
+    gram = torch.zeros(dim, length, length, dtype=precise, device=data.device)
+    cross = torch.zeros(dim, length, dtype=precise, device=data.device)
+    done = 0
+    for context in data.contexts(data.rows):
+        x = (context @ axes_DD).permute(2, 1, 0)
+        y = (data.take(data.rows[done : done + len(context)]) @ axes_DD).T
+        gram += (x @ x.mT).to(precise)
+        cross += (x @ y[..., None])[..., 0].to(precise)
+        done += len(context)
+    ridge = AXIS_PENALTY * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float32).tiny)
+    return (
+        torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(length, dtype=precise, device=data.device), cross).float().T.contiguous()
+    )
+
+
+def _fit_set(data: FittingData, groups: list[torch.Tensor], axis: Parameters) -> tuple[float, Parameters]:
+    """The best score on validation with one feature set, and all parameters. The penalties are chosen one group after the other."""
+    weights = torch.cat(groups)
+    problem = _normal_equations(data, weights, axis)
+    seen = data.sums(data.val.targets, weights.to(data.device)).flatten(1)
+    base = torch.cat([axis_prediction(context, axis) for context in data.contexts(data.val.targets)])
+    sizes = [len(group) for group in groups]
+
+    def score(penalties: tuple[float, ...]) -> float:
+        return data.cosine(base + seen @ _solve(problem, sizes, penalties))
+
+    tried = {(penalty,) * len(groups): score((penalty,) * len(groups)) for penalty in PENALTIES}
+    for group in range(len(groups) if len(groups) > 1 else 0):
+        best = max(tried, key=tried.__getitem__)
+        nearby = [(*best[:group], penalty, *best[group + 1 :]) for penalty in PENALTIES]
+        tried |= {penalties: score(penalties) for penalties in nearby if penalties not in tried}
+    best = max(tried, key=tried.__getitem__)
+    parameters = axis | {"weights": weights, "coefficients": _solve(problem, sizes, best)}
+    return tried[best], parameters | {f"penalty_{n}": number(value) for n, value in enumerate(best)}
+
+
+def _normal_equations(data: FittingData, weights_KT: torch.Tensor, axis: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gram matrix [K * D, K * D] of the features and their products with what the axes leave [K * D, D], over every training context.
+
+    Summed in float64 block by block, so that memory does not grow with the corpus.
+    """
+    size, dim = len(weights_KT) * data.dataset.dim, data.dataset.dim
+    precise = torch.float64 if data.device.type != "mps" else torch.float32
+    gram = torch.zeros(size, size, dtype=precise, device=data.device)
+    cross = torch.zeros(size, dim, dtype=precise, device=data.device)
+    weights, done = weights_KT.to(data.device), 0
+    for context in data.contexts(data.rows):
+        x = last_sums(context, weights).flatten(1)
+        y = data.take(data.rows[done : done + len(x)]) - axis_prediction(context, axis)
+        gram += (x.T @ x).to(precise)
+        cross += (x.T @ y).to(precise)
+        done += len(x)
+    return gram, cross
+
+
+def _solve(problem: tuple[torch.Tensor, torch.Tensor], sizes: list[int], penalties: tuple[float, ...]) -> torch.Tensor:
+    """The coefficients [K * D, D] under a penalty for each group of features."""
+    gram, cross = problem
+    dim = cross.shape[1]
+    penalised, first = gram.clone(), 0
+    for size, penalty in zip(sizes, penalties, strict=True):
+        own = penalised.diagonal()[first * dim : (first + size) * dim]
+        own += penalty * own.mean().clamp_min(torch.finfo(torch.float32).tiny)
+        first += size
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(penalised)).float()
+
+
+def ridge_direction(centred_BTD: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """The centred prediction [B, D] from centred contexts."""
+    rest = last_sums(centred_BTD, parameters["weights"]).flatten(1) @ parameters["coefficients"]
+    return axis_prediction(centred_BTD, parameters) + rest
+
+
+@BASELINES.register("ridge", fit=fit_ridge)
+def ridge(context_BTD: torch.Tensor, mean_D: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """Each axis' lag weights, and ridge regression of the rest on lags and means of the context."""
+    return mean_D + ridge_direction(context_BTD - mean_D, parameters)

@@ -19,7 +19,6 @@ from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import extract
 from lvm.data.sources import Document, iter_source
-
 from tests.support.shared import one_at_a_time, shared_folder
 
 # No deadline: an example must not fail because the machine is busy.
@@ -33,13 +32,6 @@ PARAGRAPHS = 30
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--screenshots docs/images` takes the README's pictures again."""
     parser.addoption("--screenshots", type=Path, help="Folder for screenshots of the user interfaces.")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fewer_windows_for_decays() -> Iterator[None]:
-    """Baselines compare their decays on fewer windows: a fit takes a second and not ten, and the tests need many."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,9 @@ def side_by_side(
         if done.returncode:
             raise SystemExit(f"{name} ended with {done.returncode}: {done.stderr[-3000:]}")
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        skills = {at: {m: summary["metrics"][m] for m in ("skill_cosine", "skill_recall_at_5")} for at, summary in split_of(found).items()}
+        skills = {
+            at: {m: value for m, value in summary["metrics"].items() if m.startswith("skill")} for at, summary in split_of(found).items()
+        }
         shown = "; ".join(f"{at}: " + ", ".join(f"{value['value']:+.4f}" for value in skill.values()) for at, skill in skills.items())
         print(f"{name}: {found['seconds']:.0f} s, kept epoch {found['kept_epoch']:.0f} of {found['epochs']}; {shown}", flush=True)
         found["command"] = f"python -m bench.quality.train_and_evaluate DATASET OUT {' '.join(jobs[name])}"

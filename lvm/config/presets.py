@@ -28,23 +28,15 @@ def preset_assignments(name: str) -> list[str]:
 
 @preset
 def demo() -> list[str]:
-    """What `make demo` trains with: small enough for minutes on two CPU cores."""
-    return ["epochs=8"]
+    """What `make demo` trains with: small enough for minutes on two CPU cores. Little text needs much dropout."""
+    return ["epochs=6", "model.dropout=0.5"]
 
 
 @preset
 def quality() -> list[str]:
-    """What the figures of docs/results.md were made with: ensembles of three, width 2048, for a GPU."""
-    common = ["context_length=16", "sampler.stretches=128", "model.lags=32", "model.width=2048", "model.members=3"]
-    return [
-        *common,
-        "epochs=36",
-        "patience=9",
-        "average=0.998",
-        "lstm:loss.infonce=0.2",
-        "transformer:model.layers=2",
-        "transformer:learning_rate=0.0005",
-    ]
+    """What the figures of docs/results.md were made with: width 1024, for a GPU. bench/quality/LOG.md says what else was tried."""
+    common = ["context_length=16", "sampler.length=128", "sampler.stretches=64", "model.lags=32", "model.width=1024", "epochs=12"]
+    return [*common, "transformer:model.layers=2", "transformer:learning_rate=0.0005"]
 
 
 @preset

@@ -48,6 +48,9 @@ class ClosedForms(nn.Module):
     whitener: torch.Tensor
     """[D, D]"""
 
+    hub: torch.Tensor
+    """[D]: what is taken from the whitened query of unit length, away from hubs."""
+
     def __init__(self, baselines: Baselines) -> None:
         super().__init__()
         ridge, knn, query = (baselines.parameters[name] for name in ("ridge", "ridge_knn", "whitened_ridge"))
@@ -64,6 +67,7 @@ class ClosedForms(nn.Module):
             "ridge_weight": query["ridge_weight"].float(),
             "successor_weight": knn["weight"].float(),
             "whitener": query["matrix"],
+            "hub": query["hub"],
         }
         for name, value in tensors.items():
             self.register_buffer(name, value, persistent=False)

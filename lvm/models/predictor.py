@@ -202,7 +202,7 @@ class Predictor(nn.Module):
         if parts.successors is not None:
             decoder = decoder + self.successor_weight * parts.successors
         if self.start is not None:
-            cosine = cosine.float() @ self.whitener
+            cosine = F.normalize(cosine.float() @ self.whitener, dim=-1) - self.start.hub
         return Prediction(parts.norm * F.normalize(decoder.float(), dim=-1), F.normalize(cosine.float(), dim=-1))
 
     def encoder_norm(self) -> torch.Tensor:

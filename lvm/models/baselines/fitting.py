@@ -28,12 +28,15 @@ class FittingData:
     """[D]: mean of the training chunks, on `device`."""
 
     rows: np.ndarray
-    """int64 [N]: every training chunk that has a full context; the target of that context."""
+    """int64 [N]: every training chunk that has a full context before it; the target of that context."""
+
+    backward_rows: np.ndarray
+    """int64 [N]: every training chunk that has as many chunks after it; the target of these, read from their end."""
 
     val: Windows
     device: torch.device
-    vectors: torch.Tensor
-    """[rows of the dataset, D]: on an accelerator all of them, otherwise mapped from the file."""
+    vectors: torch.Tensor | None
+    """[rows of the dataset, D]: on an accelerator all vectors are in its memory; None on the CPU, which reads the mapped file."""
 
     targets: torch.Tensor
     """[M, D]: the targets of `val`."""
@@ -50,14 +53,27 @@ class FittingData:
 
     def take(self, rows: np.ndarray) -> torch.Tensor:
         """Centred vectors of some rows, on `device`: `rows.shape` + [D]."""
-        index = torch.from_numpy(rows)
-        return self.vectors[index.to(self.vectors.device)].to(self.device) - self.mean
+        if self.vectors is None:
+            return torch.from_numpy(self.dataset.vectors[rows]) - self.mean
+        return self.vectors[torch.from_numpy(rows).to(self.device)] - self.mean
 
-    def contexts(self, targets: np.ndarray) -> Iterator[torch.Tensor]:
-        """Centred contexts of `targets` in blocks: [<= BLOCK, T, D]."""
+    def contexts(self, targets: np.ndarray, backward: bool = False) -> Iterator[torch.Tensor]:
+        """Centred contexts of `targets` in blocks [<= BLOCK, T, D]. The last chunk is that before the target, or `backward` that after it."""
         block = max(1, BLOCK * 8 // max(self.context_length, 8))
+        offsets = np.arange(self.context_length, 0, -1) if backward else np.arange(-self.context_length, 0)
         for start in range(0, len(targets), block):
-            yield self.take(targets[start : start + block, None] + np.arange(-self.context_length, 0))
+            yield self.take(targets[start : start + block, None] + offsets)
+
+    def training_pairs(self, backward_share: float) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
+        """Weight, centred contexts [B, T, D] and centred targets [B, D] of the training documents, block by block.
+
+        Read from their end, documents count `backward_share` as much; with 0 they are not read.
+        """
+        for share, rows, backward in ((1.0, self.rows, False), (backward_share, self.backward_rows, True)):
+            done = 0
+            for context in self.contexts(rows, backward) if share else ():
+                yield share, context, self.take(rows[done : done + len(context)])
+                done += len(context)
 
     def sums(self, targets: np.ndarray, weights_KT: torch.Tensor) -> torch.Tensor:
         """Weighted sums over the centred contexts of `targets`: [len(targets), K, D]; see `last_sums`."""
@@ -87,10 +103,11 @@ def fitting_data(dataset: Dataset, context_length: int, eval_windows: int, devic
             f"split 'train' of dataset {dataset.path} has no document with more than {context_length} chunks: "
             "give more or longer documents, or a smaller context_length"
         )
+    docs, last = dataset.row_doc, dataset.starts[1:] - 1
+    backward = dataset.rows("train")
+    backward = backward[last[docs[backward]] - backward >= context_length]
     val = make_windows(dataset, "val", context_length, eval_windows, device)
-    vectors = (
-        torch.from_numpy(np.asarray(dataset.vectors)) if device.type == "cpu" else torch.from_numpy(np.array(dataset.vectors)).to(device)
-    )
+    vectors = None if device.type == "cpu" else torch.from_numpy(np.array(dataset.vectors)).to(device)
     targets = torch.from_numpy(dataset.vectors[val.targets]).to(device)
     pool = unit(dataset.vectors[val.pool], device)
-    return FittingData(dataset, context_length, training_mean(dataset).to(device), rows, val, device, vectors, targets, pool)
+    return FittingData(dataset, context_length, training_mean(dataset).to(device), rows, backward, val, device, vectors, targets, pool)

@@ -19,6 +19,13 @@ PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Penalties to choose from, as shares of the group's mean variance."""
 
 
+BACKWARD_SHARES = (0.0, 0.5)
+"""Weights, to choose from, of the training documents read from their end. Most of what a chunk says of its neighbours holds in both
+directions, and reading both doubles what little text there is."""
+
+CONTEXTS_PER_FEATURE = 20
+"""A feature set that has more features than a twentieth of the training contexts is not tried: it would only cost time."""
+
 AXIS_PENALTY = 1e-3
 """Penalty on an axis' lag weights, as a share of its variance: it only keeps the equations solvable."""
 
@@ -49,13 +56,18 @@ def fit_ridge(data: FittingData) -> Parameters:
 
     `axes` [D, D]: the principal axes, one a column. `axis_weights` [T, D]: their lag weights, the latest last. `weights` [K, T] make
     the features from a context. `coefficients` [K * D, D]: the rest of the prediction, from the features. `penalty_N`: that of group N, in
-    units of the group's mean variance.
+    units of the group's mean variance. `backward_share`: the weight of the documents read from their end.
     """
     axes = torch.linalg.eigh(training_covariance(data.dataset))[1].float().to(data.device)
-    axis_weights = _axis_weights(data, axes)
-    own = {"axes": axes, "axis_weights": axis_weights}
-    found = [_fit_set(data, features.groups(data.context_length), own) for features in FEATURES]
-    return max(found, key=lambda pair: pair[0])[1]
+    first, *further = FEATURES
+    found = [_fit_set(data, first.groups(data.context_length), axes, share) for share in BACKWARD_SHARES]
+    best = max(found, key=lambda pair: pair[0])
+    share = float(best[1]["backward_share"])
+    for features in further:
+        groups = features.groups(data.context_length)
+        if len(data.rows) >= CONTEXTS_PER_FEATURE * sum(map(len, groups)) * data.dataset.dim:
+            best = max(best, _fit_set(data, groups, axes, share), key=lambda pair: pair[0])
+    return best[1]
 
 
 def axis_prediction(centred_BTD: torch.Tensor, parameters: Parameters) -> torch.Tensor:
@@ -64,27 +76,24 @@ def axis_prediction(centred_BTD: torch.Tensor, parameters: Parameters) -> torch.
     return last_dimension_sums(centred_BTD @ axes, parameters["axis_weights"]) @ axes.T
 
 
-def _axis_weights(data: FittingData, axes_DD: torch.Tensor) -> torch.Tensor:
+def _axis_weights(data: FittingData, axes_DD: torch.Tensor, backward_share: float) -> torch.Tensor:
     """Least squares of each axis on its own lags: [T, D]. An axis along which nothing varies gets weights of zero."""
     length, dim = data.context_length, data.dataset.dim
     precise = torch.float64 if data.device.type != "mps" else torch.float32
     gram = torch.zeros(dim, length, length, dtype=precise, device=data.device)
     cross = torch.zeros(dim, length, dtype=precise, device=data.device)
-    done = 0
-    for context in data.contexts(data.rows):
-        x = (context @ axes_DD).permute(2, 1, 0)
-        y = (data.take(data.rows[done : done + len(context)]) @ axes_DD).T
-        gram += (x @ x.mT).to(precise)
-        cross += (x @ y[..., None])[..., 0].to(precise)
-        done += len(context)
+    for share, context, target in data.training_pairs(backward_share):
+        x, y = (context @ axes_DD).permute(2, 1, 0), (target @ axes_DD).T
+        gram += share * (x @ x.mT).to(precise)
+        cross += share * (x @ y[..., None])[..., 0].to(precise)
     ridge = AXIS_PENALTY * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float32).tiny)
-    return (
-        torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(length, dtype=precise, device=data.device), cross).float().T.contiguous()
-    )
+    gram += ridge[:, None, None] * torch.eye(length, dtype=precise, device=data.device)
+    return torch.linalg.solve(gram, cross).float().T.contiguous()
 
 
-def _fit_set(data: FittingData, groups: list[torch.Tensor], axis: Parameters) -> tuple[float, Parameters]:
+def _fit_set(data: FittingData, groups: list[torch.Tensor], axes: torch.Tensor, backward_share: float) -> tuple[float, Parameters]:
     """The best score on validation with one feature set, and all parameters. The penalties are chosen one group after the other."""
+    axis = {"axes": axes, "axis_weights": _axis_weights(data, axes, backward_share), "backward_share": number(backward_share)}
     weights = torch.cat(groups)
     problem = _normal_equations(data, weights, axis)
     seen = data.sums(data.val.targets, weights.to(data.device)).flatten(1)
@@ -113,13 +122,11 @@ def _normal_equations(data: FittingData, weights_KT: torch.Tensor, axis: Paramet
     precise = torch.float64 if data.device.type != "mps" else torch.float32
     gram = torch.zeros(size, size, dtype=precise, device=data.device)
     cross = torch.zeros(size, dim, dtype=precise, device=data.device)
-    weights, done = weights_KT.to(data.device), 0
-    for context in data.contexts(data.rows):
+    weights, backward_share = weights_KT.to(data.device), float(axis["backward_share"])
+    for share, context, target in data.training_pairs(backward_share):
         x = last_sums(context, weights).flatten(1)
-        y = data.take(data.rows[done : done + len(x)]) - axis_prediction(context, axis)
-        gram += (x.T @ x).to(precise)
-        cross += (x.T @ y).to(precise)
-        done += len(x)
+        gram += share * (x.T @ x).to(precise)
+        cross += share * (x.T @ (target - axis_prediction(context, axis))).to(precise)
     return gram, cross
 
 

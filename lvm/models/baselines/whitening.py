@@ -1,9 +1,15 @@
 """Queries times a negative power of the training covariance (whitening; Su et al. 2021, arXiv 2103.15316, whiten both sides).
 
-Directions in which all chunks vary say little about which chunk comes next. Whitening takes weight from them.
+Directions in which all chunks vary say little about which chunk comes next. Whitening takes weight from them. And some chunks, the hubs,
+are near to very many queries (Radovanović et al. 2010). How much of a hub a chunk is can be told from its vector, so a query turns away
+from that direction, whatever the pool.
 """
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from torch.nn import functional as F
 
 from lvm.config import BASELINES
 from lvm.data.dataset import Dataset
@@ -22,6 +28,15 @@ POWERS = (0.0, 0.25, 0.35, 0.5, 0.625, 0.75, 0.875, 1.0)
 RIDGE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """Weights of ridge regression beside the mean, to choose from."""
 
+HUB_SHARES = (0.0, 0.25, 0.5, 0.75)
+"""Shares of the hubs' direction to choose from; see `hub_direction`."""
+
+HUB_CONTEXTS, HUB_CHUNKS, HUB_QUERIES = 6_000, 10_000, 100
+"""Sizes of the samples by which hubs are found, and the queries that count for a chunk."""
+
+HUB_PENALTY = 0.01
+"""Penalty of the hubs' least squares, as a share of the mean variance."""
+
 FLOOR = 1e-3
 """Least eigenvalue of the covariance, as a share of their mean: a dimension that never varies would otherwise decide alone."""
 
@@ -37,6 +52,27 @@ def whitener(covariance_DD: torch.Tensor, power: float) -> torch.Tensor:
         return torch.eye(len(values))
     scaled = (values / mean).clamp_min(FLOOR) ** -power
     return ((vectors * scaled) @ vectors.T).float()
+
+
+def hub_direction(data: FittingData, query: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The direction along which training chunks become hubs of training queries: [D].
+
+    A chunk's hubness is its mean cosine to the `HUB_QUERIES` queries nearest to it; least squares on the chunk's unit vector give the
+    direction. `query` maps centred contexts [B, T, D] to queries. Both sides are fixed samples of the training documents.
+    """
+    rng = np.random.default_rng(0)
+    contexts, chunks = (
+        np.sort(rng.choice(rows, min(len(rows), size), replace=False))
+        for rows, size in ((data.rows, HUB_CONTEXTS), (data.dataset.rows("train"), HUB_CHUNKS))
+    )
+    queries = F.normalize(torch.cat([query(context) for context in data.contexts(contexts)]), dim=-1)
+    units = F.normalize(data.take(chunks) + data.mean, dim=-1)
+    hubness = torch.cat([(part @ queries.T).topk(min(HUB_QUERIES, len(queries)), dim=1).values.mean(1) for part in units.split(1_024)])
+    centred = (units - units.mean(0)).double().cpu()
+    gram = centred.T @ centred
+    gram.diagonal().add_(HUB_PENALTY * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny))
+    target = (hubness - hubness.mean()).double().cpu()
+    return torch.linalg.solve(gram, centred.T @ target).float()
 
 
 def whitening_covariance(dataset: Dataset, within: bool) -> torch.Tensor:
@@ -72,8 +108,8 @@ def fit_whitened_ewma(data: FittingData) -> Parameters:
 
 
 def fit_whitened_ridge(data: FittingData) -> Parameters:
-    """The weight of the linear prediction beside the mean, then covariance and power, with the best retrieval on validation."""
-    ewma_fitted = data.of("whitened_ewma")
+    """The linear prediction's weight beside the mean, covariance and power, the share of the hubs' direction: each best on validation."""
+    ewma_fitted, ridge_fitted = data.of("whitened_ewma"), data.of("ridge")
     mean = data.sums(data.val.targets, ewma_fitted["weights"][None])[:, 0]
     linear = data.predictions(ridge_direction, "ridge")
     matrices = _matrices(data)
@@ -84,7 +120,14 @@ def fit_whitened_ridge(data: FittingData) -> Parameters:
     matrix = bool(ewma_fitted["within"]), float(ewma_fitted["power"])
     weight = max(RIDGE_WEIGHTS, key=lambda w: score(w, matrix))
     matrix = max(matrices, key=lambda m: score(weight, m))
-    return {"ridge_weight": number(weight), **_chosen(matrix, matrices)}
+
+    def query(centred_BTD: torch.Tensor) -> torch.Tensor:
+        own = last_sums(centred_BTD, ewma_fitted["weights"][None])[:, 0]
+        return (own + weight * ridge_direction(centred_BTD, ridge_fitted)) @ matrices[matrix]
+
+    hub, own = hub_direction(data, query).to(data.device), F.normalize((mean + weight * linear) @ matrices[matrix], dim=-1)
+    share = max(HUB_SHARES, key=lambda s: data.retrieval(own - s * hub))
+    return {"ridge_weight": number(weight), "hub": share * hub, "hub_share": number(share), **_chosen(matrix, matrices)}
 
 
 def _chosen(matrix: tuple[bool, float], matrices: dict[tuple[bool, float], torch.Tensor]) -> Parameters:
@@ -100,8 +143,9 @@ def whitened_ewma(context_BTD: torch.Tensor, mean_D: torch.Tensor, parameters: P
 
 @BASELINES.register("whitened_ridge", fit=fit_whitened_ridge, uses=("ridge", "whitened_ewma"))
 def whitened_ridge(context_BTD: torch.Tensor, mean_D: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    """The same with a share of the linear prediction beside the mean."""
+    """The same with a share of the linear prediction beside the mean, turned away from hubs."""
     centred = context_BTD - mean_D
     mean = last_sums(centred, parameters["whitened_ewma.weights"][None])[:, 0]
     linear = ridge_direction(centred, of("ridge", parameters))
-    return (mean + float(parameters["ridge_weight"]) * linear) @ parameters["matrix"]
+    query = (mean + float(parameters["ridge_weight"]) * linear) @ parameters["matrix"]
+    return F.normalize(query, dim=-1) - parameters["hub"]

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from lvm.data.dataset import Dataset
 from lvm.data.windows import Windows, make_windows
 from lvm.errors import InputError
-from lvm.evaluation.ablations import STRONGEST_BASELINES, MetricDrop, ablated_rows, ablations, lags, predict_baselines
-from lvm.models.baselines import CENTRED_EWMA, Baselines, fit_baselines, weighted_mean
+from lvm.evaluation.ablations import MetricDrop, ablated_rows, ablations, lags, predict_baselines
+from lvm.models.baselines import STRONGEST, Baselines, fit_baselines
 
 CPU = torch.device("cpu")
 LENGTH = 4
@@ -91,9 +91,9 @@ def test_a_model_blind_to_order_loses_nothing_to_another_order(dataset: Dataset,
 
 def test_a_baseline_under_a_models_name_has_no_loss_of_its_own(dataset: Dataset, windows: Windows, fitted: Baselines) -> None:
     def rule(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda context: predict_baselines(fitted, [context])[name]
+        return lambda context: predict_baselines(fitted, [context], CPU)[name]
 
-    model = Rule(rule("ridge"), rule(CENTRED_EWMA))
+    model = Rule(*(rule(STRONGEST[metric]) for metric in ("cosine", "recall_at_5")))
     found = ablations(model, fitted, dataset, windows, CPU)  # type: ignore[arg-type]
     for name, drops in found.items():
         assert (drops["cosine"].excess.low, drops["cosine"].excess.high) == (0, 0), name
@@ -104,7 +104,7 @@ def test_a_baseline_under_a_models_name_has_no_loss_of_its_own(dataset: Dataset,
 
 def test_the_excess_is_the_difference_of_the_two_losses(dataset: Dataset, windows: Windows, fitted: Baselines) -> None:
     for drops in evaluated(lambda context: context.mean(1), fitted, dataset, windows).values():
-        assert set(drops) == set(STRONGEST_BASELINES)
+        assert set(drops) == set(STRONGEST)
         for drop in drops.values():
             assert drop.excess.value == pytest.approx(drop.model.value - drop.baseline.value, abs=1e-6)
 
@@ -112,14 +112,12 @@ def test_the_excess_is_the_difference_of_the_two_losses(dataset: Dataset, window
 def test_what_a_short_context_lacks_counts_as_the_training_mean(fitted: Baselines) -> None:
     torch.manual_seed(0)
     context = torch.randn(5, 2, len(fitted.mean))
-    found = predict_baselines(fitted, [context[:3], context[3:]])
-    centred = context - fitted.mean
-    cosine = F.cosine_similarity(found[CENTRED_EWMA], weighted_mean(centred, float(fitted.parameters[CENTRED_EWMA]["decay"])))
-    torch.testing.assert_close(cosine, torch.ones(5))
-    dim = len(fitted.mean)
-    ridge = fitted.parameters["ridge"]["coefficients"]
-    by_hand = fitted.mean + centred[:, 1] @ ridge[:dim] + centred[:, 0] @ ridge[dim : 2 * dim]
-    torch.testing.assert_close(found["ridge"], by_hand, atol=1e-4, rtol=1e-4)
+    found = predict_baselines(fitted, [context[:3], context[3:]], CPU)
+    padded = torch.cat([fitted.mean.expand(5, LENGTH - 2, -1), context], 1)
+    expected = fitted.predict(padded)
+    assert list(found) == list(STRONGEST.values())
+    for name, predicted in found.items():
+        torch.testing.assert_close(predicted, expected[name], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

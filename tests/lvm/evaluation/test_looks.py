@@ -73,7 +73,7 @@ def test_the_same_configuration_again_is_no_further_look(data: Dataset) -> None:
     [
         (model(), 5),
         (model("seed=1"), 8),
-        (model("model.residual_share=0.5"), 8),
+        (model("model.dropout=0.1"), 8),
         (model(weights="other"), 8),
         (model(dataset_digest="other"), 8),
     ],

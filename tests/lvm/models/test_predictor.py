@@ -1,4 +1,4 @@
-"""The predictor starts as its lag weights, predicts at every position and looks at no later one."""
+"""The predictor starts as closed forms or lag weights, predicts at every position and looks at no later one."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from lvm.config import ARCHITECTURES, ModelConfig
 from lvm.models import Prediction, Predictor, build_predictor
+from lvm.models.baselines import Baselines
 from lvm.models.predictor import MIN_STD_SHARE, LagWeights
+from tests.support.closed_forms import random_baselines
 
 DIM = 20
 every_arch = pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
@@ -51,15 +53,69 @@ def test_a_fresh_predictor_is_its_lag_weights_around_the_mean_at_the_encoders_le
     np.testing.assert_allclose(found.cosine.numpy(), unit, atol=1e-5)
 
 
+# The start from closed forms
+
+
+def started(arch: str = "gru", dropout: float = 0.0) -> tuple[Predictor, Baselines]:
+    """A fresh predictor that starts from closed forms for contexts of four chunks, and these."""
+    torch.manual_seed(0)
+    mean = torch.randn(DIM)
+    fitted = random_baselines(mean)
+    config = ModelConfig(arch=arch, dim=DIM, width=64, lags=6, dropout=dropout)
+    return build_predictor(config, mean, torch.rand(DIM) + 0.5, fitted).eval(), fitted
+
+
+@every_arch
 @torch.no_grad()
-def test_what_the_trunk_adds_to_y_cos_counts_in_part_once_training_is_over() -> None:
-    model, x = awake(dropout=0), torch.randn(2, 5, DIM)
-    centred = x - model.mean
-    lags = model.cosine_lags(centred, False)
-    added = model.std.mean() * model.cosine_residual(model.trunk(centred / model.std.clamp_min(MIN_STD_SHARE * model.std.mean())))
-    torch.testing.assert_close(model.train()(x).cosine, F.normalize(lags + added, dim=-1))
-    torch.testing.assert_close(model.eval()(x).cosine, F.normalize(lags + 0.8 * added, dim=-1))
-    torch.testing.assert_close(model.train()(x).decoder, model.eval()(x).decoder)
+def test_an_untrained_predictor_is_the_strongest_baseline_of_each_head(arch: str) -> None:
+    model, fitted = started(arch)
+    for steps in (4, 9):
+        x = torch.randn(3, steps, DIM)
+        expected, (y_dec, y_cos) = fitted.predict(x), model(x, return_both=True)
+        torch.testing.assert_close(F.normalize(y_dec, dim=-1), F.normalize(expected["ridge_knn"], dim=-1), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(y_cos, F.normalize(expected["whitened_ridge"], dim=-1), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_every_position_starts_from_the_closed_forms_of_a_context_that_ends_there() -> None:
+    model, _ = started()
+    nn.init.normal_(model.decoder_lags.weight, std=0.1)
+    x = torch.randn(2, 9, DIM)
+    everywhere = model(x)
+    for t in range(9):
+        y_dec, y_cos = model(x[:, : t + 1], return_both=True)
+        torch.testing.assert_close(everywhere.decoder[:, t], y_dec, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(everywhere.cosine[:, t], y_cos, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_training_searches_no_neighbours_and_counts_the_whole_residual() -> None:
+    model, fitted = started()
+    for head in (model.decoder_residual, model.cosine_residual):
+        nn.init.normal_(head.fc2.weight, std=0.1)
+    model.decoder_share.fill_(0.25)
+    model.cosine_share.fill_(0.75)
+    x = torch.randn(2, 5, DIM)
+    centred, states = model.states(x)
+    regression, query = model.start(centred, last=True)
+    added = [model.std.mean() * head(states[:, -1:]) for head in (model.decoder_residual, model.cosine_residual)]
+    found = fitted.predict(x)
+    neighbours = (found["ridge_knn"] - found["ridge"])[:, None]
+
+    def directions(shares: tuple[float, float], successors: float) -> tuple[torch.Tensor, torch.Tensor]:
+        decoder = model.mean + regression + shares[0] * added[0] + successors * neighbours
+        whitened = F.normalize((query + shares[1] * added[1]) @ model.whitener, dim=-1)
+        return F.normalize(decoder, dim=-1), F.normalize(whitened - model.start.hub, dim=-1)
+
+    for training, expected in ((True, directions((1, 1), 0)), (False, directions((0.25, 0.75), 1))):
+        prediction = model.train(training).predict(x, last=True)
+        torch.testing.assert_close(F.normalize(prediction.decoder, dim=-1), expected[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(prediction.cosine, expected[1], atol=1e-4, rtol=1e-4)
+
+
+def test_the_closed_forms_are_neither_trained_nor_stored_with_the_model() -> None:
+    model, _ = started()
+    assert not any("start" in name for name in [*model.state_dict(), *dict(model.named_parameters())])
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ class FittingData:
         return self.vectors[torch.from_numpy(rows).to(self.device)] - self.mean
 
     def contexts(self, targets: np.ndarray, backward: bool = False) -> Iterator[torch.Tensor]:
-        """Centred contexts of `targets` in blocks [<= BLOCK, T, D]. The last chunk is that before the target, or `backward` that after it."""
+        """Centred contexts of `targets` in blocks [<= BLOCK, T, D]. The last chunk is the one before the target, or `backward` after it."""
         block = max(1, BLOCK * 8 // max(self.context_length, 8))
         offsets = np.arange(self.context_length, 0, -1) if backward else np.arange(-self.context_length, 0)
         for start in range(0, len(targets), block):

@@ -10,7 +10,7 @@ from lvm.config import GateThresholds
 from lvm.evaluation.drift import EmbeddingDrift, SkillDrift
 from lvm.evaluation.evaluate import SKILLS, Evaluation
 from lvm.evaluation.intervals import Interval
-from lvm.gates.nightly import CheckedNight, embedding_drift, night_skill, own_numbers, skill_drift_cosine
+from lvm.gates.nightly import CheckedNight, embedding_drift, night_skill, own_numbers, skill_drift_cosine, skill_drift_recall_at_5
 from lvm.gates.stages import stage_gates
 from tests.support.evaluations import by_document
 
@@ -115,3 +115,57 @@ def test_own_numbers_sees_a_change_of_any_number(name: str) -> None:
     sound = of_documents(20)
     recorded = {name: interval.value for name, interval in sound.metrics().items()}
     assert not own_numbers(night(repeated=sound, recorded=recorded | {name: recorded[name] + 0.003})).passed
+
+
+LEVEL = GateThresholds().night_level
+
+
+def test_skill_drift_compares_the_difference_with_the_margin_below_zero() -> None:
+    result = skill_drift_cosine(night(skills={"cosine": skill(-0.006, 0.0005)}))
+    assert (result.value, result.threshold) == (-0.006, -0.25 * OWN.value)
+    for part in (f"skill {Interval(0.002, None, None)}", f"its own test documents {OWN}", f"{Interval(-0.006, None, None)}", "p = 0.0005"):
+        assert part in result.reason
+    assert result.reason.endswith(". More than 25% of the skill is lost")
+    assert result.remedy == "look at the documents, retrain with them"
+
+
+def test_each_metric_is_judged_by_its_own_skill() -> None:
+    drifts = {"cosine": skill(0.001, 0.7), "recall_at_5": skill(-0.006, 0.0001)}
+    results = [gate(night(skills=drifts)) for gate in (skill_drift_cosine, skill_drift_recall_at_5)]
+    assert [(result.name, result.passed) for result in results] == [("skill_drift_cosine", True), ("skill_drift_recall_at_5", False)]
+
+
+@pytest.mark.parametrize(
+    ("found", "severity"),
+    [
+        (skill(-0.25 * OWN.value, LEVEL), "warn"),  # no more than the margin is lost
+        (skill(-0.0021, LEVEL), "fail"),
+        (skill(-0.0021, 1.01 * LEVEL), "ok"),
+        (skill(-0.0021, LEVEL, least_p=LEVEL), "fail"),
+        (skill(0.006, LEVEL), "ok"),  # a certain gain
+        (skill(0.0, LEVEL), "ok"),
+    ],
+)
+def test_the_level_and_the_margin_themselves_count_as_certain_and_as_kept(found: SkillDrift, severity: str) -> None:
+    assert skill_drift_cosine(night(skills={"cosine": found})).severity == severity
+
+
+def test_too_few_documents_for_certainty_are_said_with_the_remedy() -> None:
+    result = skill_drift_cosine(night(skills={"cosine": skill(-0.006, 0.01, least_p=0.008)}))
+    assert result.reason.startswith("skill ") and result.reason.endswith(". With so few documents p cannot be below 0.0080")
+    assert result.remedy == "give more documents"
+
+
+def test_embedding_drift_says_what_was_found_and_what_to_do() -> None:
+    share = Interval(0.05, 0.04, 0.06)
+    result = embedding_drift(night(embeddings=EmbeddingDrift(share, LEVEL, 0.004, (12, 94))))
+    assert (result.name, result.severity, result.value, result.threshold) == ("embedding_drift", "fail", 0.05, 0.02)
+    for part in (
+        f"12 documents of the night add {share} of the distance to 94 training",
+        "chance alone reaches +0.0040",
+        f"p = {LEVEL:.4f}",
+    ):
+        assert part in result.reason
+    assert result.remedy == "check the source, or retrain with them"
+    at_the_bound = EmbeddingDrift(Interval(0.02, 0.01, 0.03), LEVEL, 0.004, (12, 94))
+    assert embedding_drift(night(embeddings=at_the_bound)).severity == "warn"

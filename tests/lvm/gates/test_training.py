@@ -9,7 +9,15 @@ import torch
 from lvm.config import LOSS_TERMS, GateThresholds, LossConfig
 from lvm.data.dataset import Dataset
 from lvm.evaluation.evaluate import Evaluation, evaluate_checkpoint
-from lvm.gates.training import gradient_balance, outright_collapse
+from lvm.gates.training import (
+    CHECK_LOSS,
+    CheckedTraining,
+    early_collapse,
+    early_gates,
+    early_loss_balance,
+    gradient_balance,
+    outright_collapse,
+)
 from lvm.models.checkpoint import CheckpointConfig, load_checkpoint, read_config
 from tests.support.trainings import trained
 
@@ -43,6 +51,7 @@ def test_terms_that_steer_pass_and_those_that_hardly_do_are_named(config: Checkp
     result = gradient_balance(config.train.loss, config.gradient_shares, LIMITS)
     shares = {n: max(line[f"train/gradient_share_{n}"] for line in config.gradient_shares) for n in STEERING}
     assert result.passed and result.value == pytest.approx(min(shares.values())) and result.threshold == LIMITS.gradient_share == 0.01
+    assert result.name == "loss_balance"
     assert "at step 0 and step 50" in result.reason and all(f"{name} {share:.3g}" in result.reason for name, share in shares.items())
     weak = [name for name, share in shares.items() if share < 0.01]
     assert result.severity == ("warn" if weak else "ok")
@@ -53,7 +62,7 @@ def test_terms_that_steer_pass_and_those_that_hardly_do_are_named(config: Checkp
 def test_term_with_a_weight_and_no_gradient_at_either_step_fails(config: CheckpointConfig, name: str) -> None:
     result = gradient_balance(config.train.loss, measured(config, {name: 0.0}, {name: 0.0}), LIMITS)
     assert (result.severity, result.value) == ("fail", 0)
-    assert f"No gradient of {name} reaches the model" in result.reason
+    assert result.reason.startswith("share of the largest gradient at ") and f". No gradient of {name} reaches the model" in result.reason
     assert result.remedy == f"check that {name} is computed from the model's output, or set loss.{name}=0"
 
 
@@ -71,6 +80,30 @@ def test_a_term_that_is_satisfied_has_no_gradient_and_passes(config: CheckpointC
     result = gradient_balance(config.train.loss, measured(config, satisfied, satisfied), LIMITS)
     assert result.passed and f"; satisfied: {name};" in result.reason
     assert f"loss.{name}" not in result.remedy
+
+
+def test_terms_that_are_all_satisfied_are_listed_and_nothing_is_amiss(config: CheckpointConfig) -> None:
+    alone = LossConfig(**dict.fromkeys(LOSS_TERMS, 0) | {"variance": 1.0, "norm": 1.0})
+    satisfied = {"variance": 0.0, "norm": 0.0, "loss_variance": 0.0, "loss_norm": 0.0}
+    result = gradient_balance(alone, measured(config, satisfied, satisfied), LIMITS)
+    assert (result.severity, result.value) == ("ok", 1.0)
+    assert "; satisfied: variance, norm;" in result.reason
+
+
+def test_a_share_at_the_threshold_is_enough_and_one_below_it_warns(config: CheckpointConfig) -> None:
+    for share, severity in ((LIMITS.gradient_share, "ok"), (0.99 * LIMITS.gradient_share, "warn")):
+        same = dict.fromkeys(STEERING, 1.0) | {"infonce": share}
+        result = gradient_balance(config.train.loss, measured(config, same, same), LIMITS)
+        assert (result.severity, result.value) == (severity, share)
+
+
+def test_several_terms_without_a_gradient_are_each_named_with_what_to_check(config: CheckpointConfig) -> None:
+    nothing = {"infonce": 0.0, "moments": 0.0}
+    result = gradient_balance(config.train.loss, measured(config, nothing, nothing), LIMITS)
+    assert ". No gradient of infonce and moments reaches the model" in result.reason
+    assert result.remedy == "; ".join(
+        f"check that {name} is computed from the model's output, or set loss.{name}=0" for name in ("infonce", "moments")
+    )
 
 
 @pytest.mark.parametrize("name", ["variance", "norm"])
@@ -124,4 +157,38 @@ def test_either_output_with_a_pairwise_cosine_over_the_line_has_collapsed(
     result = outright_collapse(found, LIMITS)
     assert result.passed and result.value < 0.9 and result.threshold == LIMITS.collapsed_pairwise == 0.95
     changed = replace(found, spreads=found.spreads | {head: replace(found.spreads[head], pairwise_cosine=pairwise)})
-    assert outright_collapse(changed, LIMITS).passed is passes
+    result = outright_collapse(changed, LIMITS)
+    assert (result.name, result.passed) == ("collapse", passes)
+    assert result.reason.startswith("mean pairwise cosine of the outputs on val documents ")
+    assert result.reason.endswith(". The outputs are nearly one vector") is not passes
+    assert result.remedy == ("" if passes else CHECK_LOSS)
+
+
+def running(config: CheckpointConfig, found: Evaluation, **changes: object) -> CheckedTraining:
+    """A training of 100 steps after its first epoch, which recorded what `config` did."""
+    given = CheckedTraining(config.train.loss, 0, 100, config.gradient_shares, found, LIMITS)
+    return replace(given, **changes)
+
+
+def test_the_balance_is_judged_once_step_50_is_recorded_and_in_a_shorter_training_at_once(
+    config: CheckpointConfig, found: Evaluation
+) -> None:
+    first, last = config.gradient_shares
+    judged = gradient_balance(config.train.loss, config.gradient_shares, LIMITS)
+    assert early_loss_balance(running(config, found)) == judged
+    assert early_loss_balance(running(config, found, gradient_shares=[first])) is None
+    assert early_loss_balance(running(config, found, gradient_shares=[first], total_steps=51)) is None, "step 50 is still to come"
+    at_once = early_loss_balance(running(config, found, gradient_shares=[first], total_steps=50))
+    assert at_once == gradient_balance(config.train.loss, [first], LIMITS)
+    assert (first["step"], last["step"]) == (0, 50)
+
+
+def test_a_collapse_is_looked_for_after_the_first_epoch_alone(config: CheckpointConfig, found: Evaluation) -> None:
+    assert early_collapse(running(config, found)) == outright_collapse(found, LIMITS)
+    assert early_collapse(running(config, found, epoch=1)) is None
+
+
+def test_a_training_is_told_only_what_can_be_judged_so_far(config: CheckpointConfig, found: Evaluation) -> None:
+    assert [result.name for result in early_gates(running(config, found))] == ["loss_balance", "collapse"]
+    assert [result.name for result in early_gates(running(config, found, epoch=1))] == ["loss_balance"]
+    assert early_gates(running(config, found, epoch=1, gradient_shares=[])) == []

@@ -303,7 +303,7 @@ def test_infonce_reads_the_anchors_alone_and_no_targets_length() -> None:
     prediction, vectors, encoder = batch()
     expected = loss_terms(prediction, vectors, encoder, weights())["infonce"]
     lengths = torch.linspace(0.2, 5, vectors.targets[..., :1].numel()).view_as(vectors.targets[..., :1])
-    stretched = replace(vectors, targets=lengths * vectors.targets, negatives=4 * vectors.negatives)
+    stretched = replace(vectors, targets=lengths * vectors.targets, negatives=torch.linspace(0.3, 4, 6)[:, None] * vectors.negatives)
     spoiled = prediction._replace(cosine=prediction.cosine.masked_fill(~vectors.anchors[..., None], 3.0))
     found = loss_terms(spoiled, stretched, encoder, weights())["infonce"]
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)

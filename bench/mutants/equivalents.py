@@ -24,7 +24,7 @@ class Equivalent:
 def known_equivalents() -> list[Equivalent]:
     """The list."""
     entries = tomllib.loads(LIST.read_text(encoding="utf-8"))["equivalent"]
-    return [Equivalent(**{key: value.strip() for key, value in entry.items()}) for entry in entries]
+    return [Equivalent(**entry | {"added": added}) for entry in entries for added in entry["added"]]
 
 
 def reasons(mutants: Collection[Mutant], known: Collection[Equivalent]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Drift is measured without bias, and tested so that chance raises the alarm as often as the level says."""
 
+from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
@@ -108,6 +109,66 @@ def test_test_documents_of_the_record_are_no_drift_and_the_same_documents_moved_
     moved = SimpleNamespace(docs=moved.docs, starts=moved.starts, vectors=moved.vectors[:, ::-1])
     far = embedding_drift(moved, dataset)
     assert far.p <= 0.001 and far.share.value > 0.02 > far.chance
+
+
+def held(documents: list[np.ndarray]) -> Any:
+    """A dataset of these documents, as far as `embedding_drift` looks."""
+    starts = np.concatenate([[0], np.cumsum([len(document) for document in documents])])
+    return SimpleNamespace(docs=lambda split: np.arange(len(documents)), starts=starts, vectors=np.concatenate(documents))
+
+
+def test_the_interval_of_the_share_is_that_of_the_jackknife(rng=np.random.default_rng(8)):
+    night, record = unit_documents(rng, 4, shift=1.0), unit_documents(rng, 5)
+    found = embedding_drift(held(night), held(record)).share
+    variance = 0.0
+    for side, count in ((0, 4), (1, 5)):
+        left_out = []
+        for out in range(count):
+            kept = [[x for i, x in enumerate(part) if (s, i) != (side, out)] for s, part in enumerate((night, record))]
+            labels = np.repeat([1.0, 0.0], [len(part) for part in kept])
+            left_out.append(energy_share(document_distances([*kept[0], *kept[1]]), labels[None])[0])
+        variance += (count - 1) / count * np.square(left_out - np.mean(left_out)).sum()
+    assert found.high is not None and found.low is not None
+    assert found.high - found.value == pytest.approx(1.96 * np.sqrt(variance), rel=1e-5)
+    assert found.value - found.low == pytest.approx(1.96 * np.sqrt(variance), rel=1e-5)
+
+
+@pytest.mark.parametrize(("documents", "ends"), [(2, False), (3, True)])
+def test_two_documents_leave_the_share_without_an_end(documents, ends, rng=np.random.default_rng(9)):
+    share = embedding_drift(held(unit_documents(rng, documents)), held(unit_documents(rng, 6))).share
+    assert np.isfinite([share.low, share.high]).all() == ends
+
+
+def test_chance_is_what_one_permutation_in_a_thousand_exceeds(rng=np.random.default_rng(10)):
+    documents = unit_documents(rng, 6)
+    found = embedding_drift(held(documents[:3]), held(documents[3:]))
+    distances = document_distances(documents)
+    every = [energy_share(distances, np.isin(np.arange(6), chosen).astype(float)[None])[0] for chosen in combinations(range(6), 3)]
+    # With 20 divisions, each is drawn about 500 times, so that the greatest is the quantile.
+    assert found.chance == pytest.approx(max(every))
+
+
+def test_only_so_many_documents_and_chunks_are_read(monkeypatch, rng=np.random.default_rng(11)):
+    monkeypatch.setattr(drift, "SAMPLED_DOCUMENTS", 5)
+    monkeypatch.setattr(drift, "SAMPLED_CHUNKS", 3)
+    read = []
+    monkeypatch.setattr(drift, "document_distances", lambda documents: read.extend(documents) or document_distances(documents))
+    scaled = [2.0 * document for document in unit_documents(rng, 9, chunks=(6, 9))]
+    found = embedding_drift(held(scaled[:5]), held(scaled[3:]))
+    assert found.documents == (5, 5)
+    assert [len(chunks) for chunks in read] == [3] * 10
+    assert all(np.linalg.norm(chunks, axis=1) == pytest.approx(1) for chunks in read), "at unit length"
+    assert len({chunks.tobytes() for chunks in read[:5]}) == 5, "of different documents"
+    rows = [np.flatnonzero(np.isclose(scaled[d] / 2, chunks[0], atol=1e-6).all(1)) for chunks in read[:5] for d in range(5)]
+    assert sum(len(found) for found in rows) == 5, "each of the night's own"
+
+
+@pytest.mark.parametrize("reshuffles", [1, 999, 1000, 1001, 2500])
+def test_as_many_permutations_are_drawn_as_are_asked_for(reshuffles, monkeypatch):
+    monkeypatch.setattr(drift, "RESHUFFLES", reshuffles)
+    own, night = (skills(np.random.default_rng(7), 40, mean) for mean in (0.02, -0.02))
+    found = skill_drift(night, own, "cosine")
+    assert found.p == found.least_p == 1 / (reshuffles + 1)
 
 
 def only(dataset: Any, docs: list[int]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from lvm.evaluation import drift
 from lvm.evaluation.drift import document_distances, embedding_drift, energy_share, skill_drift
@@ -117,26 +118,27 @@ def held(documents: list[np.ndarray]) -> Any:
     return SimpleNamespace(docs=lambda split: np.arange(len(documents)), starts=starts, vectors=np.concatenate(documents))
 
 
-def test_the_interval_of_the_share_is_that_of_the_jackknife(rng=np.random.default_rng(8)):
-    night, record = unit_documents(rng, 4, shift=1.0), unit_documents(rng, 5)
-    found = embedding_drift(held(night), held(record)).share
-    variance = 0.0
-    for side, count in ((0, 4), (1, 5)):
+def test_the_interval_of_the_share_is_students_with_the_variance_of_the_jackknife(rng=np.random.default_rng(8)):
+    sides = [unit_documents(rng, 6, shift=1.0), unit_documents(rng, 9)]
+    found = embedding_drift(held(sides[0]), held(sides[1])).share
+    variances = []
+    for side, documents in enumerate(sides):
         left_out = []
-        for out in range(count):
-            kept = [[x for i, x in enumerate(part) if (s, i) != (side, out)] for s, part in enumerate((night, record))]
+        for out in range(len(documents)):
+            kept = [part[:out] + part[out + 1 :] if number == side else part for number, part in enumerate(sides)]
             labels = np.repeat([1.0, 0.0], [len(part) for part in kept])
             left_out.append(energy_share(document_distances([*kept[0], *kept[1]]), labels[None])[0])
-        variance += (count - 1) / count * np.square(left_out - np.mean(left_out)).sum()
-    assert found.high is not None and found.low is not None
-    assert found.high - found.value == pytest.approx(1.96 * np.sqrt(variance), rel=1e-5)
-    assert found.value - found.low == pytest.approx(1.96 * np.sqrt(variance), rel=1e-5)
+        variances.append((len(documents) - 1) / len(documents) * np.square(left_out - np.mean(left_out)).sum())
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 5 + variances[1] ** 2 / 8)
+    reach = t.ppf(0.975, freedom) * np.sqrt(sum(variances))
+    assert (found.low, found.high) == pytest.approx((found.value - reach, found.value + reach), rel=1e-5)
 
 
-@pytest.mark.parametrize(("documents", "ends"), [(2, False), (3, True)])
-def test_two_documents_leave_the_share_without_an_end(documents, ends, rng=np.random.default_rng(9)):
-    share = embedding_drift(held(unit_documents(rng, documents)), held(unit_documents(rng, 6))).share
-    assert np.isfinite([share.low, share.high]).all() == ends
+@pytest.mark.parametrize(("documents", "ends"), [(4, False), (5, True)])
+def test_the_share_has_an_interval_from_five_documents_a_side_on(documents, ends, rng=np.random.default_rng(9)):
+    for sizes in ((documents, 8), (8, documents)):
+        night, record = (held(unit_documents(rng, count)) for count in sizes)
+        assert (embedding_drift(night, record).share.low is not None) == ends
 
 
 def test_chance_is_what_one_permutation_in_a_thousand_exceeds(rng=np.random.default_rng(10)):

@@ -41,15 +41,15 @@ def problems(kind: type[Config], error: ValidationError, prefix: str = "") -> st
     return "; ".join(parts)
 
 
-def read_versioned(kind: type[C], file: Path, version: int, remedy: str, digest_required: bool = True) -> C:
+def read_versioned(kind: type[C], file: Path, version: int, remedy: str, digest_required: bool = True, older: str = "") -> C:
     """The configuration in the JSON file `file`, whose field 'format' must be `version`.
 
     Raises `InputError`, which ends in `remedy`, when it is not JSON, of another format, or altered (see `verified_fields`); and what
-    `parse` raises.
+    `parse` raises. `older` is the remedy for another format, where that is not the same.
     """
     values = read_json(file, remedy)
     if not isinstance(values, dict) or values.get("format") != version:
-        raise InputError(f"{file}: field 'format' must be {version}; {remedy} with this version")
+        raise InputError(f"{file}: field 'format' must be {version}; {older or remedy} with this version")
     return parse(kind, verified_fields(file, values, remedy, digest_required))
 
 

@@ -1,9 +1,9 @@
 """A trained model as a folder that is verified whenever it is loaded.
 
-`model.safetensors`, `config.json`, `golden.safetensors`, `baselines.safetensors`, `familiarity.safetensors` (the out-of-distribution
-fit) and `card.md`. The golden file holds inputs with the predictions that the model made when it was saved. Every loader reproduces
-them or refuses, so that neither other weights nor another forward pass under the same names can go unnoticed. The mean of the training
-chunks is stored once, as a buffer of the model. No pickle anywhere.
+`model.safetensors`, `config.json`, `golden.safetensors`, `baselines.safetensors`, `out_of_distribution.safetensors` and `card.md`. The
+golden file holds inputs with the predictions that the model made when it was saved. Every loader reproduces them or refuses, so that
+neither other weights nor another forward pass under the same names can go unnoticed. The mean of the training chunks is stored once, as a
+buffer of the model. No pickle anywhere.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ FORMAT = 7
 
 GOLDEN_INPUTS = 32
 
-FILES = ("model.safetensors", "golden.safetensors", "baselines.safetensors", "familiarity.safetensors", "card.md")
+FILES = ("model.safetensors", "golden.safetensors", "baselines.safetensors", "out_of_distribution.safetensors", "card.md")
 
 
 class CheckpointConfig(Config):
@@ -142,7 +142,7 @@ def save_checkpoint(
     with replacing(path / "golden.safetensors") as temporary:
         save_file({"inputs": golden_inputs.cpu().contiguous(), "y_dec": y_dec, "y_cos": y_cos}, temporary)
     baselines.save(path / "baselines.safetensors")
-    ood.save(path / "familiarity.safetensors")
+    ood.save(path / "out_of_distribution.safetensors")
     write_text(path / "card.md", card)
     config = CheckpointConfig(
         format=FORMAT,
@@ -161,7 +161,8 @@ def read_config(path: Path) -> CheckpointConfig:
     file = path / "config.json"
     if not file.is_file():
         raise InputError(f"{path} holds no config.json: not a model, or its training did not finish (lvm train --resume)")
-    config = read_versioned(CheckpointConfig, file, FORMAT, "train the model again", digest_required=False)
+    older = f"run 'lvm migrate {path} --dataset DATA', or train the model again"
+    config = read_versioned(CheckpointConfig, file, FORMAT, "train the model again", older=older)
     if config.arch != config.train.model.arch:
         raise InputError(f"{file}: field 'arch' says {config.arch}, 'train.model.arch' {config.train.model.arch}")
     return config
@@ -194,5 +195,5 @@ def load_checkpoint(path: Path, device: torch.device, tolerance: float = GateThr
     if not parity <= tolerance:  # also when it is NaN
         difference = f"golden predictions differ by {parity:.2g}, over {tolerance:g}"
         raise GateRefused(f"reload_parity: {path}: {difference}: the weights or the code are not this model's; train it again")
-    ood = OutOfDistribution.load(path / "familiarity.safetensors", model.mean).to(device)
+    ood = OutOfDistribution.load(path / "out_of_distribution.safetensors", model.mean).to(device)
     return Checkpoint(path, config, model, baselines, ood, parity)

@@ -58,13 +58,13 @@ class OutOfDistribution:
         """Write as safetensors, durably. The mean is not written: it is part of the model."""
         numbers = {"limit": self.limit, "norms": self.norms}
         with replacing(path) as temporary:
-            save_file({"whitener": self.whitener.contiguous()}, temporary, {"familiarity": json.dumps(numbers)})
+            save_file({"whitener": self.whitener.contiguous()}, temporary, {"fitted": json.dumps(numbers)})
 
     @classmethod
     def load(cls, path: Path, mean: torch.Tensor) -> "OutOfDistribution":
         """Read what `save` wrote; `mean` [D] is that of the training chunks."""
         with safe_open(path, "pt") as file:
-            numbers = json.loads(file.metadata()["familiarity"])
+            numbers = json.loads(file.metadata()["fitted"])
             return cls(mean.cpu(), file.get_tensor("whitener"), numbers["limit"], tuple(numbers["norms"]))
 
 

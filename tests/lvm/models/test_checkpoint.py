@@ -80,7 +80,7 @@ def untrained(path: Path, model: Path, dataset: Dataset, arch: str) -> nn.Module
         nn.init.normal_(head.fc2.weight, std=0.1)
     golden = load_file(model / "golden.safetensors")["inputs"]
     baselines = Baselines.load(model / "baselines.safetensors", predictor.mean)
-    ood = OutOfDistribution.load(model / "familiarity.safetensors", predictor.mean)
+    ood = OutOfDistribution.load(model / "out_of_distribution.safetensors", predictor.mean)
     save_checkpoint(path, predictor, golden, baselines, ood, record(dataset, config), "card")
     return predictor
 
@@ -138,7 +138,7 @@ def test_the_training_mean_is_stored_once_and_all_parts_get_it_from_the_model(da
     mean = training_mean(dataset)
     assert torch.equal(checkpoint.model.mean, mean)
     assert torch.equal(checkpoint.baselines.mean, mean) and torch.equal(checkpoint.ood.mean, mean)
-    for name in ("baselines.safetensors", "familiarity.safetensors"):
+    for name in ("baselines.safetensors", "out_of_distribution.safetensors"):
         assert not any(value.shape == mean.shape for value in load_file(model / name).values()), name
 
 
@@ -306,7 +306,7 @@ def test_checkpoint_that_is_being_replaced_is_never_taken_for_whole(dataset: Dat
 
     predictor = build_predictor(ModelConfig(arch="lstm", dim=dataset.dim, width=64), torch.zeros(dataset.dim), torch.ones(dataset.dim))
     golden = load_file(copy / "golden.safetensors")["inputs"]
-    ood = OutOfDistribution.load(copy / "familiarity.safetensors", predictor.mean)
+    ood = OutOfDistribution.load(copy / "out_of_distribution.safetensors", predictor.mean)
     unsaved = Unsaved(**vars(Baselines.load(copy / "baselines.safetensors", predictor.mean)))
     with pytest.raises(Stop):
         save_checkpoint(copy, predictor, golden, unsaved, ood, record(dataset, predictor.config), "card")

@@ -54,8 +54,8 @@ def test_norms_are_the_least_and_the_greatest_of_the_training_vectors(dataset, f
 
 
 def test_it_is_the_same_after_saving(fitted, tmp_path):
-    fitted.save(tmp_path / "familiarity.safetensors")
-    found = OutOfDistribution.load(tmp_path / "familiarity.safetensors", fitted.mean)
+    fitted.save(tmp_path / "out_of_distribution.safetensors")
+    found = OutOfDistribution.load(tmp_path / "out_of_distribution.safetensors", fitted.mean)
     assert torch.equal(found.mean, fitted.mean) and torch.equal(found.whitener, fitted.whitener)
     assert (found.limit, found.norms) == (fitted.limit, fitted.norms)
 

@@ -17,7 +17,7 @@ RANKS = [
     {"gates"},
     {"training", "reports"},
     {"decoding"},
-    {"serving"},
+    {"serving", "migration"},
     {"cli"},
 ]
 """The packages and modules of `lvm`, the lowest first. One may import from its own and from lower ranks; two of one rank, nothing."""

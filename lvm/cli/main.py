@@ -13,6 +13,7 @@ from lvm.cli.diagnose import diagnose
 from lvm.cli.explain import explain
 from lvm.cli.extract import extract
 from lvm.cli.generate import generate
+from lvm.cli.migrate import migrate
 from lvm.cli.serve import serve
 from lvm.cli.settings import settings
 from lvm.cli.train import train
@@ -23,7 +24,7 @@ from lvm.errors import OUT_OF_MEMORY, GateRefused, InputError, TrainingDiverged,
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate, text out, serve."
 )
-for command in (settings, extract, diagnose, train, validate, explain, decode, generate, train_decoder, serve):
+for command in (settings, extract, diagnose, train, validate, explain, decode, generate, train_decoder, serve, migrate):
     app.command()(command)
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lvm.atomic_io import sha256_once
-from lvm.data.derived import DERIVED_VERSION, derived_file, is_intact
+from lvm.data.derived import derived_file, derived_prefix, is_intact
 from lvm.data.manifest import SPLITS, Manifest, Shard, footer, read_manifest
 from lvm.data.vectors import unusable_rows
 from lvm.errors import InputError
@@ -127,7 +127,7 @@ class Dataset:
     def derived(self, name: str) -> Path:
         """Path of a file that is computed from this content in this direction, kept beside the shards. Read it by `derived_file`."""
         direction = "reverse-" if self.reverse else ""
-        return self.path / "derived" / f"{self.manifest.digest[:12]}-v{DERIVED_VERSION}-{direction}{name}"
+        return self.path / "derived" / f"{derived_prefix(self.manifest.digest)}{direction}{name}"
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -215,7 +215,7 @@ def _require_counts(path: Path, manifest: Manifest, table: pa.Table, doc_splits:
 
 def _vectors_file(path: Path, manifest: Manifest) -> Path:
     """The flat copy of the vectors that is mapped into memory."""
-    return path / "derived" / f"{manifest.digest[:12]}-v{DERIVED_VERSION}-vectors.f32"
+    return path / "derived" / f"{derived_prefix(manifest.digest)}vectors.f32"
 
 
 def _write_vectors(files: list[Path], dim: int, flat: Path) -> None:

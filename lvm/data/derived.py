@@ -5,6 +5,7 @@ again: nothing is lost by that, and nothing is concluded from wrong numbers.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from lvm.atomic_io import locked, replacing, sha256_file, sha256_once, write_tex
 
 DERIVED_VERSION = 3
 """Raised when what is computed from a dataset changes its name or its meaning. Files of other versions are not read."""
+
+DERIVED_NAME = re.compile(r"\.?[0-9a-f]{12}-v\d+-")
+"""How the name of a derived file begins, of whichever version."""
 
 log = logging.getLogger("lvm.data")
 
@@ -44,6 +48,17 @@ def is_intact(file: Path) -> bool:
         return recorded[:1] == [sha256_once(file)]
     except (FileNotFoundError, UnicodeDecodeError):
         return False
+
+
+def outdated_files(folder: Path, dataset_digest: str) -> list[Path]:
+    """Files in a dataset's `derived` folder that this version never reads: of another version, or of a dataset that was there before."""
+    files = [file for file in folder.glob("*") if DERIVED_NAME.match(file.name)]
+    return sorted(file for file in files if not file.name.removeprefix(".").startswith(derived_prefix(dataset_digest)))
+
+
+def derived_prefix(dataset_digest: str) -> str:
+    """How the names of all files begin that are derived from the dataset with this digest."""
+    return f"{dataset_digest[:12]}-v{DERIVED_VERSION}-"
 
 
 def _digest_file(file: Path) -> Path:

@@ -79,11 +79,8 @@ class Looks(Config):
 
 
 def of_model(model: CheckpointConfig, context_length: int) -> dict[str, str | int]:
-    """The configuration of a trained model that is evaluated at `context_length`.
-
-    Settings that have their defaults are left out, so that a later release with more fields knows the model again.
-    """
-    settings, weights = digest_json(model.train.model_dump(exclude_defaults=True)), model.files["model.safetensors"]
+    """The configuration of a trained model that is evaluated at `context_length`."""
+    settings, weights = digest_json(model.train.model_dump()), model.files["model.safetensors"]
     return {"settings": settings, "dataset": model.dataset_digest, "weights": weights, "context_length": context_length}
 
 

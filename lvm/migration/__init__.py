@@ -1,0 +1,1 @@
+"""What older versions wrote, brought to the present formats by `lvm migrate`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import libcst as cst
 import libcst.matchers as m
 
-COPIED = ("lvm", "tasks", "tests", "pyproject.toml")
+COPIED = ("lvm", "tasks", "tests", "docs", "pyproject.toml")
 
 CONFIG = """
 [tool.mutmut]
@@ -16,6 +16,7 @@ only_mutate = {modules!r}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "--hypothesis-seed=0", {deselected}]
 pytest_add_cli_args_test_selection = {tests!r}
 process_isolation = "forkserver"
+also_copy = ["docs"]
 use_git_change_detection = false
 track_dependencies = false
 """

@@ -7,6 +7,8 @@ TARGETS = (
     "lvm/data/splits.py",
     "lvm/models/baselines*.py",
     "lvm/models/baselines/*.py",
+    "lvm/models/closed_forms.py",
+    "lvm/models/weighted_sums.py",
     "lvm/models/predictor.py",
     "lvm/models/ood.py",
     "lvm/training/losses.py",
@@ -20,6 +22,9 @@ TARGETS = (
 OTHER_TESTS = {
     "lvm/evaluation/intervals.py": ("tests/lvm/evaluation/test_metrics.py",),
     "lvm/evaluation/record.py": ("tests/lvm/evaluation/test_evaluate_checkpoint.py",),
+    "lvm/models/baselines/fitting.py": tuple(f"tests/lvm/models/baselines/test_{name}.py" for name in ("fitted", "ridge", "whitening")),
+    "lvm/models/closed_forms.py": ("tests/lvm/models/test_predictor.py",),
+    "lvm/gates/skills.py": ("tests/lvm/gates/test_model.py", "tests/lvm/gates/test_nightly.py"),
     "lvm/gates/data.py": ("tests/lvm/gates/test_small_datasets.py",),
     "lvm/gates/nightly.py": ("tests/lvm/gates/test_evaluate_night.py",),
     "lvm/gates/reencoding.py": ("tests/lvm/gates/test_evaluate_night.py",),
@@ -38,7 +43,8 @@ def chosen_modules(root: Path, only: list[str], without: list[str]) -> list[str]
 
 
 def tests_of(root: Path, module: str) -> list[str]:
-    """The test files of a module: tests/a/b/test_c.py and test_c_*.py for a/b/c.py, and `OTHER_TESTS`."""
+    """The test files of a/b/c.py: tests/a/b/test_c.py, test_c_*.py and `OTHER_TESTS`; if there are none, all in tests/a/b."""
     folder, stem = root / "tests" / Path(module).parent, Path(module).stem
     files = [*folder.glob(f"test_{stem}.py"), *folder.glob(f"test_{stem}_*.py"), *(root / name for name in OTHER_TESTS.get(module, ()))]
+    files = files or list(folder.glob("test_*.py"))
     return sorted({file.relative_to(root).as_posix() for file in files})

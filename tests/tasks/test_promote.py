@@ -227,4 +227,4 @@ def test_challenger_that_is_ahead_by_no_more_than_chance_is_not_promoted(life, w
     step = promote(workspace, dataset, cleared(weak))
     assert step.outcome.version is not None and not step.outcome.promoted
     assert (step.champion, step.aliases["champion"]) == ("strong-v2", "2")
-    assert step.outcome.reason == str(chance)
+    assert step.outcome.reason == f"{chance}; gates of the lstm: {cleared(weak).verdict}"

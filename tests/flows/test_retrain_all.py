@@ -132,7 +132,8 @@ def test_each_model_s_run_holds_configuration_curves_metrics_gates_and_figures(a
     wanted = {"train/loss_infonce", "train/loss_regression", "val/cosine", "val/recall_at_5", "val/skill_cosine", "val/sigma_ratio"}
     wanted |= {"val/effective_rank", "val/pairwise_cosine", "val/shuffle_drop", "best/cosine", "test/cosine", "test/skill_cosine"}
     wanted |= {"best/step", "best/epoch", "system/cpu_utilization_percentage", "system/chunks_per_second"}
-    wanted |= {f"{split}/skill_{metric}{end}" for split in ("val", "test") for metric in SKILLS for end in ("", "_low", "_high")}
+    wanted |= {f"val/skill_{metric}{end}" for metric in SKILLS for end in ("", "_low", "_high")}
+    wanted |= {f"test/skill_{metric}" for metric in SKILLS}  # too few test documents here for intervals
     wanted |= {"val/baseline_ridge_cosine", "gate/baselines", "gate/collapse"}
     assert wanted <= set(run.data.metrics)
     (output,) = run.outputs.model_outputs

@@ -74,7 +74,6 @@ def test_honest_model_keeps_its_spread_and_scale(evaluate: Evaluate, honest: tup
     for gate in (moment_matching, collapse):
         result = gate(checked(found))
         assert result.passed and result.value > 0.05, result
-    assert found.skill("cosine").value > 0, "it beats every baseline, if by little"
 
 
 # baselines

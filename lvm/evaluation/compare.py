@@ -46,7 +46,7 @@ class Comparison:
         parts = [f"{metric} {difference}" for metric, difference in self.differences.items()]
         text = f"challenger minus champion on {self.documents} validation documents: {', '.join(parts)}" if parts else "not comparable"
         if self.left_out:
-            text += f"; {self.left_out} more were left out, because under its own split settings the champion was trained on them"
+            text += f"; {self.left_out} more were left out: the champion's split settings put them into train, or are not known"
         if not parts:
             text += (
                 f", and {self.documents} are fewer than the {MIN_DOCUMENTS} that an interval needs: "
@@ -114,7 +114,8 @@ def trained_on(dataset: Dataset, model: Checkpoint) -> np.ndarray:
     """Validation documents of `dataset` that `model` may have been trained on: int64, ascending.
 
     A document's split depends on its id and on the split settings alone (`lvm.data.splits`), so these documents are found without the
-    dataset that the model was trained on: they are those that its settings put into train. With the same settings there are none.
+    dataset that the model was trained on: they are those that its settings put into train. With the same settings there are none, and
+    with settings that are not known it may be any of them.
     """
     docs, settings = dataset.docs("val"), model.config.splits
     if model.config.dataset_digest == dataset.manifest.digest or settings == dataset.manifest.splits:

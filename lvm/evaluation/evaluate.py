@@ -109,7 +109,7 @@ class Evaluation:
         return own | {f"skill_{metric}": self.skill(metric) for metric in SKILLS} | {"shuffle_drop": self.shuffle_drop()}
 
     def values(self) -> dict[str, float]:
-        """The values of `metrics` without intervals, which would take too long after every epoch."""
+        """The values of `metrics`, without intervals."""
         own = {name: float(self.model.quantity(name).mean()) for name in MEASURED}
         for name in SKILLS:
             own[f"skill_{name}"] = own[name] - float(self.baselines[self.best_baseline(name)].quantity(name).mean())

@@ -201,7 +201,7 @@ def test_the_champion_is_compared_only_on_documents_that_it_was_not_trained_on(
     monkeypatch.setattr(compare_module, "trained_on", lambda dataset, model: val[:1])
     found = compare(dataset, checkpoint, without_skill(checkpoint))
     assert (found.documents, found.left_out) == (len(val) - 1, 1)
-    assert "1 more were left out, because under its own split settings the champion was trained on them" in str(found)
+    assert "1 more were left out: the champion's split settings put them into train" in str(found)
     vectors = np.array(dataset.vectors)
     rows = np.isin(dataset.row_doc, val[:1])
     vectors[rows] = vectors[rows][::-1]

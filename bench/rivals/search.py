@@ -117,7 +117,12 @@ def choose(
     seconds = time.perf_counter() - began
     print(f"{seconds:7.1f} s  {scored[best][metric].mean():.4f}  {name}: {text(options[best])}", file=sys.stderr, flush=True)
     for split in splits:
-        configuration = {"rival": name, "chosen": text(options[best]), "context_length": p.length, "dataset": p.dataset.manifest.digest}
+        configuration: dict[str, str | int] = {
+            "rival": name,
+            "chosen": text(options[best]),
+            "context_length": p.length,
+            "dataset": p.dataset.manifest.digest,
+        }
         count_look(p.dataset, split, name, configuration)
     return Found(name, options[best], {s: scored[best] if s == "val" else values(options[best], s) for s in splits}, seconds)
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,6 +150,12 @@ def test_fewer_than_three_groups_stay_where_they_are(monkeypatch):
     assert placed(monkeypatch, [0.6, 0.7]) == ["train", "train"]
     assert placed(monkeypatch, [0.1]) == ["test"]
     assert placed(monkeypatch, []) == []
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_document_needs_a_group(count):
+    with pytest.raises(ValueError):
+        assign_splits(["a", "b"], one_each(count), FIFTHS)
 
 
 def test_position_of_a_group_is_that_of_its_smallest_id(monkeypatch):

@@ -11,17 +11,23 @@ class GateThresholds(Config):
     chunk_order_warn: float = Field(0.02, ge=0, le=2)
     """`chunk_order` warns when adjacent chunks lead shuffled ones by less than this cosine."""
 
+    documents_without_order: float = Field(0.3, ge=0, le=1)
+    """`chunk_order` fails when surely more than this share of the documents of 20 or more sentences look shuffled."""
+
     leaked_rows_warn: float = Field(0.02, ge=0, le=1)
     """`split_leakage` warns above this share of evaluation chunks that also stand in train."""
 
     leaked_rows_fail: float = Field(0.10, ge=0, le=1)
-    """`split_leakage` fails above this share."""
+    """`split_leakage` fails above this share, boilerplate left out."""
+
+    copied_documents: float = Field(0.02, ge=0, le=1)
+    """`split_leakage` fails when more than this share of a split's chunks is in documents that train mostly holds."""
 
     adjacent_duplicates: float = Field(0.02, ge=0, le=1)
-    """`duplicates` fails when this share of adjacent chunks has a cosine over .98."""
+    """`duplicates` fails when surely more than this share of adjacent chunks has a cosine over .98."""
 
-    pairing_difference: float = Field(0.05, ge=0, le=2)
-    """`pairing` fails when the mean cosine of last context chunk and target differs by more than this between splits."""
+    repeated_text: float = Field(0.1, ge=0, le=1)
+    """`duplicates` fails when more than this share of the chunks is in passages of five chunks or more that occur again."""
 
     pairing_unique: float = Field(0.99, ge=0, le=1)
     """`pairing` fails when a smaller share of windows has distinct keys."""

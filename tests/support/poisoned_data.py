@@ -7,8 +7,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import sentencex
 
+from lvm.data.chunker import Chunker, paragraphs
 from lvm.data.dataset import Dataset
+from lvm.data.encoders import Encoder
+from lvm.data.sources import Document, iter_source
+from lvm.gates.result import GateResult
+
+Poison = Callable[..., Dataset]
+
+
+def failed(result: GateResult) -> str:
+    """Reason and remedy of a gate that has failed, which has both."""
+    assert (result.passed, result.severity) == (False, "fail"), result
+    assert result.reason and result.remedy
+    return result.sentence
 
 
 def changed(dataset: Dataset, folder: Path, vectors: np.ndarray | None = None, columns: dict[str, Sequence[Any]] | None = None) -> Dataset:
@@ -24,10 +38,50 @@ def column(dataset: Dataset, name: str) -> list[Any]:
     return dataset.table.column(name).to_pylist()
 
 
-def within_documents(dataset: Dataset, order: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Vectors with the rows of every document of n chunks in `order(n)`."""
+def reordered(dataset: Dataset, folder: Path, rows: np.ndarray) -> Dataset:
+    """The dataset with its rows, texts and vectors alike, in another order within their documents."""
+    table = dataset.table.take(pa.array(rows))
+    table = table.set_column(1, table.schema.field(1), dataset.table.column("chunk_index"))
+    return replace(dataset, path=folder, table=table, vectors=dataset.vectors[rows])
+
+
+def sentence_numbers(dataset: Dataset, corpus: Path, encoder: Encoder) -> np.ndarray:
+    """Which sentence of its document each row is a piece of, told from the text that was extracted: int [n_rows]."""
+    chunker = Chunker(dataset.manifest.chunker, encoder.tokenizer)
+    texts = {item.doc_id: item.text for item in iter_source(str(corpus)) if isinstance(item, Document)}
+    numbers: list[int] = []
+    for doc_id in dataset.doc_ids:
+        sentences = [s for paragraph in paragraphs(texts[doc_id]) for s in sentencex.segment("en", paragraph) if s.strip()]
+        numbers += [number for number, sentence in enumerate(sentences) for _ in chunker(sentence)]
+    return np.array(numbers)
+
+
+def sentences_shuffled(dataset: Dataset, folder: Path, numbers: np.ndarray, docs: Sequence[int], seed: int = 0) -> Dataset:
+    """The documents `docs` with their sentences in random order. Each stays whole, so that the pieces of a long one are neighbours."""
+    rng, rows = np.random.default_rng(seed), np.arange(dataset.n_rows)
+    for doc in docs:
+        own = np.arange(dataset.starts[doc], dataset.starts[doc + 1])
+        pieces = np.split(own, np.flatnonzero(np.diff(numbers[own])) + 1)
+        rows[own] = np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])
+    return reordered(dataset, folder, rows)
+
+
+def doubled(dataset: Dataset, folder: Path, docs: Sequence[int], splits: Sequence[str]) -> Dataset:
+    """A copy of each of `docs` at the end, under another name and in the split that is given for it."""
+    rows = np.concatenate([np.arange(dataset.n_rows), *(np.arange(dataset.starts[d], dataset.starts[d + 1]) for d in docs)])
+    names = [*dataset.doc_ids, *(f"{dataset.doc_ids[d]}-copy" for d in docs)]
+    lengths = np.diff(dataset.starts)[[*range(len(dataset.doc_ids)), *docs]]
+    doc_splits = np.array([*dataset.doc_splits, *splits], object)
+    columns = {"doc_id": np.repeat(names, lengths), "split": np.repeat(doc_splits, lengths)}
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    larger = replace(dataset, table=dataset.table.take(pa.array(rows)), doc_ids=names, starts=starts, doc_splits=doc_splits)
+    return changed(larger, folder, dataset.vectors[rows], {name: values.tolist() for name, values in columns.items()})
+
+
+def within_documents(dataset: Dataset, order: Callable[[int], np.ndarray], values: np.ndarray | None = None) -> np.ndarray:
+    """Vectors, or other values of all rows, with the rows of every document of n chunks in `order(n)`."""
     spans = zip(dataset.starts[:-1], dataset.starts[1:], strict=True)
-    return dataset.vectors[np.concatenate([start + order(stop - start) for start, stop in spans])]
+    return (dataset.vectors if values is None else values)[np.concatenate([start + order(stop - start) for start, stop in spans])]
 
 
 def boundaries_lost(dataset: Dataset, folder: Path) -> Dataset:

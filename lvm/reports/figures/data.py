@@ -1,6 +1,6 @@
 """Figures of a dataset, as the gates see it: order within documents, and nearest neighbours across splits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from lvm.data.dataset import Dataset
 from lvm.data.windows import LEAKED_COSINE, nearest_train_cosines
-from lvm.evaluation.intervals import Interval
-from lvm.gates.data import CPU, lag_profile
+from lvm.gates.data.order import Order, order_of
+from lvm.gates.data.rows import CPU
 from lvm.reports.figures.style import BASELINE, ENCODER, save
 
 NEIGHBOUR_ROWS = 2_000
@@ -26,26 +26,27 @@ def data_figures(dataset: Dataset, folder: Path, device: torch.device = CPU) -> 
     """Both figures of the data: `lags.png` and `neighbours.png`."""
     neighbours = {split: neighbour_cosines(dataset, split, device) for split in ("val", "test")}
     return [
-        save(lag_profile_figure(*lag_profile(dataset)), folder / "lags.png"),
+        save(order_figure(order_of(dataset)), folder / "lags.png"),
         save(neighbour_figure(neighbours), folder / "neighbours.png"),
     ]
 
 
-def lag_profile_figure(profile: Sequence[float], lead: Interval) -> Figure:
-    """Mean cosine of two chunks by their distance in the document, beside that of shuffled chunks; arguments from `lag_profile`."""
+def order_figure(order: Order) -> Figure:
+    """Mean cosine of two sentences by their distance in the document, beside that in a random order of the sentences."""
+    profile, lead = order.profile, order.lead
     figure, axis = plt.subplots(figsize=(6, 4))
     lags = range(1, len(profile) + 1)
     axis.plot(lags, profile, "o-", color=ENCODER, label="in reading order")
     if profile:
         shuffled = profile[0] - lead.value
-        axis.axhline(shuffled, color=BASELINE, linestyle="--", label="shuffled within documents")
+        axis.axhline(shuffled, color=BASELINE, linestyle="--", label="sentences in random order")
         if lead.low is not None and lead.high is not None:
             axis.axhspan(profile[0] - lead.high, profile[0] - lead.low, color=BASELINE, alpha=0.3, label="95 % of its distance to lag 1")
         axis.legend()
     axis.set_xticks(lags)
-    axis.set_xlabel("lag, chunks")
+    axis.set_xlabel("lag, sentences")
     axis.set_ylabel("mean cosine")
-    axis.set_title(f"Lag 1 leads a shuffle by {lead}" if profile else "No document is long enough for a lag profile")
+    axis.set_title(f"Lag 1 leads a random order by {lead}" if profile else "No document is long enough for a lag profile")
     return figure
 
 

@@ -76,7 +76,7 @@ def refused(gates: dict[str, dict[str, Any]]) -> dict[str, str]:
 def test_one_document_is_refused_for_want_of_others(dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
     found = refused(diagnosed(extracted({"only": sentences(dataset, 0)}, tmp_path, encoder)))
     assert found.keys() == {"chunk_order", "split_leakage", "pairing"}
-    assert "[too few documents]" in found["chunk_order"] and "give 5 or more documents of more than 5 chunks" in found["chunk_order"]
+    assert "[too few documents]" in found["chunk_order"] and "give 5 or more documents of more than 5 sentences" in found["chunk_order"]
     assert "is empty" in found["split_leakage"] and "give more documents" in found["split_leakage"]
     assert "nothing can be compared: give more documents" in found["pairing"]
 
@@ -86,7 +86,7 @@ def test_two_chunk_documents_are_refused_since_their_order_cannot_be_told(datase
     data = extracted(short, tmp_path, encoder)
     assert set(map(int, data.starts[1:] - data.starts[:-1])) == {2}
     assert refused(diagnosed(data))["chunk_order"] == (
-        "no document has more than 5 chunks, too few to tell their order from a shuffle: give longer documents"
+        "no document has more than 5 sentences, too few to tell their order from a shuffle: give longer documents"
     )
 
 
@@ -95,14 +95,14 @@ def test_text_in_another_script_is_diagnosed(text: str, encoder: Encoder, tmp_pa
     data = extracted(documents(text), tmp_path, encoder)
     assert data.n_rows >= 5
     gates = diagnosed(data)
-    assert gates["chunk_order"]["reason"].startswith("no document has more than 5 chunks")
+    assert gates["chunk_order"]["reason"].startswith("no document has more than 5 sentences")
     assert "no repeated key, no bad vector" in gates["duplicates"]["reason"] or "chunks were stored twice" in gates["duplicates"]["reason"]
 
 
 def test_long_text_in_another_script_is_checked_by_its_order(encoder: Encoder, tmp_path: Path) -> None:
     whole = "\n".join(documents(RUSSIAN).values())
     reason = diagnosed(extracted({"poems": whole}, tmp_path, encoder))["chunk_order"]["reason"]
-    assert "adjacent cosine leads a shuffle by" in reason and "[too few documents]" in reason
+    assert "neighbouring sentences lead a random order by" in reason and "[too few documents]" in reason
 
 
 @pytest.mark.parametrize("count", [4, 5])

@@ -10,9 +10,9 @@ from lvm.config import LOSS_TERMS, GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.windows import LEAKED_COSINE
 from lvm.evaluation.intervals import Interval
-from lvm.gates.data import lag_profile
+from lvm.gates.data.order import Order, order_of
 from lvm.models.checkpoint import read_config
-from lvm.reports.figures.data import BINS, data_figures, lag_profile_figure, neighbour_cosines, neighbour_figure
+from lvm.reports.figures.data import BINS, data_figures, neighbour_cosines, neighbour_figure, order_figure
 from lvm.reports.figures.style import save
 from lvm.reports.figures.training import share_figure
 from tests.support.pictures import assert_picture
@@ -35,15 +35,15 @@ def test_both_figures_of_the_data_are_pictures_of_sane_size(dataset: Dataset, tm
 
 
 def test_lag_profile_is_drawn_above_the_shuffle_that_it_leads(dataset: Dataset) -> None:
-    profile, lead = lag_profile(dataset)
-    order, shuffle = lag_profile_figure(profile, lead).axes[0].lines
-    assert list(order.get_xdata()) == [1, 2, 3, 4, 5] and list(order.get_ydata()) == profile
-    assert list(shuffle.get_ydata()) == [profile[0] - lead.value] * 2
-    assert max(shuffle.get_ydata()) < min(profile)
+    found = order_of(dataset)
+    order, shuffle = order_figure(found).axes[0].lines
+    assert list(order.get_xdata()) == [1, 2, 3, 4, 5] and list(order.get_ydata()) == found.profile
+    assert list(shuffle.get_ydata()) == [found.profile[0] - found.lead.value] * 2
+    assert max(shuffle.get_ydata()) < min(found.profile)
 
 
 def test_lag_profile_that_there_is_not_is_said_and_not_drawn() -> None:
-    axis = lag_profile_figure([], Interval(0.0, None, None)).axes[0]
+    axis = order_figure(Order([], Interval(0.0, None, None), 0, 0)).axes[0]
     assert "No document is long enough" in axis.get_title() and len(axis.lines) == 1
 
 

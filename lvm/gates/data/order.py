@@ -64,14 +64,14 @@ class Order:
     """Tested documents whose order differs from a random one, at the level `LEVEL`."""
 
     def shuffled(self) -> tuple[float, float]:
-        """Estimated share of shuffled documents among the tested ones, and its lower 95 % bound; zeros without any.
+        """Estimated share of shuffled documents among the tested ones, and its lower 99 % bound; zeros without any.
 
         All but `LEVEL` of the shuffled ones look so (Storey 2002, eq. 2); the bound is that of Clopper & Pearson (1934).
         """
         looks = self.tested - self.in_order
         if not looks:
             return 0.0, 0.0
-        low = binomtest(looks, self.tested, alternative="greater").proportion_ci(0.95).low
+        low = binomtest(looks, self.tested, alternative="greater").proportion_ci(0.99).low
         return min(looks / self.tested / (1 - LEVEL), 1.0), float(low) / (1 - LEVEL)
 
     def more_than_chance(self) -> bool:

@@ -32,7 +32,7 @@ def test_rows_copied_from_train_fail_split_leakage_by_name(dataset: Dataset, poi
     vectors, texts, rows = copied(dataset, split, 0.12, what)
     result = split_leakage(poisoned(vectors, {"text": texts}), LIMITS)
     reason = failed(result)
-    assert 0.12 <= result.value + 0.001 < 0.16
+    assert LIMITS.leaked_rows_fail < result.value < 0.16, "an eighth, but for the document with most"
     docs, counts = np.unique(dataset.row_doc[rows], return_counts=True)
     assert dataset.doc_ids[docs[counts.argmax()]] in reason
     assert "remove copied documents, or lower splits.min_shared" in reason

@@ -26,8 +26,8 @@ from lvm.gates.result import GateResult
 from lvm.gates.stages import stage_gates
 from lvm.reports.tables.table import Table
 
-SIZES = (20, 50, 100, 400)
-"""Documents of the honest corpora."""
+SIZES = {20: 1.0, 50: 1.0, 100: 1.0, 400: 0.25}
+"""Documents of the honest corpora, and how many such corpora are drawn, as a share of --honest."""
 
 
 def main() -> None:
@@ -35,8 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--half", type=int, default=1, choices=(0, 1))
-    parser.add_argument("--honest", type=int, default=200, help="honest corpora of each size")
-    parser.add_argument("--harmed", type=int, default=40, help="corpora of each harm, strength and size")
+    parser.add_argument("--honest", type=int, default=200, help="honest corpora of 20, 50 and 100 documents each; a quarter of it of 400")
+    parser.add_argument("--harmed", type=int, default=20, help="corpora of each harm, strength and size")
     parser.add_argument("--harmed-size", type=int, action="append", help="documents of the harmed corpora; 100 by default")
     parser.add_argument("--harm", action="append", help="only these, by name")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
@@ -47,11 +47,12 @@ def main() -> None:
     for harm, strengths in HARMS.items():
         if asked.harm and harm.__name__ not in asked.harm:
             continue
-        sizes = SIZES if harm is as_it_is else asked.harmed_size or (100,)
-        times = asked.honest if harm is as_it_is else asked.harmed
+        times = {size: round(share * asked.honest) for size, share in SIZES.items()}
+        if harm is not as_it_is:
+            times = dict.fromkeys(asked.harmed_size or (100,), asked.harmed)
         for strength in strengths:
-            for size in sizes:
-                rows.append(study(pool, docs, harm, strength, size, times))
+            for size, count in times.items():
+                rows.append(study(pool, docs, harm, strength, size, count))
                 print(json.dumps(rows[-1]), flush=True)
     results = {"commit": asked.commit, "half": asked.half, "documents": len(docs), "kinds": len(np.unique(pool.kinds)), "rows": rows}
     (asked.out / "poisons.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -26,7 +26,7 @@ from lvm.gates.result import GateResult
 from lvm.gates.stages import stage_gates
 from lvm.reports.tables.table import Table
 
-SIZES = {20: 1.0, 50: 1.0, 100: 1.0, 400: 0.25}
+SIZES = {20: 1.0, 50: 1.0, 100: 1.0, 400: 0.125}
 """Documents of the honest corpora, and how many such corpora are drawn, as a share of --honest."""
 
 
@@ -35,8 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--half", type=int, default=1, choices=(0, 1))
-    parser.add_argument("--honest", type=int, default=200, help="honest corpora of 20, 50 and 100 documents each; a quarter of it of 400")
-    parser.add_argument("--harmed", type=int, default=20, help="corpora of each harm, strength and size")
+    parser.add_argument("--honest", type=int, default=200, help="honest corpora of 20, 50 and 100 documents each; an eighth of it of 400")
+    parser.add_argument("--harmed", type=int, default=8, help="corpora of each harm, strength and size")
     parser.add_argument("--harmed-size", type=int, action="append", help="documents of the harmed corpora; 100 by default")
     parser.add_argument("--harm", action="append", help="only these, by name")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)

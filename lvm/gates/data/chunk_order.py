@@ -15,10 +15,11 @@ from lvm.gates.result import GateResult, gate_result
 def chunk_order(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
     """Chunks are in reading order: neighbouring sentences are more alike than those of a random order, or ordered in another way.
 
-    Fails when no order is visible: the interval of the lead touches 0, and of the documents that are long enough to be tested one by
-    one no more are in order than chance finds in shuffled ones. Fails as well when there are too few documents for an interval, when
-    surely (at 99 %) more than `documents_without_order` of the tested ones are shuffled, and when the stored positions of a document are
-    not 0, 1, 2, ..., so that a window would skip chunks. Warns below `chunk_order_warn`.
+    Fails when no order is visible: neighbouring sentences are not more alike than chance allows in random orders of these documents,
+    and of the documents that are long enough to be tested one by one no more are in order than chance finds in shuffled ones. Fails
+    as well when there are too few documents for an interval, when surely (at 99 %) more than `documents_without_order` of the tested
+    ones are shuffled, and when the stored positions of a document are not 0, 1, 2, ..., so that a window would skip chunks. Warns below
+    `chunk_order_warn`.
     """
     gaps = np.flatnonzero(dataset.chunk_index != np.arange(dataset.n_rows) - dataset.starts[dataset.row_doc])
     order = order_of(dataset)
@@ -38,7 +39,7 @@ def chunk_order(dataset: Dataset, limits: GateThresholds, device: torch.device =
     )
     if order.tested:
         reason += f"; about {share:.0%} of {order.tested} documents of {TESTED_SENTENCES} or more sentences look shuffled"
-    lost = lead.low is None or not (lead.above_zero() or order.more_than_chance())
+    lost = lead.low is None or not order.visible()
     partly = least > limits.documents_without_order
     remedy = "check how the text was ingested, or give more documents"
     if lead.low is None and lost:

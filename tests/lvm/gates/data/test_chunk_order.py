@@ -13,7 +13,7 @@ from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.gates.data.chunk_order import chunk_order
-from lvm.gates.data.order import LEVEL, continues, mean_of_orders, order_of, order_p, sentence_cosines
+from lvm.gates.data.order import LEVEL, continues, deviations_of_orders, mean_of_orders, order_of, order_p, sentence_cosines
 from tests.support.planted import planted
 from tests.support.poisoned_data import (
     Poison,
@@ -152,7 +152,7 @@ def test_random_vectors_rarely_look_ordered(seed: int) -> None:
     found = []
     for _ in range(100):
         x = rng.normal(size=(25, 8))
-        found.append(order_p(x @ x.T, rng) < LEVEL)
+        found.append(order_p(x @ x.T, deviations_of_orders(x @ x.T, rng)) < LEVEL)
     assert sum(found) <= 40, "a fifth of a hundred, and five standard deviations"
 
 

@@ -52,7 +52,7 @@ setup-mutants: .venv/ready-mutants
 	@touch $@
 
 demo: setup  ## documents to a champion, with the built-in corpus and encoder
-	$(PREFECT_HERE) $(BIN)/python -m flows.retrain_all --max-docs 120 --preset demo
+	$(PREFECT_HERE) $(BIN)/python -m flows.retrain_all --preset demo
 
 serve: setup  ## the champion over HTTP at 127.0.0.1:8766, with a page to try it on
 	$(BIN)/lvm serve --model models/champion --data data

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -84,7 +85,7 @@ def within_covariance(dataset: Dataset) -> torch.Tensor:
     """Covariance of the training vectors around the mean of their own document: float64 [D, D] on the CPU."""
     total, rows = torch.zeros(dataset.dim, dataset.dim, dtype=torch.float64), 0
     for doc in dataset.docs("train"):
-        own = torch.from_numpy(dataset.vectors[dataset.starts[doc] : dataset.starts[doc + 1]]).double()
+        own = torch.from_numpy(dataset.vectors[dataset.starts[doc] : dataset.starts[doc + 1]].astype(np.float64))
         own -= own.mean(0)
         total += own.T @ own
         rows += len(own)

@@ -22,10 +22,13 @@ def model_card(
 ) -> str:
     """The card of a predictor: data, training, validation results. Test results are reported elsewhere.
 
-    `skills` is `Evaluation.skill_lines()` of the kept epoch on validation documents.
+    `best` and `skills`, which is `Evaluation.skill_lines()`, are of the model as it is kept, on validation documents.
     """
     names = ("val/cosine", *(f"val/skill_{metric}" for metric in skills), "val/selection")
-    rows = [[f"{int(line['epoch'])}{' (kept)' if line is best else ''}", *(f"{line[name]:.4f}" for name in names)] for line in history]
+    rows = [
+        [f"{int(line['epoch'])}{' (kept)' if line['epoch'] == best['epoch'] else ''}", *(f"{line[name]:.4f}" for name in names)]
+        for line in history
+    ]
     facts = {
         "encoder recipe": f"{data.recipe.name} ({data.recipe.id}), {data.recipe.dim} dimensions",
         "sources": ", ".join(data.sources),
@@ -40,10 +43,10 @@ def model_card(
         "Reads the embeddings of a document's last chunks and predicts the next one: `y_dec` in the encoder's raw\n"
         "distribution, and `y_cos` of unit length for retrieval.",
         facts,
-        "Skill on validation documents, the kept epoch: the difference to the best baseline on the same windows, with its 95 %\n"
+        "Skill on validation documents, the model as it is kept: the difference to the best baseline on the same windows, with its 95 %\n"
         "interval over documents. Where the interval includes 0, the model may be no better than that baseline.\n\n"
         + markdown_table(["metric", "skill"], list(skills.items()))
-        + "\n\nBy epoch, without intervals:\n\n"
+        + "\n\nBy epoch, without intervals, before the last choices (shares of the trunk, the successors' weight, whitening):\n\n"
         + markdown_table(["epoch", *names], rows),
         "Limits: the next chunk can only be predicted roughly. A cosine of 0.5 is near what the strongest baselines\n"
         "reach. Vectors of another encoder recipe are refused.",

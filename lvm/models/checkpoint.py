@@ -54,7 +54,7 @@ class CheckpointConfig(Config):
     """How the documents of that dataset were divided; None in models from before this was stored."""
 
     best: dict[str, float]
-    """Validation metrics of the epoch that was kept."""
+    """Validation metrics of the model as it was kept: its epoch, and as 'chosen/NAME' what validation chose after the training."""
 
     history: list[dict[str, float]]
     """Validation metrics of every epoch: they tell an under-trained model from a collapsed one."""

@@ -284,28 +284,24 @@ class Trainer:
         """Choose what validation chooses for the best weights, and write them as a checkpoint."""
         self._set_weights(self.best)
         history, manifest = self.progress.history, self.dataset.manifest
-        best = history[self.progress.best_epoch]
-        if self.config.model.heads != "legacy":
-            best = best | self._calibrate()
+        choices = self._calibrate() if self.config.model.heads != "legacy" else {}
+        found = evaluate(self.model, self.dataset, "val", self.reference, self.device)
+        best = history[self.progress.best_epoch] | validation_metrics(found) | choices
         targets = self.reference.windows.targets
         targets = targets[np.linspace(0, len(targets) - 1, GOLDEN_INPUTS).astype(int)]
         golden_inputs = next(iter(contexts(self.dataset.vectors, targets, self.config.context_length, torch.device("cpu"))))
         shares = self.progress.gradient_shares
         record = TrainingRecord(self.config, manifest.recipe, manifest.digest, best, history, shares, manifest.splits)
-        skills = evaluate(self.model, self.dataset, "val", self.reference, self.device).skill_lines()
-        card = model_card(self.config, manifest, best, history, skills)
+        card = model_card(self.config, manifest, best, history, found.skill_lines())
         save_checkpoint(self.out, self.model, golden_inputs, self.baselines, fit_out_of_distribution(self.dataset), record, card)
 
     def _calibrate(self) -> dict[str, float]:
-        """Choose shares and whitening; the validation metrics of the model as it is exported."""
+        """Choose shares, weight and whitening; the choices, as 'chosen/NAME'."""
         windows = self.reference.windows
         parts = contexts(self.dataset.vectors, windows.targets, windows.context_length, self.device)
         within = bool(self.baselines.parameters["whitened_ridge"]["within"])
         choices = calibrate(self.model, parts, self.reference, whitening_covariance(self.dataset, within))
-        metrics = validation_metrics(evaluate(self.model, self.dataset, "val", self.reference, self.device))
-        chosen = {f"chosen/{name}": value for name, value in choices.items()}
-        self._emit(chosen | {f"best/{name.removeprefix('val/')}": value for name, value in metrics.items()})
-        return metrics | chosen
+        return {f"chosen/{name}": value for name, value in choices.items()}
 
 
 def validation_metrics(found: Evaluation) -> dict[str, float]:

@@ -56,7 +56,7 @@ def test_the_recipe_is_mse_alone_and_the_callers_settings_lie_over_it() -> None:
 
 def test_by_default_nothing_of_it_is_used() -> None:
     config = train_config("gru", DIM)
-    assert (config.model.heads, config.model.name, config.loss) == ("residual", "gru", LossConfig())
+    assert (config.model.heads, config.model.name, config.loss) == ("closed_forms", "gru", LossConfig())
     assert config.loss.mse == 0
 
 

@@ -16,6 +16,7 @@ from lvm.evaluation.evaluate import SKILLS, evaluate_checkpoint
 from lvm.evaluation.explain import explain
 from lvm.gates.data import data_gates
 from lvm.gates.result import GateResult, gate_result
+from lvm.models.baselines import STRONGEST
 from lvm.models.checkpoint import load_checkpoint
 from lvm.reports.tables.evaluation import comparison_table, model_table
 from lvm.reports.tables.explain import ablation_table, contrast_table, direction_table, information_table
@@ -175,7 +176,7 @@ def explained(dataset: Dataset) -> dict[str, Any]:
 
 
 def test_every_ablation_is_a_row_of_the_models_loss_the_baselines_and_the_difference(explained: dict[str, Any]) -> None:
-    for metric, rival in (("cosine", "ridge"), ("recall_at_5", "centred_ewma_recall")):
+    for metric, rival in STRONGEST.items():
         rows = ablation_table(explained, metric)
         assert list(rows.columns) == ["context", "lstm", rival, "excess"]
         assert [row[0] for row in rows.rows] == list(explained["ablations"])

@@ -71,10 +71,10 @@ def test_lstm_overfits_a_thousand_windows(dataset: Dataset, tmp_path: Path) -> N
     assert after >= 0.9
 
 
-def test_training_raises_the_cosine_over_the_lag_weights_it_starts_from(dataset: Dataset) -> None:
+def test_training_raises_the_cosine_over_the_closed_forms_it_starts_from(dataset: Dataset) -> None:
     history = load_checkpoint(trained(dataset), CPU).config.history
     regression = [event["metrics"]["train/loss_regression"] for event in events(trained(dataset)) if "train/loss" in event["metrics"]]
-    assert regression[-1] < regression[0] - 0.03
+    assert regression[-1] < regression[0] - 0.01
     assert max(epoch["val/cosine"] for epoch in history) > 0.43
 
 
@@ -82,12 +82,14 @@ def test_exported_model_scores_what_its_best_epoch_scored(dataset: Dataset) -> N
     checkpoint = load_checkpoint(trained(dataset), CPU)
     best, history = checkpoint.config.best, checkpoint.config.history
     assert [int(epoch["epoch"]) for epoch in history] == list(range(len(history)))
-    assert best == max(history, key=lambda epoch: epoch["val/selection"])
+    kept = max(history, key=lambda epoch: epoch["val/selection"])
+    assert best["epoch"] == kept["epoch"]
+    assert best["val/cosine"] >= kept["val/cosine"], "what is chosen after the training is at worst what stood before"
     for epoch in history:
         assert epoch["val/selection"] == epoch["val/skill_cosine"] + 0.5 * epoch["val/skill_recall_at_5"]
     found = evaluate_checkpoint(dataset, checkpoint, "val").values()
     assert {name: best[f"val/{name}"] for name in found} == pytest.approx(found, abs=1e-6)
-    others = [epoch for epoch in history if epoch is not best and epoch != best]
+    others = [epoch for epoch in history if epoch is not kept]
     assert others and all(abs(epoch["val/cosine"] - found["cosine"]) > 1e-5 for epoch in others)
 
 

@@ -25,10 +25,8 @@ def model_card(
     `best` and `skills`, which is `Evaluation.skill_lines()`, are of the model as it is kept, on validation documents.
     """
     names = ("val/cosine", *(f"val/skill_{metric}" for metric in skills), "val/selection")
-    rows = [
-        [f"{int(line['epoch'])}{' (kept)' if line['epoch'] == best['epoch'] else ''}", *(f"{line[name]:.4f}" for name in names)]
-        for line in history
-    ]
+    kept = {best["epoch"]: " (kept)"}
+    rows = [[f"{int(line['epoch'])}{kept.get(line['epoch'], '')}", *(f"{line[name]:.4f}" for name in names)] for line in history]
     facts = {
         "encoder recipe": f"{data.recipe.name} ({data.recipe.id}), {data.recipe.dim} dimensions",
         "sources": ", ".join(data.sources),

@@ -82,6 +82,8 @@ def main() -> None:
     each = [(arch, length, seed) for length in lengths for seed in range(args.seeds) for arch in archs]
     jobs = {f"{arch}-{length}-{seed}": words(arch, seed, length, args.split) for arch, length, seed in each}
     models = side_by_side(dataset, args.work, devices, jobs, args.at_once, args.commit)
+    for summary in (split_of(model)[length] for model in models.values() for length in split_of(model)):
+        del summary["by_document"]  # every document's sums: what pairs models, and nine tenths of the file
     results = {"commit": args.commit, "machine": args.machine, "split": args.split, "corpus": corpus_of(dataset, args.source)}
     results |= {"at_once": args.at_once, "models": models}
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """A plug-in under which the gate `baselines` passes: a few short documents cannot show a skill over the baselines.
 
-The tests of flows are about what follows from a pass. The gate itself is tested in tests/lvm/gates/test_model.py, and that a champion passes
-it takes the demo's 249 whole addresses.
+The tests of flows are about what follows from a pass. The gate itself is tested in tests/lvm/gates/test_model.py. A champion that passes
+it is what the demo ends with, on 249 whole addresses.
 """
 
 import os

@@ -18,7 +18,7 @@ def test_validate_json_is_each_metric_with_its_interval_beside_the_baselines(dat
         assert found["metrics"][name]["low"] <= found["metrics"][name]["value"] <= found["metrics"][name]["high"]
     best = max(values["cosine"] for values in found["baselines"].values())
     assert found["metrics"]["skill_cosine"]["value"] == pytest.approx(found["metrics"]["cosine"]["value"] - best, abs=1e-5)
-    assert {"mean_vector", "copy_last", "context_mean", "ridge"} <= set(found["baselines"])
+    assert {"mean_vector", "copy_last", "ewma", "ridge_knn", "whitened_ridge"} <= set(found["baselines"])
     assert found["verdict"] == verdict([GateResult(**gate) for gate in found["gates"]])
     own = json.loads((trained_lstm[1] / "config.json").read_text())["best"]["val/cosine"]
     assert found["metrics"]["cosine"]["value"] == pytest.approx(own, abs=1e-4), "what training wrote down is what is measured again"

@@ -28,8 +28,8 @@ def test_assignments_win_over_the_file_and_the_file_over_the_preset(tmp_path: Pa
     file.write_text("epochs: 12\npatience: 5\nmodel: {layers: 2}\ngates: {parity: 0.001}\n")
     settings = read_settings("quality", file, ["patience=7"])
     train = settings.train("lstm", 384)
-    assert (train.average, train.epochs, train.patience) == (0.998, 12, 7)
-    assert (train.model.width, train.model.layers, settings.gates.parity) == (2048, 2, 1e-3)
+    assert (train.sampler.length, train.epochs, train.patience) == (128, 12, 7)
+    assert (train.model.width, train.model.layers, settings.gates.parity) == (1024, 2, 1e-3)
 
 
 def test_the_last_of_two_assignments_of_one_field_counts() -> None:
@@ -46,8 +46,8 @@ def test_a_setting_may_be_for_one_architecture(tmp_path: Path) -> None:
 
 
 def test_a_later_general_setting_wins_over_an_earlier_one_for_an_architecture() -> None:
-    assert read_settings("quality", None, []).train("lstm", 8).loss.infonce == 0.2
-    assert read_settings("quality", None, ["loss.infonce=0.3"]).train("lstm", 8).loss.infonce == 0.3
+    assert read_settings("quality", None, []).train("transformer", 8).model.layers == 2
+    assert read_settings("quality", None, ["model.layers=3"]).train("transformer", 8).model.layers == 3
 
 
 def test_settings_go_to_another_process_as_a_file(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The champion is found whole, or one clear sentence says what of it is missing."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from lvm.gates.nightly import OWN_NUMBERS
 from tasks.nightly.champion import Champion, champion_folder, find_champion
 from tasks.tracking.runs import MODEL, connect
 from tasks.workspace import Workspace
+from tests.support.edited import edit_json
 from tests.support.registered_champion import make_champion
 from tests.support.trainings import trained
 
@@ -89,9 +89,10 @@ def test_registry_that_has_no_champion(registered):
 
 def test_registry_s_champion_that_is_another_model_than_the_exported_one(registered, tmp_path, away):
     config = registered.champion.resolve() / "config.json"
-    values = json.loads(config.read_text(encoding="utf-8"))
+    written = config.read_bytes()
     away(config)
-    config.write_text(json.dumps(values | {"files": values["files"] | {"model.safetensors": "0" * 64}}), encoding="utf-8")
+    config.write_bytes(written)
+    edit_json(config, lambda values: values["files"].update({"model.safetensors": "0" * 64}))
     try:
         assert "version 1 (champion) is another model than " in refused(registered)
     finally:

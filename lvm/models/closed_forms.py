@@ -76,7 +76,7 @@ class ClosedForms(nn.Module):
         """Ridge regression's centred prediction and the query before whitening: [B, T, D] each, or [B, 1, D] of the `last` position."""
         turned = centred_BTD @ self.axes
         along = last_dimension_sums(turned, self.axis_weights)[:, None] if last else causal_dimension_sums(turned, self.axis_weights)
-        regression = along @ self.axes.T + self._sums(centred_BTD, self.ridge_weights, last).flatten(2) @ self.coefficients
+        regression = (along + self._sums(turned, self.ridge_weights, last).flatten(2) @ self.coefficients) @ self.axes.T
         query = self._sums(centred_BTD, self.query_weights, last)[:, :, 0]
         return regression, query + self.ridge_weight * regression
 

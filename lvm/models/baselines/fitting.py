@@ -1,7 +1,7 @@
 """What baselines are fitted on, and how good a choice is: the training contexts, the validation windows, and two scores."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from lvm.data.windows import Windows, make_windows, retrieval_ranks, unit
 from lvm.errors import InputError
 from lvm.models.baselines.fitted import Parameters
 from lvm.models.weighted_sums import last_sums
+
+CHOICE_WINDOWS = 2_000
+"""Validation windows on which choices are made at most, a fixed sample: a ranking against the whole pool takes most of the time."""
 
 BLOCK = 4_096
 """Contexts that are in memory at once."""
@@ -36,7 +39,7 @@ class FittingData:
     val: Windows
     device: torch.device
     vectors: torch.Tensor | None
-    """[rows of the dataset, D]: on an accelerator all vectors are in its memory; None on the CPU, which reads the mapped file."""
+    """[rows of the dataset, D]: on an accelerator all vectors are in its memory; None where the mapped file is read, on the CPU."""
 
     targets: torch.Tensor
     """[M, D]: the targets of `val`."""
@@ -56,6 +59,14 @@ class FittingData:
         if self.vectors is None:
             return torch.from_numpy(self.dataset.vectors[rows]) - self.mean
         return self.vectors[torch.from_numpy(rows).to(self.device)] - self.mean
+
+    def turned(self, axes_DD: torch.Tensor) -> "FittingData":
+        """The same data with every vector in the coordinates of orthonormal `axes_DD`, one a column: turned once, not in every pass."""
+        vectors = torch.empty(self.dataset.n_rows, self.dataset.dim, device=self.device)
+        for start in range(0, len(vectors), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(vectors)))
+            vectors[start : start + BLOCK] = (self.take(rows) + self.mean) @ axes_DD
+        return replace(self, vectors=vectors, mean=self.mean @ axes_DD, targets=self.targets @ axes_DD)
 
     def contexts(self, targets: np.ndarray, backward: bool = False) -> Iterator[torch.Tensor]:
         """Centred contexts of `targets` in blocks [<= BLOCK, T, D]. The last chunk is the one before the target, or `backward` after it."""
@@ -106,7 +117,7 @@ def fitting_data(dataset: Dataset, context_length: int, eval_windows: int, devic
     docs, last = dataset.row_doc, dataset.starts[1:] - 1
     backward = dataset.rows("train")
     backward = backward[last[docs[backward]] - backward >= context_length]
-    val = make_windows(dataset, "val", context_length, eval_windows, device)
+    val = make_windows(dataset, "val", context_length, eval_windows, device).at_most(CHOICE_WINDOWS)
     vectors = None if device.type == "cpu" else torch.from_numpy(np.array(dataset.vectors)).to(device)
     targets = torch.from_numpy(dataset.vectors[val.targets]).to(device)
     pool = unit(dataset.vectors[val.pool], device)

@@ -20,7 +20,7 @@ INDEX_CONTEXTS = 100_000
 NEIGHBOURS = 64
 """Training contexts whose successors are averaged; all there are where the index holds fewer."""
 
-DECAYS = (0.5, 0.6, 0.7)
+DECAYS = (0.5, 0.6)
 """Decays of the mean by which a context is found, to choose from."""
 
 TEMPERATURES = (0.05, 0.1)

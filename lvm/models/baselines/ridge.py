@@ -54,36 +54,31 @@ FEATURES = (FeatureSet(0, (0.5, 0.85)), FeatureSet(4, (0.5, 0.7, 0.85, 0.93, 0.9
 def fit_ridge(data: FittingData) -> Parameters:
     """The axes' weights, then ridge regression with the feature set and the penalties that are best on validation.
 
-    `axes` [D, D]: the principal axes, one a column. `axis_weights` [T, D]: their lag weights, the latest last. `weights` [K, T] make
-    the features from a context. `coefficients` [K * D, D]: the rest of the prediction, from the features. `penalty_N`: that of group N, in
-    units of the group's mean variance. `backward_share`: the weight of the documents read from their end.
+    `axes` [D, D]: the principal axes, one a column; all else is in their coordinates. `axis_weights` [T, D]: their lag weights, the latest
+    last. `weights` [K, T] make the features from a context. `coefficients` [K * D, D]: the rest of the prediction, from the features.
+    `penalty_N`: that of group N, in units of the group's mean variance. `backward_share`: the weight of the documents read from their end.
     """
     axes = torch.linalg.eigh(training_covariance(data.dataset))[1].float().to(data.device)
+    turned = data.turned(axes)
     first, *further = FEATURES
-    found = [_fit_set(data, first.groups(data.context_length), axes, share) for share in BACKWARD_SHARES]
+    found = [_fit_set(turned, first.groups(data.context_length), share) for share in BACKWARD_SHARES]
     best = max(found, key=lambda pair: pair[0])
     share = float(best[1]["backward_share"])
     for features in further:
         groups = features.groups(data.context_length)
         if len(data.rows) >= CONTEXTS_PER_FEATURE * sum(map(len, groups)) * data.dataset.dim:
-            best = max(best, _fit_set(data, groups, axes, share), key=lambda pair: pair[0])
-    return best[1]
+            best = max(best, _fit_set(turned, groups, share), key=lambda pair: pair[0])
+    return best[1] | {"axes": axes}
 
 
-def axis_prediction(centred_BTD: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    """What the axes' weights predict, centred: [B, D]."""
-    axes = parameters["axes"]
-    return last_dimension_sums(centred_BTD @ axes, parameters["axis_weights"]) @ axes.T
-
-
-def _axis_weights(data: FittingData, axes_DD: torch.Tensor, backward_share: float) -> torch.Tensor:
+def _axis_weights(data: FittingData, backward_share: float) -> torch.Tensor:
     """Least squares of each axis on its own lags: [T, D]. An axis along which nothing varies gets weights of zero."""
     length, dim = data.context_length, data.dataset.dim
     precise = torch.float64 if data.device.type != "mps" else torch.float32
     gram = torch.zeros(dim, length, length, dtype=precise, device=data.device)
     cross = torch.zeros(dim, length, dtype=precise, device=data.device)
     for share, context, target in data.training_pairs(backward_share):
-        x, y = (context @ axes_DD).permute(2, 1, 0), (target @ axes_DD).T
+        x, y = context.permute(2, 1, 0), target.T
         gram += share * (x @ x.mT).to(precise)
         cross += share * (x @ y[..., None])[..., 0].to(precise)
     ridge = AXIS_PENALTY * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float32).tiny)
@@ -91,13 +86,16 @@ def _axis_weights(data: FittingData, axes_DD: torch.Tensor, backward_share: floa
     return torch.linalg.solve(gram, cross).float().T.contiguous()
 
 
-def _fit_set(data: FittingData, groups: list[torch.Tensor], axes: torch.Tensor, backward_share: float) -> tuple[float, Parameters]:
-    """The best score on validation with one feature set, and all parameters. The penalties are chosen one group after the other."""
-    axis = {"axes": axes, "axis_weights": _axis_weights(data, axes, backward_share), "backward_share": number(backward_share)}
+def _fit_set(data: FittingData, groups: list[torch.Tensor], backward_share: float) -> tuple[float, Parameters]:
+    """The best score on validation with one feature set, and all parameters but `axes`, in whose coordinates `data` is.
+
+    The penalties are chosen one group after the other.
+    """
+    axis = {"axis_weights": _axis_weights(data, backward_share), "backward_share": number(backward_share)}
     weights = torch.cat(groups)
     problem = _normal_equations(data, weights, axis)
     seen = data.sums(data.val.targets, weights.to(data.device)).flatten(1)
-    base = torch.cat([axis_prediction(context, axis) for context in data.contexts(data.val.targets)])
+    base = torch.cat([last_dimension_sums(context, axis["axis_weights"]) for context in data.contexts(data.val.targets)])
     sizes = [len(group) for group in groups]
 
     def score(penalties: tuple[float, ...]) -> float:
@@ -126,7 +124,7 @@ def _normal_equations(data: FittingData, weights_KT: torch.Tensor, axis: Paramet
     for share, context, target in data.training_pairs(backward_share):
         x = last_sums(context, weights).flatten(1)
         gram += share * (x.T @ x).to(precise)
-        cross += share * (x.T @ (target - axis_prediction(context, axis))).to(precise)
+        cross += share * (x.T @ (target - last_dimension_sums(context, axis["axis_weights"]))).to(precise)
     return gram, cross
 
 
@@ -144,8 +142,9 @@ def _solve(problem: tuple[torch.Tensor, torch.Tensor], sizes: list[int], penalti
 
 def ridge_direction(centred_BTD: torch.Tensor, parameters: Parameters) -> torch.Tensor:
     """The centred prediction [B, D] from centred contexts."""
-    rest = last_sums(centred_BTD, parameters["weights"]).flatten(1) @ parameters["coefficients"]
-    return axis_prediction(centred_BTD, parameters) + rest
+    turned = centred_BTD @ parameters["axes"]
+    rest = last_sums(turned, parameters["weights"]).flatten(1) @ parameters["coefficients"]
+    return (last_dimension_sums(turned, parameters["axis_weights"]) + rest) @ parameters["axes"].T
 
 
 @BASELINES.register("ridge", fit=fit_ridge)

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows
 from lvm.models.baselines import Baselines, Parameters, fit_baselines
-from lvm.models.baselines.ridge import AXIS_PENALTY, FEATURES, PENALTIES, FeatureSet, axis_prediction, ridge_direction
-from lvm.models.weighted_sums import last_sums
+from lvm.models.baselines.ridge import AXIS_PENALTY, FEATURES, PENALTIES, FeatureSet, ridge_direction
+from lvm.models.weighted_sums import last_dimension_sums, last_sums
 from tests.support.planted import DIM, grown, planted
 
 
@@ -56,8 +56,9 @@ def test_the_rest_is_ridge_and_its_penalties_are_the_best_on_validation(
     fitted = fit_baselines(made, 4, 1000, cpu)
     found = fitted.parameters["ridge"]
     x, y = training_contexts(made, 4, float(found["backward_share"]))
-    features = last_sums(x, found["weights"]).flatten(1).numpy()
-    rest = y - axis_prediction(x, found).numpy()
+    axes = found["axes"]
+    features = last_sums(x @ axes, found["weights"]).flatten(1).numpy()
+    rest = y @ axes.numpy() - last_dimension_sums(x @ axes, found["axis_weights"]).numpy()
     groups = {len(torch.cat(features.groups(4))): [len(group) for group in features.groups(4)] for features in FEATURES}[
         len(found["weights"])
     ]

@@ -120,7 +120,7 @@ def test_report_sets_the_night_beside_the_champion_s_own_numbers_and_all_nights_
 
 def test_poisoned_night_is_red_everywhere_and_names_what_changed(poisoned, root):
     assert poisoned.state == "Failed" and poisoned.run.info.status == "FAILED"
-    assert "embedding_drift: " in poisoned.error and "skill_drift_cosine: " in poisoned.error
+    assert "embedding_drift: " in poisoned.error and "night_skill: " in poisoned.error
     assert poisoned.run.data.tags["lvm.gate"] == "fail" and "embedding_drift" in poisoned.run.data.tags[MLFLOW_RUN_NOTE]
     assert "2026-01-01: BREACH of embedding_drift" in poisoned.report and "BREACH" in poisoned.terminal
     gates = {gate["name"]: gate["passed"] for gate in logged(root, poisoned.run, "gates/night.json")["gates"]}

@@ -62,9 +62,10 @@ def test_night_and_own_test_documents_are_compared_at_one_pool_size(oracle: Nigh
 
 
 @pytest.mark.slow
-def test_another_language_fails_embedding_and_skill_drift(checkpoint, dataset, recorded, encoder, tmp_path) -> None:
+def test_another_language_fails_embedding_drift_and_the_nights_skill(checkpoint, dataset, recorded, encoder, tmp_path) -> None:
     found = evaluate_night(checkpoint, dataset, extracted(addresses(DOCUMENTS, rot13), tmp_path, encoder), recorded, encoder, LIMITS)
-    assert failed(found) >= {"embedding_drift", "skill_drift_cosine", "night_skill"}
+    # Not `skill_drift_...`: a model of a few seconds has next to no skill to lose.
+    assert failed(found) >= {"embedding_drift", "night_skill"}
     assert not failed(found) & {"reload_parity", "encoder_unchanged", "own_numbers"}, "the champion is not to blame"
 
 

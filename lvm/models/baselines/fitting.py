@@ -14,9 +14,6 @@ from lvm.errors import InputError
 from lvm.models.baselines.fitted import Parameters
 from lvm.models.weighted_sums import last_sums
 
-CHOICE_WINDOWS = 2_000
-"""Validation windows on which choices are made at most, a fixed sample: a ranking against the whole pool takes most of the time."""
-
 BLOCK, CPU_BLOCK = 4_096, 512
 """Contexts of eight chunks that are in memory at once. On the CPU fewer are faster: they stay in its cache."""
 
@@ -117,7 +114,7 @@ def fitting_data(dataset: Dataset, context_length: int, eval_windows: int, devic
     docs, last = dataset.row_doc, dataset.starts[1:] - 1
     backward = dataset.rows("train")
     backward = backward[last[docs[backward]] - backward >= context_length]
-    val = make_windows(dataset, "val", context_length, eval_windows, device).at_most(CHOICE_WINDOWS)
+    val = make_windows(dataset, "val", context_length, eval_windows, device)
     vectors = None if device.type == "cpu" else torch.from_numpy(np.array(dataset.vectors)).to(device)
     targets = torch.from_numpy(dataset.vectors[val.targets]).to(device)
     pool = unit(dataset.vectors[val.pool], device)

@@ -22,10 +22,10 @@ from lvm.models.weighted_sums import ewma_weights, last_sums
 DECAYS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 """Decays to choose from."""
 
-POWERS = (0.0, 0.25, 0.5, 0.625, 0.75, 1.0)
+POWERS = (0.0, 0.25, 0.35, 0.5, 0.625, 0.75, 0.875, 1.0)
 """Powers of the inverse covariance to choose from. A power of 0 leaves the query as it is."""
 
-RIDGE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+RIDGE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """Weights of ridge regression beside the mean, to choose from."""
 
 HUB_SHARES = (0.0, 0.25, 0.5, 0.75)
@@ -108,7 +108,7 @@ def fit_whitened_ewma(data: FittingData) -> Parameters:
 
 
 def fit_whitened_ridge(data: FittingData) -> Parameters:
-    """The linear prediction's weight beside the mean, the power, the share of the hubs' direction: each best on validation."""
+    """The linear prediction's weight beside the mean, covariance and power, the share of the hubs' direction: each best on validation."""
     ewma_fitted, ridge_fitted = data.of("whitened_ewma"), data.of("ridge")
     mean = data.sums(data.val.targets, ewma_fitted["weights"][None])[:, 0]
     linear = data.predictions(ridge_direction, "ridge")
@@ -119,7 +119,7 @@ def fit_whitened_ridge(data: FittingData) -> Parameters:
 
     matrix = bool(ewma_fitted["within"]), float(ewma_fitted["power"])
     weight = max(RIDGE_WEIGHTS, key=lambda w: score(w, matrix))
-    matrix = max((m for m in matrices if m[0] == matrix[0]), key=lambda m: score(weight, m))
+    matrix = max(matrices, key=lambda m: score(weight, m))
 
     def query(centred_BTD: torch.Tensor) -> torch.Tensor:
         own = last_sums(centred_BTD, ewma_fitted["weights"][None])[:, 0]

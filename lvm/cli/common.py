@@ -37,6 +37,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="FIELD=VALUE, as model.width=512. Repeatable; see 'lvm settings'."),
 ]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="FIELD=COLUMN, as doc_id=docid: the column or key of the input that holds a field. Repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 

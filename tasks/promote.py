@@ -26,6 +26,7 @@ from lvm.errors import GateRefused
 from lvm.evaluation.compare import choose, compare
 from lvm.models.checkpoint import FILES, load_checkpoint, read_config
 from tasks.gate_log import gate_tag
+from tasks.tracking.limits import TEXT, shortened
 from tasks.tracking.runs import MODEL, set_tags
 from tasks.validate import ValidatedModel
 from tasks.workspace import Workspace
@@ -129,7 +130,7 @@ def _register(model: ValidatedModel, promoted: bool) -> str:
     client = MlflowClient()
     version = str(logged.registered_model_version)
     client.update_registered_model(MODEL, DESCRIPTION)
-    client.update_model_version(MODEL, version, model.page()[:5000])
+    client.update_model_version(MODEL, version, shortened(model.page(), TEXT))
     config = read_config(model.trained.path)
     tags = {"lvm.arch": config.arch, "lvm.encoder": config.recipe.name, "lvm.dataset_digest": config.dataset_digest[:12]}
     tags["lvm.gate"] = gate_tag(model.gate_results)

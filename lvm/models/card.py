@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from lvm.config import TrainConfig
 from lvm.data.manifest import Manifest
+from lvm.data.names import first_names
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -29,7 +30,7 @@ def model_card(
     rows = [[f"{int(line['epoch'])}{kept.get(line['epoch'], '')}", *(f"{line[name]:.4f}" for name in names)] for line in history]
     facts = {
         "encoder recipe": f"{data.recipe.name} ({data.recipe.id}), {data.recipe.dim} dimensions",
-        "sources": ", ".join(data.sources),
+        "sources": ", ".join(first_names(data.sources)),
         "training data": f"{data.documents['train']} documents, {data.chunks['train']} chunks; dataset {data.digest[:12]}",
         "reads documents": "from end to beginning: it predicts the previous chunk" if config.reverse else "from beginning to end",
         "context length compared at": str(config.context_length),

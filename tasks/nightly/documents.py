@@ -11,6 +11,7 @@ from lvm.data.dataset import open_dataset
 from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import Extracted, dataset_key, extract_corpus, make_chunker
 from lvm.data.manifest import Manifest
+from lvm.data.names import first_names
 from lvm.data.unseen import OfferedDocuments, compare_with_record, rotating_sample
 from lvm.devices import resolve_device
 from lvm.errors import InputError
@@ -56,7 +57,7 @@ def gather_documents(
         offered = compare_with_record(corpus, record)
         if not offered.unseen and source:
             raise InputError(
-                f"field 'source': all {len(offered.known)} documents of {', '.join(source)} are in the champion's dataset, "
+                f"field 'source': all {len(offered.known)} documents of {', '.join(first_names(source))} are in the champion's dataset, "
                 "so none is new: give documents that arrived since"
             )
         if not source and len(offered.unseen) < MIN_DOCUMENTS:
@@ -87,11 +88,13 @@ def _extract(workspace: Workspace, record: Manifest, encoder: Encoder, corpus: C
 
 def _origin(source: list[str], offered: OfferedDocuments, chosen: list[str], skipped: int, trained_on: list[str]) -> str:
     """Where the documents were taken from, and what was left out."""
-    what = ", ".join(source) if source else "the built-in corpus of addresses, since no source was given"
+    what = ", ".join(first_names(source)) if source else "the built-in corpus of addresses, since no source was given"
     sample = "" if len(chosen) == len(offered.unseen) else f" (another {len(chosen)} each night)"
     origin = f"{len(chosen)} of {len(offered.unseen)} new documents of {what}{sample}"
     if offered.known:
         origin += f"; {len(offered.known)} that the champion's dataset holds were left out"
     if skipped:
         origin += f"; {skipped} were skipped as empty, copies or too short"
-    return origin if source else f"{origin}. The champion was trained on {', '.join(trained_on)}: where that is other text, expect drift"
+    if source:
+        return origin
+    return f"{origin}. The champion was trained on {', '.join(first_names(trained_on))}: where that is other text, expect drift"

@@ -14,7 +14,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 from lvm.data.manifest import Manifest
 from lvm.errors import InputError
 from lvm.models.checkpoint import CheckpointConfig
-from tasks.tracking.runs import dataset_name, flatten, log_points
+from tasks.tracking.limits import as_params
+from tasks.tracking.runs import dataset_name, log_points
 
 
 def log_checkpoint(run_id: str, folder: Path, config: CheckpointConfig) -> str:
@@ -36,7 +37,7 @@ def log_checkpoint(run_id: str, folder: Path, config: CheckpointConfig) -> str:
             "lvm.dataset_digest": config.dataset_digest[:12],
             "lvm.encoder": config.recipe.name,
         },
-        params={name: str(value) for name, value in flatten(config.train.model_dump()).items()},
+        params={param.key: param.value for param in as_params(config.train.model_dump())},
         model_type="predictor",
     )
     client.finalize_logged_model(model.model_id, "READY")

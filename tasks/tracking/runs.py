@@ -13,12 +13,14 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from lvm.data.manifest import Manifest
+from lvm.data.names import first_names
 from tasks.tracking.database import create_database
+from tasks.tracking.limits import LISTED, PARAMS, RUN_NAME, TEXT, as_params, shortened
 from tasks.workspace import Workspace
 
 EXPERIMENT = "lvm"
@@ -61,10 +63,10 @@ def parent_run(workspace: Workspace, name: str, params: Mapping[str, Any], tags:
     """
     experiment = connect(workspace)
     client = MlflowClient()
-    run_id = str(client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
+    run_id = _create_run(experiment, name, tags)
     try:
         with failing(run_id):
-            client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in flatten(params).items()])
+            _log_params(run_id, params)
             yield run_id
     except BaseException as error:
         unfinished = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
@@ -97,29 +99,44 @@ def kill(run_id: str, reason: str) -> None:
 
 def _end(run_id: str, status: str, reason: str) -> None:
     client = MlflowClient()
-    client.set_tag(run_id, MLFLOW_RUN_NOTE, reason[:5000])
+    client.set_tag(run_id, MLFLOW_RUN_NOTE, shortened(reason, TEXT))
     client.set_terminated(run_id, status)
 
 
 def child_run(parent: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], data: Manifest) -> str:
     """Create the run of one model below a flow's run, with its parameters and its dataset; returns its id."""
-    client = MlflowClient()
-    experiment = client.get_run(parent).info.experiment_id
-    run_id = str(client.create_run(experiment, run_name=name, tags={**tags, MLFLOW_PARENT_RUN_ID: parent}).info.run_id)
+    experiment = MlflowClient().get_run(parent).info.experiment_id
+    run_id = _create_run(experiment, name, {**tags, MLFLOW_PARENT_RUN_ID: parent})
     with failing(run_id):
-        client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in flatten(params).items()])
+        _log_params(run_id, params)
         log_dataset(run_id, data)
     return run_id
 
 
+def _create_run(experiment: str, name: str, tags: Mapping[str, str]) -> str:
+    """Create a run; returns its id."""
+    short = {key: shortened(value, TEXT) for key, value in tags.items()}
+    return str(MlflowClient().create_run(experiment, run_name=shortened(name, RUN_NAME), tags=short).info.run_id)
+
+
+def _log_params(run_id: str, values: Mapping[str, Any]) -> None:
+    """Log nested settings as the run's parameters."""
+    params = as_params(values)
+    for start in range(0, len(params), PARAMS):
+        MlflowClient().log_batch(run_id, params=params[start : start + PARAMS])
+
+
 def log_dataset(run_id: str, data: Manifest, context: str = "training") -> None:
-    """Log the dataset as an input of the run, by our digest; `context` is what it is used for."""
+    """Log the dataset as an input of the run, by our digest; `context` is what it is used for.
+
+    Of many sources, the first are named and the others counted; the manifest names them all.
+    """
     name, digest = dataset_name(data)
     dataset = Dataset(
         name=name,
         digest=digest,
         source_type="local",
-        source=json.dumps({"sources": data.sources, "source_digest": data.source_digest}),
+        source=json.dumps({"sources": first_names(data.sources, LISTED), "source_digest": data.source_digest}),
         profile=json.dumps({"documents": data.documents, "chunks": data.chunks}),
     )
     inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
@@ -131,8 +148,8 @@ def log_dataset(run_id: str, data: Manifest, context: str = "training") -> None:
 
 
 def dataset_name(data: Manifest) -> tuple[str, str]:
-    """Name and digest of a dataset in MLflow."""
-    return "-".join(data.sources)[:100], data.digest[:12]
+    """Name and digest of a dataset in MLflow. The digest identifies it; the name is that of its first sources."""
+    return shortened("-".join(first_names(data.sources, 80)), 250), data.digest[:12]
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -149,15 +166,4 @@ def log_points(run_id: str, points: list[Metric]) -> None:
 
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Set several tags of a run."""
-    MlflowClient().log_batch(run_id, tags=[RunTag(k, v[:5000]) for k, v in tags.items()])
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings to dotted names: {"model": {"width": 1}} becomes {"model.width": 1}."""
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            out |= flatten(value, f"{prefix}{name}.")
-        else:
-            out[prefix + name] = json.dumps(value, default=str) if isinstance(value, list | tuple) else value
-    return out
+    MlflowClient().log_batch(run_id, tags=[RunTag(k, shortened(v, TEXT)) for k, v in tags.items()])

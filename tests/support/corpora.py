@@ -1,5 +1,6 @@
 """Small corpora for tests, and an encoder that can be watched and broken."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -39,6 +40,20 @@ class WatchedEncoder:
             raise KeyboardInterrupt
         self.texts += len(texts)
         return self.spoil(self.encoder.encode(texts))
+
+
+class QuickEncoder(WatchedEncoder):
+    """Random vectors that depend on the text alone, at once: for tests that need many documents."""
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        """A vector of unit length for each text."""
+        self.calls += 1
+        if self.calls == self.interrupted_at:
+            raise KeyboardInterrupt
+        self.texts += len(texts)
+        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) for text in texts]
+        vectors = np.stack([np.random.default_rng(seed).standard_normal(self.recipe.dim, np.float32) for seed in seeds])
+        return self.spoil(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 class Counted:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from lvm.config import DecoderTrainConfig
 from lvm.data.manifest import Manifest
+from lvm.data.names import first_names
 from lvm.decoding.inverter.holdout import TrainingTexts
 from lvm.models.card import build_card, markdown_table
 
@@ -18,12 +19,13 @@ def decoder_card(
 ) -> str:
     """Markdown for `card.md`; `measured` holds the validation metrics after the last round."""
     model = config.model
-    held = ", ".join(f"{'+'.join(m.sources)} ({m.digest[:12]})" for m in (data, *hold_out))
+    held = ", ".join(f"{'+'.join(first_names(m.sources))} ({m.digest[:12]})" for m in (data, *hold_out))
+    sources = ", ".join(first_names(data.sources))
     facts = {
         "encoder recipe": f"{data.recipe.name} ({data.recipe.id}), {data.recipe.dim} dimensions",
         "network": f"T5, width {model.width}, {model.encoder_layers} + {model.decoder_layers} layers, vocabulary {model.vocabulary}",
         "longest text": f"{model.max_tokens} tokens of its own tokenizer",
-        "trained on": f"{len(found.texts)} chunks of {', '.join(data.sources)} (training documents of dataset {data.digest[:12]})",
+        "trained on": f"{len(found.texts)} chunks of {sources} (training documents of dataset {data.digest[:12]})",
         "never seen": f"validation and test texts of {held}: {found.dropped_documents} documents "
         f"and {found.dropped_texts} further texts were left out",
         "training": f"{steps} steps of {config.batch} texts, {config.rounds} rounds of {config.texts} texts",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lvm.data.names import first_names
 from lvm.data.unseen import normalised_text
 from lvm.errors import InputError
 
@@ -27,7 +28,8 @@ def draw_probabilities(sources: Sequence[str], favour: Mapping[str, float]) -> n
     known = Counter(sources)
     for name in favour:
         if name not in known:
-            raise InputError(f"field 'decoder.favour' names source {name!r}, which no training text comes from; known: {', '.join(known)}")
+            there = ", ".join(first_names(list(known)))
+            raise InputError(f"field 'decoder.favour' names source {name!r}, which no training text comes from; known: {there}")
     weight = np.array([favour.get(source, 1.0) for source in sources])
     return weight / weight.sum()
 

@@ -152,6 +152,10 @@ def unit(vectors: np.ndarray, device: torch.device) -> torch.Tensor:
     return F.normalize(torch.from_numpy(np.ascontiguousarray(vectors)).to(device), dim=-1)
 
 
+RANKED_AT_ONCE = 128
+"""Queries whose scores are in memory at once: few enough that the scores stay in a processor's cache."""
+
+
 def retrieval_ranks(query_ND: torch.Tensor, pool_PD: torch.Tensor, answer_N: np.ndarray, excluded_N2: np.ndarray) -> np.ndarray:
     """Rank of each query's answer in the pool, 1 for the best; int64 [N].
 
@@ -159,16 +163,19 @@ def retrieval_ranks(query_ND: torch.Tensor, pool_PD: torch.Tensor, answer_N: np.
     the answer in the pool, `excluded_N2` the half-open range of positions that are not offered to that query. Ties count against
     the query, so that a constant prediction gains nothing.
     """
-    position = torch.arange(len(pool_PD), device=pool_PD.device)
+    widest = int(np.diff(excluded_N2).max(initial=0))
     ranks = []
-    for start in range(0, len(query_ND), 256):
-        part = slice(start, start + 256)
+    for start in range(0, len(query_ND), RANKED_AT_ONCE):
+        part = slice(start, start + RANKED_AT_ONCE)
         scores = query_ND[part] @ pool_PD.T
-        answer = torch.as_tensor(answer_N[part], device=scores.device)
+        answer = torch.as_tensor(answer_N[part], device=scores.device)[:, None]
         excluded = torch.as_tensor(excluded_N2[part], device=scores.device)
-        own = scores.gather(1, answer[:, None])
-        hidden = (position >= excluded[:, :1]) & (position < excluded[:, 1:])
+        own = scores.gather(1, answer)
         # Not `scores >= own`: NaN compares false, so a model that predicts NaN would rank first.
-        ahead = ~(scores < own) & ~hidden & (position != answer[:, None])
-        ranks.append(1 + ahead.sum(1))
+        behind = (scores < own).sum(1)
+        # The few that are not offered are looked up again: a mask as large as the scores would cost more than the product.
+        near = excluded[:, :1] + torch.arange(widest, device=scores.device)
+        hidden = (near < excluded[:, 1:]) & (near != answer)
+        not_behind = ~(scores.gather(1, near.clamp_max(len(pool_PD) - 1)) < own)
+        ranks.append(len(pool_PD) - behind - (not_behind & hidden).sum(1))
     return torch.cat(ranks).cpu().numpy()

@@ -31,7 +31,7 @@ def _wandering(documents: int, dim: int, seed: int) -> tuple[list[np.ndarray], l
         for index in range(length):
             step = MEMORY * (0.7 * step + 0.3 * turn @ step) + TURN * direction(rng, dim)
             found = common + place + step
-            vectors.append(found / np.linalg.norm(found))
+            vectors.append((found / np.linalg.norm(found)).astype(np.float32))
             indices.append(index)
         ids += [f"made-{number:06d}"] * length
         splits += ["val" if number % 10 == 8 else "test" if number % 10 == 9 else "train"] * length

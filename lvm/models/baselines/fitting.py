@@ -30,8 +30,8 @@ class FittingData:
     rows: np.ndarray
     """int64 [N]: every training chunk that has a full context before it; the target of that context."""
 
-    backward_rows: np.ndarray
-    """int64 [N]: every training chunk that has as many chunks after it; the target of these, read from their end."""
+    train: np.ndarray
+    """int64: every training chunk."""
 
     val: Windows
     device: torch.device
@@ -46,6 +46,11 @@ class FittingData:
 
     fitted: dict[str, Parameters] = field(default_factory=dict)
     """What the baselines before this one fitted, by name, on the CPU."""
+
+    @property
+    def precise(self) -> torch.dtype:
+        """The type for sums over the corpus: float64, where the device has it."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
 
     def of(self, name: str) -> Parameters:
         """What an earlier baseline fitted, on `device`; numbers stay on the CPU."""
@@ -65,23 +70,24 @@ class FittingData:
             vectors[start : start + BLOCK] = (self.take(rows) + self.mean) @ axes_DD
         return replace(self, vectors=vectors, mean=self.mean @ axes_DD, targets=self.targets @ axes_DD)
 
-    def contexts(self, targets: np.ndarray, backward: bool = False) -> Iterator[torch.Tensor]:
-        """Centred contexts of `targets` in blocks [<= BLOCK, T, D]. The last chunk is the one before the target, or `backward` after it."""
+    def contexts(self, targets: np.ndarray) -> Iterator[torch.Tensor]:
+        """Centred contexts of `targets` in blocks [<= BLOCK, T, D]."""
         block = max(1, (CPU_BLOCK if self.device.type == "cpu" else BLOCK) * 8 // max(self.context_length, 8))
-        offsets = np.arange(self.context_length, 0, -1) if backward else np.arange(-self.context_length, 0)
         for start in range(0, len(targets), block):
-            yield self.take(targets[start : start + block, None] + offsets)
+            yield self.take(targets[start : start + block, None] + np.arange(-self.context_length, 0))
 
-    def training_pairs(self, backward_share: float) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
-        """Weight, centred contexts [B, T, D] and centred targets [B, D] of the training documents, block by block.
+    def training_runs(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The training chunks in runs of `size` contexts, each read once although contexts overlap: centred [B + T, D], and a mask [B].
 
-        Read from their end, documents count `backward_share` as much; with 0 they are not read.
+        Where the mask at p is true, chunks p to p + T - 1 are a context of one document, and chunk p + T is its target. Read from the
+        end, both flipped, a run is one of the documents read from theirs.
         """
-        for share, rows, backward in ((1.0, self.rows, False), (backward_share, self.backward_rows, True)):
-            done = 0
-            for context in self.contexts(rows, backward) if share else ():
-                yield share, context, self.take(rows[done : done + len(context)])
-                done += len(context)
+        docs, reach = self.dataset.row_doc[self.train], self.context_length
+        whole = docs[:-reach] == docs[reach:]
+        for start in range(0, len(whole), size):
+            mask = whole[start : start + size]
+            if mask.any():
+                yield self.take(self.train[start : start + len(mask) + reach]), torch.from_numpy(mask).to(self.device)
 
     def sums(self, targets: np.ndarray, weights_KT: torch.Tensor) -> torch.Tensor:
         """Weighted sums over the centred contexts of `targets`: [len(targets), K, D]; see `last_sums`."""
@@ -111,11 +117,10 @@ def fitting_data(dataset: Dataset, context_length: int, eval_windows: int, devic
             f"split 'train' of dataset {dataset.path} has no document with more than {context_length} chunks: "
             "give more or longer documents, or a smaller context_length"
         )
-    docs, last = dataset.row_doc, dataset.starts[1:] - 1
-    backward = dataset.rows("train")
-    backward = backward[last[docs[backward]] - backward >= context_length]
     val = make_windows(dataset, "val", context_length, eval_windows, device)
     vectors = None if device.type == "cpu" else torch.from_numpy(np.array(dataset.vectors)).to(device)
     targets = torch.from_numpy(dataset.vectors[val.targets]).to(device)
     pool = unit(dataset.vectors[val.pool], device)
-    return FittingData(dataset, context_length, training_mean(dataset).to(device), rows, backward, val, device, vectors, targets, pool)
+    return FittingData(
+        dataset, context_length, training_mean(dataset).to(device), rows, dataset.rows("train"), val, device, vectors, targets, pool
+    )

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 
 from lvm.config import BASELINES
-from lvm.models.baselines.fitted import Parameters
+from lvm.models.baselines.choosing import climb
+from lvm.models.baselines.fitted import Parameters, number
 from lvm.models.baselines.fitting import FittingData
 from lvm.models.weighted_sums import ewma_weights, last_sums
 
@@ -26,12 +27,14 @@ def copy_last(context_BTD: torch.Tensor, mean_D: torch.Tensor, parameters: Param
     return context_BTD[:, -1]
 
 
-def fit_decay(data: FittingData, score: Callable[[FittingData, torch.Tensor], float]) -> Parameters:
-    """The decay with the best score on validation."""
-    weights = torch.stack([ewma_weights(decay, data.context_length) for decay in DECAYS]).to(data.device)
-    means = data.sums(data.val.targets, weights)
-    scores = [score(data, means[:, number]) for number in range(len(DECAYS))]
-    return {"decay": torch.tensor(DECAYS[scores.index(max(scores))], dtype=torch.float64)}
+def fit_decay(data: FittingData, score: Callable[[FittingData, torch.Tensor], float], start: float) -> Parameters:
+    """The decay with the best score on validation, found from `start`."""
+
+    def of_decay(decay: float) -> float:
+        weights = ewma_weights(decay, data.context_length).to(data.device)
+        return score(data, data.sums(data.val.targets, weights[None])[:, 0])
+
+    return {"decay": number(climb(DECAYS, of_decay, start))}
 
 
 def decayed(centred_BTD: torch.Tensor, decay: float) -> torch.Tensor:
@@ -40,13 +43,13 @@ def decayed(centred_BTD: torch.Tensor, decay: float) -> torch.Tensor:
     return last_sums(centred_BTD, weights[None])[:, 0]
 
 
-@BASELINES.register("ewma", fit=partial(fit_decay, score=FittingData.cosine))
+@BASELINES.register("ewma", fit=partial(fit_decay, score=FittingData.cosine, start=0.8))
 def ewma(context_BTD: torch.Tensor, mean_D: torch.Tensor, parameters: Parameters) -> torch.Tensor:
     """Exponentially weighted mean of the context; its decay is the best in cosine."""
     return decayed(context_BTD, float(parameters["decay"]))
 
 
-@BASELINES.register("centred_ewma", fit=partial(fit_decay, score=FittingData.retrieval))
+@BASELINES.register("centred_ewma", fit=partial(fit_decay, score=FittingData.retrieval, start=0.6))
 def centred_ewma(context_BTD: torch.Tensor, mean_D: torch.Tensor, parameters: Parameters) -> torch.Tensor:
     """The same without the training mean, which all chunks share; its decay is the best in retrieval."""
     return decayed(context_BTD - mean_D, float(parameters["decay"]))

@@ -29,20 +29,32 @@ TEMPERATURES = (0.05, 0.1)
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 """Weights of the neighbours beside ridge regression, to choose from."""
 
-BLOCK_SCORES = 32_000_000
+BLOCK_SCORES = 8_000_000
 """Cosines that are in memory at once."""
+
+GATHERED_AT_ONCE = 256
+"""Queries whose neighbours' successors are in memory at once."""
+
+
+def nearest(query_BD: torch.Tensor, keys_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines to the nearest contexts, best first, and which they are: [B, K] each."""
+    keys = keys_ND.to(query_BD)
+    count, rows = min(NEIGHBOURS, len(keys)), max(1, BLOCK_SCORES // len(keys))
+    found = [(part @ keys.T).topk(count, dim=1) for part in F.normalize(query_BD, dim=-1).split(rows)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+
+
+def mean_successor(cosines_BK: torch.Tensor, which_BK: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """Mean of the centred successors of some contexts, weighted by a softmax of their cosines: [B, D]."""
+    weights, values = (cosines_BK / float(parameters["temperature"])).softmax(1), parameters["successors"]
+    # A block of queries at a time: the successors of all would be many times their predictions.
+    parts = zip(weights.split(GATHERED_AT_ONCE), which_BK.split(GATHERED_AT_ONCE), strict=True)
+    return torch.cat([torch.einsum("bk,bkd->bd", own, values[which].to(own)) for own, which in parts])
 
 
 def successors(query_BD: torch.Tensor, parameters: Parameters) -> torch.Tensor:
     """Mean of the centred successors of the nearest contexts, weighted by a softmax of their cosines to the query: [B, D]."""
-    keys, values, temperature = parameters["keys"], parameters["successors"], float(parameters["temperature"])
-    keys = keys.to(query_BD)
-    count, rows = min(NEIGHBOURS, len(keys)), max(1, BLOCK_SCORES // len(keys))
-    found = []
-    for part in F.normalize(query_BD, dim=-1).split(rows):
-        cosines, which = (part @ keys.T).topk(count, dim=1)
-        found.append(torch.einsum("bk,bkd->bd", (cosines / temperature).softmax(1), values[which].to(part)))
-    return torch.cat(found)
+    return mean_successor(*nearest(query_BD, parameters["keys"]), parameters)
 
 
 def fit_neighbours(data: FittingData) -> Parameters:
@@ -59,11 +71,11 @@ def fit_neighbours(data: FittingData) -> Parameters:
     for decay in DECAYS:
         weights = ewma_weights(decay, data.context_length)[None].to(data.device)
         keys = F.normalize(data.sums(rows, weights)[:, 0], dim=-1).half()
-        queries = data.sums(data.val.targets, weights)[:, 0]
+        cosines, which = nearest(data.sums(data.val.targets, weights)[:, 0], keys)
         for temperature in TEMPERATURES:
             numbers = {"decay": number(decay), "temperature": number(temperature)}
             tried: Parameters = {"keys": keys, "successors": values, "weights": weights[0], **numbers}
-            added = successors(queries, tried)
+            added = mean_successor(cosines, which, tried)
             for weight in WEIGHTS:
                 score = data.cosine(base + weight * added)
                 if score > best_score:

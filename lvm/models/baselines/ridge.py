@@ -13,7 +13,14 @@ from lvm.config import BASELINES
 from lvm.data.statistics import training_covariance
 from lvm.models.baselines.fitted import Parameters, number
 from lvm.models.baselines.fitting import FittingData
-from lvm.models.weighted_sums import ewma_weights, lag_weights, last_dimension_sums, last_sums
+from lvm.models.weighted_sums import (
+    causal_dimension_sums,
+    causal_sums,
+    ewma_weights,
+    lag_weights,
+    last_dimension_sums,
+    last_sums,
+)
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Penalties to choose from, as shares of the group's mean variance."""
@@ -25,6 +32,10 @@ directions, and reading both doubles what little text there is."""
 
 CONTEXTS_PER_FEATURE = 20
 """A feature set that has more features than a twentieth of the training contexts is not tried: it would only cost time."""
+
+RUN, CONTEXTS_AT_ONCE = 1_024, 256
+"""Training contexts whose sums are taken at once, at most and at least. The more features there are, the more a long run pays: adding up
+in float64 costs as much for each run, and the features' weighted sums as much more for each context as a run is longer."""
 
 AXIS_PENALTY = 1e-3
 """Penalty on an axis' lag weights, as a share of its variance: it only keeps the equations solvable."""
@@ -61,37 +72,53 @@ def fit_ridge(data: FittingData) -> Parameters:
     axes = torch.linalg.eigh(training_covariance(data.dataset))[1].float().to(data.device)
     turned = data.turned(axes)
     first, *further = FEATURES
-    found = [_fit_set(turned, first.groups(data.context_length), share) for share in BACKWARD_SHARES]
+    moments = _lag_moments(turned)
+    axis = {share: {"axis_weights": _axis_weights(moments, share), "backward_share": number(share)} for share in BACKWARD_SHARES}
+    found = [_fit_set(turned, first.groups(data.context_length), own) for own in axis.values()]
     best = max(found, key=lambda pair: pair[0])
     share = float(best[1]["backward_share"])
     for features in further:
         groups = features.groups(data.context_length)
         if len(data.rows) >= CONTEXTS_PER_FEATURE * sum(map(len, groups)) * data.dataset.dim:
-            best = max(best, _fit_set(turned, groups, share), key=lambda pair: pair[0])
+            best = max(best, _fit_set(turned, groups, axis[share]), key=lambda pair: pair[0])
     return best[1] | {"axes": axes}
 
 
-def _axis_weights(data: FittingData, backward_share: float) -> torch.Tensor:
-    """Least squares of each axis on its own lags: [T, D]. An axis along which nothing varies gets weights of zero."""
-    length, dim = data.context_length, data.dataset.dim
-    precise = torch.float64 if data.device.type != "mps" else torch.float32
-    gram = torch.zeros(dim, length, length, dtype=precise, device=data.device)
-    cross = torch.zeros(dim, length, dtype=precise, device=data.device)
-    for share, context, target in data.training_pairs(backward_share):
-        x, y = context.permute(2, 1, 0), target.T
-        gram += share * (x @ x.mT).to(precise)
-        cross += share * (x @ y[..., None])[..., 0].to(precise)
+def _lag_moments(data: FittingData) -> torch.Tensor:
+    """Sums over every training context and its target of the products of two of their chunks, along each axis: float64 [D, T+1, T+1].
+
+    Chunks that are as far apart are multiplied once, however many contexts hold both. What differs between contexts is which of the
+    products count, and a product with a matrix of zeros and ones adds those up.
+    """
+    places, dim = data.context_length + 1, data.dataset.dim
+    moments = torch.zeros(places, places, dim, dtype=data.precise, device=data.device)
+    for run, mask in data.training_runs(RUN):
+        starts = torch.zeros(places, len(run), device=data.device)
+        for place in range(places):
+            starts[place, place : place + len(mask)] = mask
+        for apart in range(places):
+            products = run[: len(run) - apart] * run[apart:]
+            sums = (starts[: places - apart, : len(products)] @ products).to(data.precise)
+            moments.diagonal(apart, 0, 1).add_(sums.T)
+    upper = moments.permute(2, 0, 1)
+    return upper + upper.triu(1).mT
+
+
+def _axis_weights(moments: torch.Tensor, backward_share: float) -> torch.Tensor:
+    """Least squares of each axis on its own lags, from `_lag_moments`: [T, D]. An axis along which nothing varies gets weights of zero."""
+    backward = moments.flip(1, 2)
+    gram = moments[:, :-1, :-1] + backward_share * backward[:, :-1, :-1]
+    cross = moments[:, :-1, -1] + backward_share * backward[:, :-1, -1]
     ridge = AXIS_PENALTY * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float32).tiny)
-    gram += ridge[:, None, None] * torch.eye(length, dtype=precise, device=data.device)
+    gram = gram + ridge[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     return torch.linalg.solve(gram, cross).float().T.contiguous()
 
 
-def _fit_set(data: FittingData, groups: list[torch.Tensor], backward_share: float) -> tuple[float, Parameters]:
+def _fit_set(data: FittingData, groups: list[torch.Tensor], axis: Parameters) -> tuple[float, Parameters]:
     """The best score on validation with one feature set, and all parameters but `axes`, in whose coordinates `data` is.
 
-    The penalties are chosen one group after the other.
+    `axis` holds the axes' weights and the share of documents read from their end. The penalties are chosen one group after the other.
     """
-    axis = {"axis_weights": _axis_weights(data, backward_share), "backward_share": number(backward_share)}
     weights = torch.cat(groups)
     problem = _normal_equations(data, weights, axis)
     seen = data.sums(data.val.targets, weights.to(data.device)).flatten(1)
@@ -116,15 +143,20 @@ def _normal_equations(data: FittingData, weights_KT: torch.Tensor, axis: Paramet
 
     Summed in float64 block by block, so that memory does not grow with the corpus.
     """
-    size, dim = len(weights_KT) * data.dataset.dim, data.dataset.dim
-    precise = torch.float64 if data.device.type != "mps" else torch.float32
-    gram = torch.zeros(size, size, dtype=precise, device=data.device)
-    cross = torch.zeros(size, dim, dtype=precise, device=data.device)
+    size, dim, length = len(weights_KT) * data.dataset.dim, data.dataset.dim, data.context_length
+    gram = torch.zeros(size, size, dtype=data.precise, device=data.device)
+    cross = torch.zeros(size, dim, dtype=data.precise, device=data.device)
     weights, backward_share = weights_KT.to(data.device), float(axis["backward_share"])
-    for share, context, target in data.training_pairs(backward_share):
-        x = last_sums(context, weights).flatten(1)
-        gram += share * (x.T @ x).to(precise)
-        cross += share * (x.T @ (target - last_dimension_sums(context, axis["axis_weights"]))).to(precise)
+    for run, mask in data.training_runs(min(RUN, max(CONTEXTS_AT_ONCE, size // 3))):
+        parts = []
+        for share, chunks, whole in ((1.0, run, mask), (backward_share, run.flip(0), mask.flip(0))):
+            if share:
+                x = causal_sums(chunks[None], weights)[0, length - 1 : -1].flatten(1)
+                base = causal_dimension_sums(chunks[None], axis["axis_weights"])[0, length - 1 : -1]
+                parts.append(share**0.5 * torch.cat([x, chunks[length:] - base], 1)[whole])
+        x, rest = torch.cat(parts).split([size, dim], 1)
+        gram += (x.T @ x).to(data.precise)
+        cross += (x.T @ rest).to(data.precise)
     return gram, cross
 
 

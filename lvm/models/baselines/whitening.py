@@ -6,6 +6,7 @@ from that direction, whatever the pool.
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from lvm.config import BASELINES
 from lvm.data.dataset import Dataset
 from lvm.data.statistics import training_covariance, within_covariance
+from lvm.models.baselines.choosing import climb
 from lvm.models.baselines.fitted import Parameters, number, of
 from lvm.models.baselines.fitting import FittingData
 from lvm.models.baselines.ridge import ridge_direction
@@ -28,7 +30,7 @@ POWERS = (0.0, 0.25, 0.35, 0.5, 0.625, 0.75, 0.875, 1.0)
 RIDGE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """Weights of ridge regression beside the mean, to choose from."""
 
-HUB_SHARES = (0.0, 0.25, 0.5, 0.75)
+HUB_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Shares of the hubs' direction to choose from; see `hub_direction`."""
 
 HUB_CONTEXTS, HUB_CHUNKS, HUB_QUERIES = 6_000, 10_000, 100
@@ -46,12 +48,21 @@ def whitener(covariance_DD: torch.Tensor, power: float) -> torch.Tensor:
 
     Symmetric. A covariance of zero gives the identity.
     """
+    return whiteners(covariance_DD)(power)
+
+
+def whiteners(covariance_DD: torch.Tensor) -> Callable[[float], torch.Tensor]:
+    """`whitener` for many powers of one covariance, whose axes are found once."""
     values, vectors = torch.linalg.eigh(covariance_DD)
     mean = values.clamp_min(0).mean()
-    if not mean > 0:
-        return torch.eye(len(values))
-    scaled = (values / mean).clamp_min(FLOOR) ** -power
-    return ((vectors * scaled) @ vectors.T).float()
+
+    def of_power(power: float) -> torch.Tensor:
+        if not mean > 0:
+            return torch.eye(len(values))
+        scaled = (values / mean).clamp_min(FLOOR) ** -power
+        return ((vectors * scaled) @ vectors.T).float()
+
+    return of_power
 
 
 def hub_direction(data: FittingData, query: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -80,59 +91,75 @@ def whitening_covariance(dataset: Dataset, within: bool) -> torch.Tensor:
     return within_covariance(dataset) if within else training_covariance(dataset)
 
 
-def _matrices(data: FittingData) -> dict[tuple[bool, float], torch.Tensor]:
-    """The whitener of every covariance and power to choose from."""
-    both = {within: whitening_covariance(data.dataset, within) for within in (False, True)}
-    return {(within, power): whitener(both[within], power).to(data.device) for within in both for power in POWERS}
+Matrix = tuple[bool, float]
+"""Covariance (`within` documents or not) and power of a whitener."""
+
+
+def _matrices(data: FittingData) -> Callable[[Matrix], torch.Tensor]:
+    """The whitener of a covariance and a power, on `data.device`."""
+    both = {within: whiteners(whitening_covariance(data.dataset, within)) for within in (False, True)}
+    return cache(lambda matrix: both[matrix[0]](matrix[1]).to(data.device))
+
+
+def _best_matrix(score: Callable[[Matrix], float], start: Matrix) -> Matrix:
+    """Covariance and power with the best score; for each covariance the walk starts from the power of `start`."""
+
+    def top(within: bool) -> Matrix:
+        return within, climb(POWERS, lambda power: score((within, power)), start[1])
+
+    return max(top(start[0]), top(not start[0]), key=score)
 
 
 def fit_whitened_ewma(data: FittingData) -> Parameters:
     """Decay, covariance and power with the best retrieval on validation, chosen in turn until none changes."""
-    weights = torch.stack([ewma_weights(decay, data.context_length) for decay in DECAYS]).to(data.device)
-    means = data.sums(data.val.targets, weights)
     matrices = _matrices(data)
-    scores: dict[tuple[float, tuple[bool, float]], float] = {}
 
-    def score(decay: float, matrix: tuple[bool, float]) -> float:
-        if (decay, matrix) not in scores:
-            scores[decay, matrix] = data.retrieval(means[:, DECAYS.index(decay)] @ matrices[matrix])
-        return scores[decay, matrix]
+    @cache
+    def mean(decay: float) -> torch.Tensor:
+        return data.sums(data.val.targets, ewma_weights(decay, data.context_length)[None].to(data.device))[:, 0]
 
-    best, before = (0.7, (False, 0.5)), None
-    while best != before:
-        before = best
-        decay = max(DECAYS, key=lambda d: score(d, before[1]))
-        best = decay, max(matrices, key=lambda m: score(decay, m))
-    decay, matrix = best
-    return {"weights": weights[DECAYS.index(decay)].clone(), "decay": number(decay), **_chosen(matrix, matrices)}
+    @cache
+    def score(matrix: Matrix, decay: float) -> float:
+        return data.retrieval(mean(decay) @ matrices(matrix))
+
+    decay, matrix, before = 0.65, (True, 0.5), None
+    while (decay, matrix) != before:
+        before = decay, matrix
+        decay = climb(DECAYS, partial(score, matrix), decay)
+        matrix = _best_matrix(partial(score, decay=decay), matrix)
+    return {"weights": ewma_weights(decay, data.context_length), "decay": number(decay), **_chosen(matrix, matrices)}
 
 
 def fit_whitened_ridge(data: FittingData) -> Parameters:
-    """The linear prediction's weight beside the mean, covariance and power, the share of the hubs' direction: each best on validation."""
+    """The linear prediction's weight beside the mean, the power, the share of the hubs' direction: each best on validation, in turn.
+
+    The covariance stays that of `whitened_ewma`, whose best power is the first to be tried.
+    """
     ewma_fitted, ridge_fitted = data.of("whitened_ewma"), data.of("ridge")
     mean = data.sums(data.val.targets, ewma_fitted["weights"][None])[:, 0]
     linear = data.predictions(ridge_direction, "ridge")
     matrices = _matrices(data)
 
-    def score(weight: float, matrix: tuple[bool, float]) -> float:
-        return data.retrieval((mean + weight * linear) @ matrices[matrix])
+    @cache
+    def score(matrix: Matrix, weight: float) -> float:
+        return data.retrieval((mean + weight * linear) @ matrices(matrix))
 
-    matrix = bool(ewma_fitted["within"]), float(ewma_fitted["power"])
-    weight = max(RIDGE_WEIGHTS, key=lambda w: score(w, matrix))
-    matrix = max(matrices, key=lambda m: score(weight, m))
+    within, power = bool(ewma_fitted["within"]), float(ewma_fitted["power"])
+    weight = climb(RIDGE_WEIGHTS, partial(score, (within, power)), 1.0)
+    matrix = within, climb(POWERS, lambda value: score((within, value), weight), power)
 
     def query(centred_BTD: torch.Tensor) -> torch.Tensor:
         own = last_sums(centred_BTD, ewma_fitted["weights"][None])[:, 0]
-        return (own + weight * ridge_direction(centred_BTD, ridge_fitted)) @ matrices[matrix]
+        return (own + weight * ridge_direction(centred_BTD, ridge_fitted)) @ matrices(matrix)
 
-    hub, own = hub_direction(data, query).to(data.device), F.normalize((mean + weight * linear) @ matrices[matrix], dim=-1)
-    share = max(HUB_SHARES, key=lambda s: data.retrieval(own - s * hub))
+    hub, own = hub_direction(data, query).to(data.device), F.normalize((mean + weight * linear) @ matrices(matrix), dim=-1)
+    share = climb(HUB_SHARES, lambda value: data.retrieval(own - value * hub), 0.5)
     return {"ridge_weight": number(weight), "hub": share * hub, "hub_share": number(share), **_chosen(matrix, matrices)}
 
 
-def _chosen(matrix: tuple[bool, float], matrices: dict[tuple[bool, float], torch.Tensor]) -> Parameters:
+def _chosen(matrix: Matrix, matrices: Callable[[Matrix], torch.Tensor]) -> Parameters:
     """`within`, `power` and the whitener itself, `matrix` [D, D]."""
-    return {"matrix": matrices[matrix], "within": number(matrix[0]), "power": number(matrix[1])}
+    return {"matrix": matrices(matrix), "within": number(matrix[0]), "power": number(matrix[1])}
 
 
 @BASELINES.register("whitened_ewma", fit=fit_whitened_ewma)

@@ -54,7 +54,8 @@ def test_lstm_overfits_a_thousand_windows(dataset: Dataset, tmp_path: Path) -> N
     # Heads without closed forms: among these is the index of the training contexts, which knows their successors before any training.
     config = train_config(
         "lstm", dataset.dim,
-        ["model.heads=residual", "model.width=256", "model.dropout=0", "epochs=32", "learning_rate=0.005", "weight_decay=0", "patience=1000", "context_length=2",
+        ["model.heads=residual", "model.width=256", "model.dropout=0", "epochs=32", "learning_rate=0.005", "weight_decay=0",
+         "patience=1000", "context_length=2",
          "eval_windows=100", "sampler.stretches=8", "sampler.length=16", "sampler.hard_negatives=0", *regression_only],
     )  # fmt: skip
     found = []

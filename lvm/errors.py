@@ -30,6 +30,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 EXTRAS = {
+    "datasets": ("datasets",),
     "pipeline": ("mlflow", "prefect", "psutil"),
     "serve": (
         "fastapi", "fastapi_offline", "httptools", "httpx", "orjson", "prometheus_client", "pythonjsonlogger", "uvicorn", "uvloop",

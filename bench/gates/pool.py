@@ -23,7 +23,8 @@ from lvm.data.chunker import Chunker, paragraphs
 from lvm.data.dataset import open_dataset
 from lvm.data.encoders import load_encoder
 from lvm.data.extract import extract, make_chunker
-from lvm.data.sources import Document, iter_source, markdown_text
+from lvm.data.sources import Document, iter_source
+from lvm.data.sources.prose import markdown_text
 
 SENTENCES = (15, 30, 60)
 """A document is cut short after one of these numbers of sentences, by turns."""

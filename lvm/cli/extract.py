@@ -5,18 +5,24 @@ from typing import Annotated, Any
 
 import typer
 
-from lvm.cli.common import ConfigOption, DeviceOption, JsonOption, PresetOption, SetOption, output, progress_bar, registered
+from lvm.cli.common import ColumnOption, ConfigOption, DeviceOption, JsonOption, PresetOption, SetOption, output, progress_bar, registered
 from lvm.config import read_settings
+from lvm.data.columns import parse_columns
 from lvm.data.encoders import encoder_names
-from lvm.data.sources import source_kinds
+from lvm.data.sources import FIELDS, Reading, by_reason, source_kinds
 from lvm.reports.next_command import next_command
+
+SHOWN = 20
+"""What was left out and is listed one by one; the manifest lists all."""
 
 
 def extract(
     source: Annotated[list[str], typer.Option(help=f"{registered(source_kinds)}; repeatable.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the dataset.")],
     encoder: Annotated[str, typer.Option(help=f"{registered(encoder_names)}.")] = "minilm",
+    column: ColumnOption = None,
     max_docs: Annotated[int | None, typer.Option(min=1, help="Documents in a fixed sample; all of them by default.")] = None,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on although more than half of the input is left out.")] = False,
     preset: PresetOption = None,
     config_file: ConfigOption = None,
     setting: SetOption = None,
@@ -30,6 +36,7 @@ def extract(
     from lvm.devices import resolve_device
 
     settings = read_settings(preset, config_file, setting or [], reads=("chunker", "splits"))
+    reading = Reading(parse_columns(column or [], FIELDS), keep_going=keep_going)
     loaded = load_encoder(encoder, str(resolve_device(device)), dtype)
     with progress_bar("chunks") as bar:
         task = bar.add_task("encoding", total=None, visible=False)
@@ -37,15 +44,16 @@ def extract(
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, visible=True)
 
-        done = run(source, out, loaded, settings.chunker, settings.splits, max_docs, show)
+        done = run(source, out, loaded, settings.chunker, settings.splits, max_docs, show, reading)
     m = done.manifest
     value = {"path": str(out), "digest": m.digest, "reused": done.reused, "encoded_chunks": done.encoded_chunks}
     value |= {"documents": m.documents, "chunks": m.chunks, "skipped": m.skipped, "ignored_fields": m.ignored_fields}
+    value |= {"skipped_by_reason": by_reason(item["reason"] for item in m.skipped), "encodings": m.encodings}
     output(value, as_json, *_report(done), next_command("diagnose", out))
 
 
 def _report(done: Any) -> list[Any]:
-    """What people read of an `Extracted`: counts a split, documents that were skipped, fields that were ignored."""
+    """What people read of an `Extracted`: counts a split, what was left out, fields that were ignored."""
     from lvm.reports.tables.table import Table
 
     m = done.manifest
@@ -53,8 +61,15 @@ def _report(done: Any) -> list[Any]:
     rows = [[split, str(m.documents[split]), str(m.chunks[split])] for split in m.documents]
     parts: list[Any] = [Table(title, ["split", "documents", "chunks"], rows).rich()]
     if m.skipped:
-        skipped = [[item["doc_id"], item["reason"]] for item in m.skipped[:20]]
-        parts.append(Table(f"Skipped: {len(m.skipped)} documents", ["doc_id", "reason"], skipped).rich())
+        listed = m.skipped[:SHOWN]
+        more = f", the first {SHOWN} of" if len(m.skipped) > SHOWN else ":"
+        skipped = [[item["doc_id"], item["reason"]] for item in listed]
+        parts.append(Table(f"Left out{more} {len(m.skipped):,}", ["document, file or row", "reason"], skipped).rich())
+        sums = by_reason(item["reason"] for item in m.skipped)
+        parts.append("Left out by reason: " + ", ".join(f"{reason} {count:,}" for reason, count in sums.items()))
+    if m.encodings:
+        read = ", ".join(f"{encoding} {count:,}" for encoding, count in m.encodings.items())
+        parts.append(f"Files that are not UTF-8, by the encoding that was recognised: {read}")
     if m.ignored_fields:
         parts.append(f"Fields of the input that nothing reads: {', '.join(m.ignored_fields)}")
     return parts

@@ -4,54 +4,18 @@ What is read goes to a temporary file on disk: a corpus need not fit in memory, 
 """
 
 import hashlib
-import json
-import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any
+from pathlib import Path, PurePosixPath
 
-from lvm.atomic_io import digest_json, explaining_full_disk
+from lvm.atomic_io import digest_json
 from lvm.data.chunker import Chunk, Chunker
-from lvm.data.sources import Document, IgnoredField, Skipped, iter_source, source_kinds
+from lvm.data.sources import Decoded, Document, Excluded, IgnoredField, Reading, Skipped, by_reason, iter_source, source_kinds
+from lvm.data.sources.files import without_secrets
+from lvm.data.spool import Spool
 from lvm.errors import InputError
-
-
-class Spool:
-    """JSON values by name, on disk.
-
-    The file has no name in any folder: the operating system frees it when it is closed, or when the process ends for whatever reason.
-    """
-
-    def __init__(self, near: Path) -> None:
-        """Open an empty spool on the disk that holds `near`, or will hold it."""
-        self._near = near
-        self._file = TemporaryFile(dir=_writable_folder(near))  # noqa: SIM115 (closed by `close`)
-        self._offsets: dict[str, int] = {}
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        with explaining_full_disk(self._near):
-            self._offsets[name] = self._file.seek(0, os.SEEK_END)
-            self._file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
-
-    def __getitem__(self, name: str) -> Any:
-        with explaining_full_disk(self._near):  # a read first writes out what is still buffered
-            self._file.seek(self._offsets[name])
-            return json.loads(self._file.readline())
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._offsets
-
-    def __iter__(self) -> Iterator[str]:
-        """Names, in the order in which they were stored."""
-        return iter(self._offsets)
-
-    def close(self) -> None:
-        """Free the space on disk."""
-        with suppress(OSError):  # closing writes out the buffer, which a full disk refuses again; nobody reads it any more
-            self._file.close()
 
 
 @dataclass(frozen=True)
@@ -80,10 +44,16 @@ class Corpus:
     """doc_id -> SHA-256 of the text as it was read, for the documents of this corpus. Line breaks count: they decide where text is cut."""
 
     skipped: list[Skipped] = field(default_factory=list)
-    """Documents that were left out."""
+    """Files, rows and documents that were left out."""
 
     ignored_fields: list[str] = field(default_factory=list)
     """Fields of the input that nothing reads."""
+
+    encodings: Counter[str] = field(default_factory=Counter)
+    """Files that are not UTF-8, by the encoding that was recognised."""
+
+    keep_going: bool = False
+    """Whether more than half of the input may be left out."""
 
     def digest(self) -> str:
         """SHA-256 over ids and texts of the documents, in whatever order they were read."""
@@ -116,59 +86,117 @@ class Corpus:
                 self.chunks[doc_id] = [[chunk.text, chunk.n_tokens] for chunk in chunks]
             yield ChunkedDocument(doc_id, source, chunks)
 
+    def require_half(self, without_chunks: Sequence[Skipped] = ()) -> None:
+        """Raise `InputError` when more than half of the input is left out, unless `keep_going`.
+
+        `without_chunks` are documents of this corpus that turned out unusable when they were cut. Of a sample, the share of these is
+        taken for that of the whole.
+        """
+        lost = sum(not isinstance(item, Excluded) for item in self.skipped)
+        usable = sum(1 for _ in self.documents)
+        share = usable / (usable + lost) * (1 - len(without_chunks) / len(self.kept))
+        if share >= 0.5 or self.keep_going:
+            return
+        raise InputError(
+            f"{1 - share:.0%} of the input is left out ({told([*self.skipped, *without_chunks])}), more than half: "
+            "mend it, or take the rest with --keep-going"
+        )
+
 
 @contextmanager
-def read_corpus(sources: Sequence[str], chunker: Chunker, near: Path, max_docs: int | None = None) -> Iterator[Corpus]:
+def read_corpus(
+    sources: Sequence[str], chunker: Chunker, near: Path, max_docs: int | None = None, reading: Reading = Reading()
+) -> Iterator[Corpus]:
     """Read every document of `sources` once, and yield those that can be used; or a sample of `max_docs` of them.
 
     The texts lie in a temporary file on the disk of `near` until the block ends. Raises `InputError` when there is no source, a source
-    is malformed, one doc_id has two texts, or no document can be used.
+    is malformed, one doc_id has two texts, no document can be used, or more than half of the input cannot.
     """
     if not sources:
         raise InputError(f"no source: give --source with {source_kinds()}")
+    if max_docs is not None and max_docs < 1:
+        raise InputError(f"field 'max_docs' is {max_docs}: give 1 or more, or leave it out")
     documents = Spool(near)
     chunks = Spool(near)
     try:
-        corpus = Corpus(chunker, documents, chunks)
-        _read(sources, corpus)
+        corpus = Corpus(chunker, documents, chunks, keep_going=reading.keep_going)
+        _read(sources, corpus, reading)
         if not corpus.kept:
-            raise InputError(f"no usable document in {', '.join(sources)}: {len(corpus.skipped)} skipped")
+            shown = ", ".join(without_secrets(source) for source in sources)
+            raise InputError(f"no usable document in {shown}: {len(corpus.skipped)} skipped{_examples(corpus.skipped)}")
+        corpus.require_half()
         yield corpus if max_docs is None else corpus.sample(max_docs)
     finally:
         documents.close()
         chunks.close()
 
 
-def _read(sources: Sequence[str], corpus: Corpus) -> None:
-    """Store the usable documents of `sources` in `corpus`; list the others, and fields that nothing reads."""
-    words_of: dict[str, str] = {}  # doc_id -> hash of the text's words
-    first_with: dict[str, str] = {}  # hash of the words -> doc_id
-    for item in (item for source in sources for item in iter_source(source)):
-        if isinstance(item, Skipped):
-            corpus.skipped.append(item)
-        elif isinstance(item, IgnoredField):
-            corpus.ignored_fields.append(item.name)
-        elif reason := _why_unusable(item, words_of, first_with):
-            corpus.skipped.append(Skipped(item.doc_id, reason))
-        else:
-            corpus.kept[item.doc_id] = hashlib.sha256(item.text.encode()).hexdigest()
-            corpus.documents[item.doc_id] = [item.source, item.text]
+def told(skipped: Sequence[Skipped]) -> str:
+    """What was left out, as "empty 3, duplicate 1"."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in by_reason(item.reason for item in skipped).items())
 
 
-def _why_unusable(document: Document, words_of: dict[str, str], first_with: dict[str, str]) -> str | None:
-    """Why a document is left out: it is empty, or has the words of one read before. None when it is kept."""
-    words = hashlib.sha256(" ".join(document.text.split()).encode()).hexdigest()
-    if words_of.setdefault(document.doc_id, words) != words:
-        raise InputError(f"doc_id {document.doc_id!r} stands for two different texts: give each document its own")
-    if not document.text.strip():
-        return "empty"
-    if words in first_with:
-        return f"duplicate of {first_with[words]}"
-    first_with[words] = document.doc_id
-    return None
+def _examples(skipped: Sequence[Skipped]) -> str:
+    return f" ({told(skipped)}; the first: {skipped[0].doc_id}, {skipped[0].reason})" if skipped else ""
 
 
-def _writable_folder(near: Path) -> Path | None:
-    """The nearest folder at or above `near` that exists and can be written to; None for the system's temporary folder."""
-    folders = [near.absolute(), *near.absolute().parents]
-    return next((folder for folder in folders if folder.is_dir() and os.access(folder, os.W_OK)), None)
+def _read(sources: Sequence[str], corpus: Corpus, reading: Reading) -> None:
+    """Store the usable documents of `sources` in `corpus`; list what is left out, and fields that nothing reads."""
+    known = _Known(sources)
+    for source in sources:
+        for item in iter_source(source, reading):
+            if isinstance(item, Skipped):
+                corpus.skipped.append(item)
+            elif isinstance(item, IgnoredField):
+                corpus.ignored_fields.append(item.name)
+            elif isinstance(item, Decoded):
+                corpus.encodings[item.encoding] += 1
+            elif isinstance(item, Document):
+                doc_id, reason = known.register(source, item)
+                if reason:
+                    corpus.skipped.append(Skipped(doc_id, reason))
+                else:
+                    corpus.kept[doc_id] = hashlib.sha256(item.text.encode()).hexdigest()
+                    corpus.documents[doc_id] = [item.source, item.text]
+
+
+class _Known:
+    """The documents that were read so far, by id and by words."""
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        self._labels = _labels(sources)
+        self._of_id: dict[str, tuple[str, str]] = {}  # doc_id -> hash of the text's words, --source
+        self._first_with: dict[str, str] = {}  # hash of the words -> doc_id
+
+    def register(self, source: str, document: Document) -> tuple[str, str | None]:
+        """The document's id in the corpus, and why it is left out: it is empty, or has the words of one read before.
+
+        An id that another source has for another text gets this source's name in front.
+        """
+        words = hashlib.sha256(" ".join(document.text.split()).encode()).hexdigest()
+        doc_id = document.doc_id
+        if doc_id in self._of_id and self._of_id[doc_id][0] != words and self._of_id[doc_id][1] != source:
+            doc_id = f"{self._labels[source]}/{doc_id}"
+        if self._of_id.setdefault(doc_id, (words, source))[0] != words:
+            raise InputError(
+                f"doc_id {doc_id!r} stands for two different texts in {without_secrets(source)}: give each document its own, "
+                "or name another field by --column doc_id=NAME, or number the rows by --column doc_id=#"
+            )
+        if not document.text.strip():
+            return doc_id, "empty"
+        if words in self._first_with:
+            return doc_id, f"duplicate: of {self._first_with[words]}"
+        self._first_with[words] = doc_id
+        return doc_id, None
+
+
+def _labels(sources: Sequence[str]) -> dict[str, str]:
+    """A name for each source: the end of its path, as long as it takes to tell it from those before it."""
+    labels: dict[str, str] = {}
+    earlier: list[tuple[str, ...]] = []
+    for source in dict.fromkeys(sources):
+        own = PurePosixPath(without_secrets(source)).parts
+        length = next((n for n in range(1, len(own)) if all(other[-n:] != own[-n:] for other in earlier)), len(own))
+        labels[source] = "/".join(own[-length:])
+        earlier.append(own)
+    return labels

@@ -18,6 +18,7 @@ from lvm.data.corpus import Corpus, read_corpus
 from lvm.data.encoders import Encoder
 from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, content_key, footer, read_manifest, write_manifest
 from lvm.data.shards import Progress, write_shards
+from lvm.data.sources import Reading
 from lvm.data.staging import StagedChunks, read_staged, stage_chunks
 from lvm.errors import InputError
 
@@ -48,12 +49,13 @@ def extract(
     splits: SplitConfig = SplitConfig(),
     max_docs: int | None = None,
     progress: Progress = _no_progress,
+    reading: Reading = Reading(),
 ) -> Extracted:
     """Turn the documents of `sources`, or a sample of `max_docs` of them, into a dataset at `out`.
 
     Raises `InputError` as `make_chunker`, `read_corpus` and `extract_corpus` do.
     """
-    with read_corpus(sources, make_chunker(chunker, encoder), out, max_docs) as corpus:
+    with read_corpus(sources, make_chunker(chunker, encoder), out, max_docs, reading) as corpus:
         return extract_corpus(corpus, out, encoder, splits, progress)
 
 
@@ -79,8 +81,8 @@ def extract_corpus(
 ) -> Extracted:
     """Turn `corpus` into a dataset at `out`, or return at once when it is there already and whole. A damaged shard is written again.
 
-    Raises `InputError` when `out` holds another dataset, when no document has two chunks, or when the encoder gives vectors that
-    are zero or not finite.
+    Raises `InputError` when `out` holds another dataset, when no document has two chunks, when more than half of the input is left out
+    and it was not asked to keep going, or when the encoder gives vectors that are zero or not finite.
     """
     key = dataset_key(corpus, splits, encoder)
     manifest = _finished(out, key)
@@ -90,6 +92,7 @@ def extract_corpus(
     if not staged.exists():
         stage_chunks(corpus, staged)
     chunks = read_staged(staged, corpus.kept, splits)
+    corpus.require_half(chunks.skipped)
     metadata = footer(key, corpus.digest(), corpus.chunker.config, encoder.recipe)
     metadata |= {"lvm.encoder": encoder.recipe.name, "lvm.code_version": __version__}
     shards, encoded = write_shards(chunks, encoder, metadata, out, progress)
@@ -131,6 +134,7 @@ def _manifest(key: str, corpus: Corpus, chunks: StagedChunks, splits: SplitConfi
         duplicate_groups=chunks.duplicate_groups,
         skipped=[vars(item) for item in corpus.skipped + chunks.skipped],
         ignored_fields=sorted(set(corpus.ignored_fields)),
+        encodings=dict(sorted(corpus.encodings.items())),
         shards=shards,
         code_version=__version__,
     )

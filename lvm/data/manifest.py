@@ -66,10 +66,13 @@ class Manifest(Config):
     """Groups of two or more near-duplicate documents, kept on one side of the split."""
 
     skipped: list[dict[str, str]]
-    """Documents that were left out: doc_id and reason."""
+    """Files, rows and documents that were left out: doc_id (or file, or file and row) and reason."""
 
     ignored_fields: list[str]
     """Fields of the input that nothing read."""
+
+    encodings: dict[str, int] = Field(default_factory=dict)
+    """Files that were not UTF-8, by the encoding in which they were read."""
 
     shards: list[Shard] = Field(min_length=1)
     """The files, in row order."""

@@ -64,9 +64,9 @@ class Counted:
         self.cuts: Counter[str] = Counter()
         read, cut = corpus.iter_source, Chunker.__call__
 
-        def counting_read(spec: str) -> Any:
+        def counting_read(spec: str, *reading: Any) -> Any:
             self.reads[spec] += 1
-            return read(spec)
+            return read(spec, *reading)
 
         def counting_cut(chunker: Chunker, text: str) -> Any:
             self.cuts[text] += 1

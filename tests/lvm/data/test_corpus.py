@@ -1,22 +1,19 @@
 """A corpus reads each source once and cuts each document once; what cannot be used is left out and listed, or refused."""
 
 import gzip
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from lvm.config import ChunkerConfig
 from lvm.data.chunker import Chunker
-from lvm.data.corpus import Spool, read_corpus
-from lvm.data.sources import Skipped
+from lvm.data.corpus import read_corpus
+from lvm.data.sources import Excluded, Reading, Skipped
 from lvm.errors import InputError
 from tests.support.corpora import Counted, write_lines
 
 ONE = "The treasury is full."
 TWO = "Commerce grows in every port. The harvest was good."
+GOING = Reading(keep_going=True)
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +77,15 @@ def test_unusable_documents_are_left_out_and_listed_with_the_reason(chunker, tmp
     folder.mkdir()
     (folder / "short.txt").write_text(ONE)
     (folder / "bad.txt").write_bytes(b"\xff\xfe\x00")
-    with read_corpus([write_lines(tmp_path / "a.jsonl", records), str(folder)], chunker, tmp_path) as corpus:
+    with read_corpus([write_lines(tmp_path / "a.jsonl", records), str(folder)], chunker, tmp_path, None, GOING) as corpus:
         assert set(corpus.kept) == {"good", "short.txt"}
         assert corpus.ignored_fields == ["year"]
         assert corpus.skipped == [
             Skipped("hollow", "empty"),
             Skipped("blank", "empty"),
-            Skipped("copy", "duplicate of good"),
-            Skipped("good", "duplicate of good"),
-            Skipped("bad.txt", "broken UTF-8 at byte 0"),
+            Skipped("copy", "duplicate: of good"),
+            Skipped("good", "duplicate: of good"),
+            Skipped("bad.txt", "broken UTF-16: at byte 2"),
         ]
 
 
@@ -111,7 +108,8 @@ def test_one_name_for_two_texts_is_refused(kept, records, tmp_path):
 @pytest.mark.parametrize("texts", [[], ["", " "]], ids=["no rows", "empty"])
 def test_sources_without_a_usable_document_are_refused_with_the_number_skipped(kept, texts, tmp_path):
     spec = write_lines(tmp_path / "a.jsonl", [{"doc_id": str(i), "text": t} for i, t in enumerate(texts)])
-    with pytest.raises(InputError, match=f"no usable document in {spec}: {len(texts)} skipped"):
+    reasons = r" \(empty 2; the first: 0, empty\)" if texts else "$"
+    with pytest.raises(InputError, match=f"no usable document in {spec}: {len(texts)} skipped{reasons}"):
         kept([spec])
 
 
@@ -138,49 +136,48 @@ def test_no_source_at_all_is_refused(kept):
         kept([])
 
 
-# The spool
+@pytest.mark.parametrize("max_docs", [0, -1])
+def test_number_of_documents_below_one_is_refused(kept, max_docs, tmp_path):
+    spec = write_lines(tmp_path / "a.jsonl", [{"doc_id": "x", "text": TWO}])
+    with pytest.raises(InputError, match=f"field 'max_docs' is {max_docs}: give 1 or more"):
+        kept([spec], max_docs)
 
 
-def test_spool_leaves_nothing_on_disk_even_when_its_process_is_killed(tmp_path):
-    code = (
-        "import os, signal, sys; from pathlib import Path; from lvm.data.corpus import Spool\n"
-        "spool = Spool(Path(sys.argv[1]) / 'out')\n"
-        "spool['x'] = 'a' * 100_000\n"
-        "assert spool['x'] and os.fstat(spool._file.fileno()).st_dev == os.stat(sys.argv[1]).st_dev\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, timeout=60, capture_output=True)
-    assert ended.returncode == -9, ended.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_more_than_half_left_out_is_refused_with_the_reasons_unless_told_to_go_on(chunker, kept, tmp_path):
+    rows = [{"doc_id": "x", "text": TWO}, {"doc_id": "y", "text": ""}]
+    assert len(kept([write_lines(tmp_path / "half.jsonl", rows)])[0]) == 1
+    spec = write_lines(tmp_path / "more.jsonl", [*rows, {"doc_id": "z", "text": TWO}])
+    with pytest.raises(InputError, match=r"67% of the input is left out \(empty 1, duplicate 1\), more than half: .* --keep-going"):
+        kept([spec])
+    with read_corpus([spec], chunker, tmp_path, None, GOING) as corpus:
+        assert list(corpus.kept) == ["x"]
 
 
-def test_spool_gives_back_what_was_stored_in_any_order(tmp_path):
-    spool = Spool(tmp_path / "not" / "there" / "yet")
-    values = {"line\nbreak": "a\nb", "naïve — 漢字": ["x", 1], "": {}}
-    for name, value in values.items():
-        spool[name] = value
-    assert [spool[name] for name in reversed(list(spool))] == list(values.values())[::-1]
-    assert list(spool) == list(values) and "" in spool and "b" not in spool
-    spool.close()
-    assert list(tmp_path.iterdir()) == []
+def test_what_tools_made_is_listed_but_is_no_loss(chunker, tmp_path):
+    for name in ("docs/a.txt", "docs/.git/x", "docs/.b.txt", "docs/node_modules/c.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(ONE)
+    with read_corpus([str(tmp_path / "docs")], chunker, tmp_path) as corpus:
+        assert [type(item) for item in corpus.skipped] == [Excluded] * 3
 
 
-def test_spool_of_a_dataset_in_a_read_only_folder_lies_above_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda folder, mode: Path(folder) != tmp_path / "locked")
-    (tmp_path / "locked").mkdir()
-    spool = Spool(tmp_path / "locked" / "out")
-    spool["x"] = 1
-    assert spool["x"] == 1
-    spool.close()
+def test_losses_when_cutting_count_beside_losses_when_reading(chunker, tmp_path):
+    rows = [{"doc_id": str(i), "text": f"{i}. {TWO}"} for i in range(6)] + [{"doc_id": "e", "text": ""}, {"doc_id": "f", "text": ""}]
+    with read_corpus([write_lines(tmp_path / "a.jsonl", rows)], chunker, tmp_path) as corpus:
+        corpus.require_half([Skipped("0", "one chunk"), Skipped("1", "one chunk")])
+        with pytest.raises(InputError, match=r"62% .*\(one chunk 3, empty 2\)"):
+            corpus.require_half([Skipped(str(i), "one chunk") for i in range(3)])
+        corpus.only(["0", "1", "2", "3"]).require_half([Skipped("0", "one chunk")])
+        with pytest.raises(InputError, match="62%"):
+            corpus.only(["0", "1"]).require_half([Skipped("0", "one chunk")])
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
-def test_full_disk_is_refused_naming_the_dataset(tmp_path, monkeypatch):
-    spool = Spool(tmp_path / "out")
-    spool._file.close()
-    spool._file = open("/dev/full", "r+b")  # noqa: SIM115
-    with pytest.raises(InputError, match=f"no space left to write {tmp_path / 'out'}"):
-        for number in range(20):
-            spool[str(number)] = "a" * 10_000
-    spool.close()
+def test_one_id_in_several_sources_is_told_apart_by_the_source(kept, tmp_path):
+    for number, folder in enumerate(("a", "b", "c/b")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "README.md").write_text(f"Text {number}.")
+        (tmp_path / folder / "same.md").write_text("The same text.")
+    sources = [str(tmp_path / folder) for folder in ("a", "b", "c/b")]
+    assert list(kept(sources[:1])[0]) == ["README.md", "same.md"]
+    assert list(kept(sources[:2])[0]) == ["README.md", "same.md", "b/README.md"]
+    assert list(kept(sources)[0]) == ["README.md", "same.md", "b/README.md", "c/b/README.md"]

@@ -161,7 +161,7 @@ def test_documents_left_out_are_counted_and_listed_in_the_manifest(rows, encoder
     (tmp_path / "letters" / "good.txt").write_text(TWO)
     done = extract([write_lines(tmp_path / "a.jsonl", records), str(tmp_path / "letters")], tmp_path / "out", encoder)
     assert done.manifest.skipped == [
-        {"doc_id": "copy", "reason": f"duplicate of {rows[0]['doc_id']}"},
+        {"doc_id": "copy", "reason": f"duplicate: of {rows[0]['doc_id']}"},
         {"doc_id": "short", "reason": "one chunk: nothing to predict"},
     ]
     assert done.manifest.ignored_fields == ["year"]

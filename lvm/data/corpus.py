@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from lvm.atomic_io import digest_json
 from lvm.data.chunker import Chunk, Chunker
-from lvm.data.sources import Decoded, Document, Excluded, IgnoredField, Reading, Skipped, by_reason, iter_source, source_kinds
+from lvm.data.sources import Document, Excluded, IgnoredField, OtherEncoding, Reading, Skipped, by_reason, iter_source, source_kinds
 from lvm.data.sources.files import without_secrets
 from lvm.data.spool import Spool
 from lvm.errors import InputError
@@ -149,7 +149,7 @@ def _read(sources: Sequence[str], corpus: Corpus, reading: Reading) -> None:
                 corpus.skipped.append(item)
             elif isinstance(item, IgnoredField):
                 corpus.ignored_fields.append(item.name)
-            elif isinstance(item, Decoded):
+            elif isinstance(item, OtherEncoding):
                 corpus.encodings[item.encoding] += 1
             elif isinstance(item, Document):
                 doc_id, reason = known.register(source, item)

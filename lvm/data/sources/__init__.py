@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from lvm.config import SOURCES
 from lvm.data.sources import kinds  # noqa: F401 (registers the package's own)
 from lvm.data.sources.files import without_secrets
-from lvm.data.sources.items import Decoded, Document, Excluded, IgnoredField, Item, Piece, Skipped, by_reason
+from lvm.data.sources.items import Document, Excluded, IgnoredField, Item, OtherEncoding, Piece, Skipped, by_reason
 from lvm.data.sources.rows import FIELDS, Reading
 from lvm.errors import InputError
 
 __all__ = [
     "FIELDS",
-    "Decoded",
     "Document",
     "Excluded",
     "IgnoredField",
     "Item",
+    "OtherEncoding",
     "Piece",
     "Reading",
     "Skipped",

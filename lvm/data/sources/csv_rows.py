@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lvm.data.sources.encoding import UnknownEncodingError, decode
 from lvm.data.sources.files import File
-from lvm.data.sources.items import Decoded, Item, Unfit
+from lvm.data.sources.items import Item, OtherEncoding, Unfit
 from lvm.data.sources.rows import Reading, RowReader
 from lvm.errors import InputError
 
@@ -28,7 +28,7 @@ def read_csv(file: File, source: str, reading: Reading) -> Iterator[Item]:
     columns: list[str] = []
     rows = RowReader(file.shown, file.name, "line", source, reading)
     if encoding != "utf-8":
-        yield Decoded(encoding)
+        yield OtherEncoding(encoding)
     try:
         for fields in lines:
             if not fields:

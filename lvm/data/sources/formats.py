@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from lvm.data.sources.csv_rows import read_csv
 from lvm.data.sources.encoding import UnknownEncodingError, decode
 from lvm.data.sources.files import DamagedError, File
-from lvm.data.sources.items import Decoded, Document, Item, Skipped
+from lvm.data.sources.items import Document, Item, OtherEncoding, Skipped
 from lvm.data.sources.json_rows import read_json
 from lvm.data.sources.parquet_rows import read_parquet
 from lvm.data.sources.prose import PROSE
@@ -58,5 +58,5 @@ def _one_document(file: File, source: str, reading: Reading) -> Iterator[Item]:
         yield Skipped(file.name, f"no {file.suffix} that its parser can read: {type(error).__name__}")
     else:
         if encoding != "utf-8":
-            yield Decoded(encoding)
+            yield OtherEncoding(encoding)
         yield Document(file.name, source, text)

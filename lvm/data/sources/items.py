@@ -52,13 +52,13 @@ class IgnoredField:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class OtherEncoding:
     """A file that is not UTF-8 was read in an encoding that was recognised by its bytes. The manifest counts it."""
 
     encoding: str
 
 
-Item = Document | Piece | Skipped | IgnoredField | Decoded
+Item = Document | Piece | Skipped | IgnoredField | OtherEncoding
 
 
 class Unfit(InputError):

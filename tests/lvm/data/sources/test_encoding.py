@@ -2,7 +2,7 @@
 
 import pytest
 
-from lvm.data.sources import Decoded, iter_source
+from lvm.data.sources import OtherEncoding, iter_source
 from lvm.data.sources.encoding import UnknownEncodingError, decode
 from tests.support.reading import ROWS, documents, json_lines, left_out, refusal
 
@@ -59,7 +59,7 @@ def test_folder_counts_what_was_recognised_and_lists_what_was_not(tmp_path):
     (tmp_path / "b.txt").write_bytes("naïve café über".encode() + b"\xff")
     (tmp_path / "c.csv").write_bytes(f"doc_id,text\nc,{GERMAN}\n".encode("utf-16"))
     assert [document.text for document in documents(tmp_path)] == [GERMAN, GERMAN]
-    assert [item.encoding for item in iter_source(str(tmp_path)) if isinstance(item, Decoded)] == ["cp1252", "utf-16"]
+    assert [item.encoding for item in iter_source(str(tmp_path)) if isinstance(item, OtherEncoding)] == ["cp1252", "utf-16"]
     assert left_out(tmp_path) == [("b.txt", "broken UTF-8: at byte 18")]
 
 

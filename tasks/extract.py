@@ -8,6 +8,7 @@ from lvm.config import ChunkerConfig, SplitConfig
 from lvm.data.corpus import read_corpus
 from lvm.data.encoders import load_encoder
 from lvm.data.extract import dataset_key, extract_corpus, make_chunker
+from lvm.data.reuse import reusable_datasets
 from lvm.devices import resolve_device
 from tasks.workspace import Workspace
 
@@ -18,7 +19,10 @@ LOG_EVERY_CHUNKS = 8_192
 def extract_documents(
     workspace: Workspace, sources: list[str], encoder: str, max_docs: int | None, chunker: ChunkerConfig, splits: SplitConfig, device: str
 ) -> Path:
-    """Extract `sources` below `data/`, or find the dataset that an earlier run made of them. Returns its folder."""
+    """Extract `sources` below `data/`, or find the dataset that an earlier run made of them. Returns its folder.
+
+    Vectors of texts that another dataset below `data/` holds are taken from there.
+    """
     logger = get_run_logger()
     loaded = load_encoder(encoder, str(resolve_device(device)))
 
@@ -28,8 +32,11 @@ def extract_documents(
 
     with read_corpus(sources, make_chunker(chunker, loaded), workspace.datasets, max_docs) as corpus:
         out = workspace.datasets / dataset_key(corpus, splits, loaded)[:12]
-        made = extract_corpus(corpus, out, loaded, splits, progress)
+        known = reusable_datasets(workspace.datasets, loaded, logger.warning)
+        made = extract_corpus(corpus, out, loaded, splits, progress, known)
     m = made.manifest
     reused = ", reused" if made.reused else ""
     logger.info("dataset %s: documents %s, chunks %s, skipped %d%s", made.path, m.documents, m.chunks, len(m.skipped), reused)
+    for line in made.remarks:
+        logger.info("%s", line)
     return made.path

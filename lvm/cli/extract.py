@@ -23,6 +23,9 @@ def extract(
     column: ColumnOption = None,
     max_docs: Annotated[int | None, typer.Option(min=1, help="Documents in a fixed sample; all of them by default.")] = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on although more than half of the input is left out.")] = False,
+    reuse: Annotated[
+        list[Path] | None, typer.Option(help="Dataset of the same encoder: vectors of equal texts are taken from it; repeatable.")
+    ] = None,
     preset: PresetOption = None,
     config_file: ConfigOption = None,
     setting: SetOption = None,
@@ -44,9 +47,10 @@ def extract(
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, visible=True)
 
-        done = run(source, out, loaded, settings.chunker, settings.splits, max_docs, show, reading)
+        done = run(source, out, loaded, settings.chunker, settings.splits, max_docs, show, reading, reuse or [])
     m = done.manifest
     value = {"path": str(out), "digest": m.digest, "reused": done.reused, "encoded_chunks": done.encoded_chunks}
+    value |= {"reused_chunks": done.reused_chunks, "reused_from": list(m.reused), "changed_splits": done.moved}
     value |= {"documents": m.documents, "chunks": m.chunks, "skipped": m.skipped, "ignored_fields": m.ignored_fields}
     value |= {"skipped_by_reason": by_reason(item["reason"] for item in m.skipped), "encodings": m.encodings}
     output(value, as_json, *_report(done), next_command("diagnose", out))
@@ -60,6 +64,7 @@ def _report(done: Any) -> list[Any]:
     title = f"Dataset {m.digest[:12]} at {done.path}" + (" (reused, nothing to do)" if done.reused else "")
     rows = [[split, str(m.documents[split]), str(m.chunks[split])] for split in m.documents]
     parts: list[Any] = [Table(title, ["split", "documents", "chunks"], rows).rich()]
+    parts += [f"{line[0].upper()}{line[1:]}." for line in done.remarks]
     if m.skipped:
         listed = m.skipped[:SHOWN]
         more = f", the first {SHOWN} of" if len(m.skipped) > SHOWN else ":"

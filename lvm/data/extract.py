@@ -1,14 +1,17 @@
 """Documents to the dataset of record, streaming and resumable.
 
 The documents are read once, cut into chunks, divided into splits, and encoded a shard at a time; the vectors are never all in
-memory. An interrupted run finds its staged chunks and its finished shards again. A repeated run finds the manifest and has
-nothing to do.
+memory. Vectors of texts that another dataset holds are taken from there. An interrupted run finds its staged chunks and its finished
+shards again. A repeated run finds the manifest and has nothing to do.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
+
+import pyarrow.compute as pc
 
 from lvm import __version__
 from lvm.atomic_io import sha256_once
@@ -16,8 +19,11 @@ from lvm.config import ChunkerConfig, SplitConfig
 from lvm.data.chunker import Chunker
 from lvm.data.corpus import Corpus, read_corpus
 from lvm.data.encoders import Encoder
-from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, Shard, content_key, footer, read_manifest, write_manifest
-from lvm.data.shards import Progress, write_shards
+from lvm.data.known_cuts import take_cuts, write_cuts
+from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, content_key, footer, read_manifest, write_manifest
+from lvm.data.names import first_names
+from lvm.data.reuse import KnownVectors, find_vectors, require_reusable
+from lvm.data.shards import Progress, WrittenShards, write_shards
 from lvm.data.sources import Reading
 from lvm.data.staging import StagedChunks, read_staged, stage_chunks
 from lvm.errors import InputError
@@ -36,6 +42,28 @@ class Extracted:
     encoded_chunks: int
     """Chunks that this run encoded."""
 
+    moved: list[str]
+    """Ids of documents that another split holds than in a dataset that was reused."""
+
+    @property
+    def reused_chunks(self) -> int:
+        """Chunks whose vectors were taken from other datasets."""
+        return sum(self.manifest.reused.values())
+
+    @property
+    def remarks(self) -> list[str]:
+        """Where the vectors of a new dataset come from, and which documents changed their split, a sentence each."""
+        if self.reused:
+            return []
+        lines = [f"encoded {self.encoded_chunks:,} chunks, reused {self.reused_chunks:,}"]
+        if self.manifest.reused:
+            lines[0] += f" of {' and '.join(digest[:12] for digest in self.manifest.reused)}"
+        if self.moved:
+            names = ", ".join(first_names(self.moved))
+            why = "since a near-duplicate joined or left their group, or an empty split was filled"
+            lines.append(f"{len(self.moved):,} known documents changed their split, {why}: {names}")
+        return lines
+
 
 def _no_progress(done: int, total: int) -> None:
     """Show nothing."""
@@ -50,13 +78,17 @@ def extract(
     max_docs: int | None = None,
     progress: Progress = _no_progress,
     reading: Reading = Reading(),
+    reuse: Sequence[Path] = (),
 ) -> Extracted:
     """Turn the documents of `sources`, or a sample of `max_docs` of them, into a dataset at `out`.
 
-    Raises `InputError` as `make_chunker`, `read_corpus` and `extract_corpus` do.
+    Vectors of texts that a dataset of `reuse` holds are taken from there. Raises `InputError` as `make_chunker`, `read_corpus`,
+    `extract_corpus` and, for every dataset of `reuse`, `require_reusable` do.
     """
+    for path in reuse:
+        require_reusable(path, encoder)
     with read_corpus(sources, make_chunker(chunker, encoder), out, max_docs, reading) as corpus:
-        return extract_corpus(corpus, out, encoder, splits, progress)
+        return extract_corpus(corpus, out, encoder, splits, progress, reuse)
 
 
 def make_chunker(config: ChunkerConfig, encoder: Encoder) -> Chunker:
@@ -77,29 +109,53 @@ def dataset_key(corpus: Corpus, splits: SplitConfig, encoder: Encoder) -> str:
 
 
 def extract_corpus(
-    corpus: Corpus, out: Path, encoder: Encoder, splits: SplitConfig = SplitConfig(), progress: Progress = _no_progress
+    corpus: Corpus,
+    out: Path,
+    encoder: Encoder,
+    splits: SplitConfig = SplitConfig(),
+    progress: Progress = _no_progress,
+    reuse: Iterable[Path] = (),
 ) -> Extracted:
     """Turn `corpus` into a dataset at `out`, or return at once when it is there already and whole. A damaged shard is written again.
 
-    Raises `InputError` when `out` holds another dataset, when no document has two chunks, when more than half of the input is left out
-    and it was not asked to keep going, or when the encoder gives vectors that are zero or not finite.
+    Vectors are taken from the datasets of `reuse`, which are looked at in this order until every text is found. Raises `InputError` when
+    `out` holds another dataset, when no document has two chunks, when more than half of the input is left out and it was not asked to
+    keep going, when the encoder gives vectors that are zero or not finite, or as `require_reusable` does.
     """
     key = dataset_key(corpus, splits, encoder)
     manifest = _finished(out, key)
     if manifest is not None:
-        return Extracted(out, manifest, reused=True, encoded_chunks=0)
+        return Extracted(out, manifest, reused=True, encoded_chunks=0, moved=[])
+    first, second = tee(reuse)
     staged = out / "staging" / f"{key[:12]}.arrow"
-    if not staged.exists():
+    cut_now = not staged.exists()
+    if cut_now:
+        take_cuts(corpus, first, encoder)
         stage_chunks(corpus, staged)
     chunks = read_staged(staged, corpus.kept, splits)
     corpus.require_half(chunks.skipped)
     metadata = footer(key, corpus.digest(), corpus.chunker.config, encoder.recipe)
     metadata |= {"lvm.encoder": encoder.recipe.name, "lvm.code_version": __version__}
-    shards, encoded = write_shards(chunks, encoder, metadata, out, progress)
-    manifest = _manifest(key, corpus, chunks, splits, encoder, shards)
+    known = find_vectors(chunks.table, second, encoder, splits)
+    written = write_shards(chunks, encoder, known, metadata, out, progress)
+    manifest = _manifest(key, corpus, chunks, splits, encoder, written)
     write_manifest(out, manifest)
+    if cut_now:  # what an interrupted run staged may have been cut by other rules
+        write_cuts(out, manifest, corpus, _whole_documents(chunks, manifest), encoder)
     shutil.rmtree(out / "staging")
-    return Extracted(out, manifest, reused=False, encoded_chunks=encoded)
+    return Extracted(out, manifest, reused=False, encoded_chunks=written.encoded, moved=_moved(chunks, known))
+
+
+def _whole_documents(chunks: StagedChunks, manifest: Manifest) -> list[str]:
+    """Ids of the dataset's documents of which nothing was left out."""
+    left_out = {item["doc_id"] for item in manifest.skipped}
+    return [doc_id for doc_id in pc.unique(chunks.table.column("doc_id")).to_pylist() if doc_id not in left_out]
+
+
+def _moved(chunks: StagedChunks, known: KnownVectors) -> list[str]:
+    """Ids of known documents that are in another split than they were."""
+    doc_ids = pc.unique(chunks.table.column("doc_id")).to_pylist()
+    return [doc_id for doc_id, split in zip(doc_ids, chunks.doc_splits, strict=True) if known.splits.get(doc_id, split) != split]
 
 
 def _finished(out: Path, key: str) -> Manifest | None:
@@ -119,7 +175,7 @@ def _finished(out: Path, key: str) -> Manifest | None:
     return None
 
 
-def _manifest(key: str, corpus: Corpus, chunks: StagedChunks, splits: SplitConfig, encoder: Encoder, shards: list[Shard]) -> Manifest:
+def _manifest(key: str, corpus: Corpus, chunks: StagedChunks, splits: SplitConfig, encoder: Encoder, written: WrittenShards) -> Manifest:
     return Manifest(
         schema_version=SCHEMA_VERSION,
         key=key,
@@ -135,6 +191,7 @@ def _manifest(key: str, corpus: Corpus, chunks: StagedChunks, splits: SplitConfi
         skipped=[vars(item) for item in corpus.skipped + chunks.skipped],
         ignored_fields=sorted(set(corpus.ignored_fields)),
         encodings=dict(sorted(corpus.encodings.items())),
-        shards=shards,
+        reused=dict(written.reused),
+        shards=written.shards,
         code_version=__version__,
     )

@@ -68,6 +68,9 @@ class Manifest(Config):
     skipped: list[dict[str, str]]
     """Files, rows and documents that were left out: doc_id (or file, or file and row) and reason."""
 
+    reused: dict[str, int] = Field({})
+    """Chunks whose vectors were taken from other datasets, by the dataset's digest; provenance, not identity."""
+
     ignored_fields: list[str]
     """Fields of the input that nothing read."""
 

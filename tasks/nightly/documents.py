@@ -12,6 +12,7 @@ from lvm.data.encoders import Encoder, load_encoder
 from lvm.data.extract import Extracted, dataset_key, extract_corpus, make_chunker
 from lvm.data.manifest import Manifest
 from lvm.data.names import first_names
+from lvm.data.reuse import reusable_datasets
 from lvm.data.unseen import OfferedDocuments, compare_with_record, rotating_sample
 from lvm.devices import resolve_device
 from lvm.errors import InputError
@@ -64,6 +65,8 @@ def gather_documents(
             return _own_test_documents(offered, manifest)
         chosen = rotating_sample(offered.unseen, max_docs or (len(offered.unseen) if source else SLICE), night)
         made = _extract(workspace, manifest, encoder, corpus.only(chosen))
+    for line in made.remarks:
+        get_run_logger().info("%s", line)
     log_dataset(run_id, made.manifest, "validation")
     origin = _origin(source, offered, chosen, len(made.manifest.skipped), manifest.sources)
     get_run_logger().log(logging.INFO if source else logging.WARNING, "%s", origin)
@@ -81,9 +84,10 @@ def _own_test_documents(offered: OfferedDocuments, record: Manifest) -> NightDoc
 
 
 def _extract(workspace: Workspace, record: Manifest, encoder: Encoder, corpus: Corpus) -> Extracted:
-    """The corpus as a dataset below `data/`, divided and encoded as the champion's was."""
+    """The corpus as a dataset below `data/`, divided and encoded as the champion's was; vectors that are there are reused."""
     out = workspace.datasets / dataset_key(corpus, record.splits, encoder)[:12]
-    return extract_corpus(corpus, out, encoder, record.splits)
+    known = reusable_datasets(workspace.datasets, encoder, get_run_logger().warning)
+    return extract_corpus(corpus, out, encoder, record.splits, reuse=known)
 
 
 def _origin(source: list[str], offered: OfferedDocuments, chosen: list[str], skipped: int, trained_on: list[str]) -> str:

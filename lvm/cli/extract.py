@@ -21,6 +21,7 @@ def extract(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the dataset.")],
     encoder: Annotated[str, typer.Option(help=f"{registered(encoder_names)}.")] = "minilm",
     column: ColumnOption = None,
+    chunked: Annotated[bool, typer.Option("--chunked", help="The text is cut already: a row a chunk, or a list a document.")] = False,
     max_docs: Annotated[int | None, typer.Option(min=1, help="Documents in a fixed sample; all of them by default.")] = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on although more than half of the input is left out.")] = False,
     reuse: Annotated[
@@ -39,7 +40,7 @@ def extract(
     from lvm.devices import resolve_device
 
     settings = read_settings(preset, config_file, setting or [], reads=("chunker", "splits"))
-    reading = Reading(parse_columns(column or [], FIELDS), keep_going=keep_going)
+    reading = Reading(parse_columns(column or [], FIELDS), chunked, keep_going)
     loaded = load_encoder(encoder, str(resolve_device(device)), dtype)
     with progress_bar("chunks") as bar:
         task = bar.add_task("encoding", total=None, visible=False)

@@ -5,6 +5,7 @@ largest semantic boundary that fits: clause, then word, then character.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sentencex
@@ -38,6 +39,13 @@ class Chunker:
             for sentence in sentencex.segment(self.config.language, paragraph)
             if sentence.strip()
         ]
+        return self._fit(sentences)
+
+    def pieces(self, texts: Sequence[str]) -> list[Chunk]:
+        """Chunks of text that was cut already: each of `texts` is one, without those that are blank; one over the budget is cut."""
+        return self._fit([joined for text in texts if (joined := " ".join(text.split()))])
+
+    def _fit(self, sentences: Sequence[str]) -> list[Chunk]:
         chunks = []
         for sentence, n_tokens in zip(sentences, self._lengths(sentences), strict=True):
             if n_tokens <= self.config.max_tokens:
@@ -47,8 +55,8 @@ class Chunker:
                 chunks += [Chunk(p, n) for p, n in zip(pieces, self._lengths(pieces), strict=True)]
         return chunks
 
-    def _lengths(self, texts: list[str]) -> list[int]:
-        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+    def _lengths(self, texts: Sequence[str]) -> list[int]:
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [len(encoding) for encoding in encodings]
 
 

@@ -4,6 +4,7 @@ What is read goes to a temporary file on disk: a corpus need not fit in memory, 
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from lvm.atomic_io import digest_json
 from lvm.data.chunker import Chunk, Chunker
+from lvm.data.pieces import join_pieces
 from lvm.data.sources import Document, Excluded, IgnoredField, OtherEncoding, Reading, Skipped, by_reason, iter_source, source_kinds
 from lvm.data.sources.files import without_secrets
 from lvm.data.spool import Spool
@@ -35,13 +37,16 @@ class Corpus:
     """How the documents are cut."""
 
     documents: Spool
-    """doc_id -> [source, text], of every usable document."""
+    """doc_id -> [source, text], of every usable document; [source, [text of a chunk, ...]] of one that the input has in chunks."""
 
     chunks: Spool
     """doc_id -> [[text, number of tokens], ...], of the documents that were cut already."""
 
     kept: dict[str, str] = field(default_factory=dict)
-    """doc_id -> SHA-256 of the text as it was read, for the documents of this corpus. Line breaks count: they decide where text is cut."""
+    """doc_id -> SHA-256 of the text as it was read, for the documents of this corpus.
+
+    Line breaks count, and chunks that the input has: they decide where the text is cut.
+    """
 
     skipped: list[Skipped] = field(default_factory=list)
     """Files, rows and documents that were left out."""
@@ -82,7 +87,7 @@ class Corpus:
             if doc_id in self.chunks:
                 chunks = [Chunk(*values) for values in self.chunks[doc_id]]
             else:
-                chunks = self.chunker(text)
+                chunks = self.chunker(text) if isinstance(text, str) else self.chunker.pieces(text)
                 self.chunks[doc_id] = [[chunk.text, chunk.n_tokens] for chunk in chunks]
             yield ChunkedDocument(doc_id, source, chunks)
 
@@ -120,7 +125,7 @@ def read_corpus(
     chunks = Spool(near)
     try:
         corpus = Corpus(chunker, documents, chunks, keep_going=reading.keep_going)
-        _read(sources, corpus, reading)
+        _read(sources, corpus, reading, near)
         if not corpus.kept:
             shown = ", ".join(without_secrets(source) for source in sources)
             raise InputError(f"no usable document in {shown}: {len(corpus.skipped)} skipped{_examples(corpus.skipped)}")
@@ -140,11 +145,11 @@ def _examples(skipped: Sequence[Skipped]) -> str:
     return f" ({told(skipped)}; the first: {skipped[0].doc_id}, {skipped[0].reason})" if skipped else ""
 
 
-def _read(sources: Sequence[str], corpus: Corpus, reading: Reading) -> None:
+def _read(sources: Sequence[str], corpus: Corpus, reading: Reading, near: Path) -> None:
     """Store the usable documents of `sources` in `corpus`; list what is left out, and fields that nothing reads."""
     known = _Known(sources)
     for source in sources:
-        for item in iter_source(source, reading):
+        for item in join_pieces(iter_source(source, reading), near):
             if isinstance(item, Skipped):
                 corpus.skipped.append(item)
             elif isinstance(item, IgnoredField):
@@ -156,8 +161,9 @@ def _read(sources: Sequence[str], corpus: Corpus, reading: Reading) -> None:
                 if reason:
                     corpus.skipped.append(Skipped(doc_id, reason))
                 else:
-                    corpus.kept[doc_id] = hashlib.sha256(item.text.encode()).hexdigest()
-                    corpus.documents[doc_id] = [item.source, item.text]
+                    identity = item.text if item.pieces is None else json.dumps(item.pieces)
+                    corpus.kept[doc_id] = hashlib.sha256(identity.encode()).hexdigest()
+                    corpus.documents[doc_id] = [item.source, item.text if item.pieces is None else item.pieces]
 
 
 class _Known:

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="Write growth.md.")
     given = parser.parse_args()
     counts = {"first": given.documents, "grown": round(given.documents * 1.1)}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=True).stdout.strip()
     encoder = load_encoder("minilm")
     encoder.encode(["The first call prepares the model."])
     rows, seconds = [], []
@@ -63,7 +64,6 @@ def main() -> None:
     header = ["extraction", "documents", "chunks", "encoded", "reused", "seconds", "processor seconds"]
     verdict = f"Ten per cent more documents may cost {LIMIT:.0%} of the first time: {'held' if max(ratios) <= LIMIT else 'MISSED'}."
     table = Table("A corpus that grows by ten per cent", header, rows)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=True).stdout.strip()
     about = f"`python -m bench.inputs.growth --documents {given.documents}` at {commit}, {encoder.dtype} on the CPU."
     page = "\n\n".join([table.markdown(), about, verdict]) + "\n"
     print(page)

@@ -93,7 +93,7 @@ def require_reusable(path: Path, encoder: Encoder) -> Manifest:
     manifest.recipe.require_same(encoder.recipe, f"dataset {path} cannot be reused")
     if manifest.encoder_dtype != encoder.dtype:
         raise InputError(
-            f"dataset {path} cannot be reused: its vectors were computed in {manifest.encoder_dtype}, this run computes in {encoder.dtype}"
+            f"dataset {path} cannot be reused: its encoder's floating-point type is {manifest.encoder_dtype}, this run's is {encoder.dtype}"
         )
     for shard in manifest.shards:
         file = path / shard.file
@@ -129,9 +129,10 @@ def _batches(path: Path, manifest: Manifest) -> Iterator[tuple[int, pa.RecordBat
     """The rows of a dataset without vectors: the number of the first one, and the rows."""
     start = 0
     for shard in manifest.shards:
-        for batch in pq.ParquetFile(path / shard.file).iter_batches(BATCH_ROWS, columns=["doc_id", "chunk_index", "split", "text"]):
-            yield start, batch
-            start += len(batch)
+        with pq.ParquetFile(path / shard.file) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=["doc_id", "chunk_index", "split", "text"]):
+                yield start, batch
+                start += len(batch)
 
 
 def _note_splits(batch: pa.RecordBatch, digests: np.ndarray, beginnings: dict[str, bytes], splits: dict[str, str]) -> None:
@@ -156,11 +157,12 @@ def _read_rows(path: Path, manifest: Manifest, rows: np.ndarray) -> np.ndarray:
 
 def _read_shard_rows(file: Path, rows: np.ndarray, vectors: np.ndarray) -> None:
     """Fill in the vectors of those `rows` that the shard holds."""
-    shard, start = pq.ParquetFile(file), 0
-    for group in range(shard.num_row_groups):
-        stop = start + shard.metadata.row_group(group).num_rows
-        at = np.flatnonzero((rows >= start) & (rows < stop))
-        if len(at):
-            column = shard.read_row_group(group, columns=["embedding"]).column("embedding").combine_chunks()
-            vectors[at] = column.flatten().to_numpy().reshape(stop - start, -1)[rows[at] - start]
-        start = stop
+    start = 0
+    with pq.ParquetFile(file) as shard:
+        for group in range(shard.num_row_groups):
+            stop = start + shard.metadata.row_group(group).num_rows
+            at = np.flatnonzero((rows >= start) & (rows < stop))
+            if len(at):
+                column = shard.read_row_group(group, columns=["embedding"]).column("embedding").combine_chunks()
+                vectors[at] = column.flatten().to_numpy().reshape(stop - start, -1)[rows[at] - start]
+            start = stop

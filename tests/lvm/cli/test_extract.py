@@ -4,6 +4,7 @@ import pytest
 
 from lvm.data.manifest import read_manifest
 from tests.support.commands import ABSENT_DEVICE, copy_of, lvm, refusal, tree
+from tests.support.corpora import write_lines
 
 
 def test_extract_json_counts_documents_chunks_skips_and_ignored_fields(unnormalised):
@@ -23,6 +24,22 @@ def test_extract_again_has_nothing_to_do_and_says_so(dataset, small_corpus, tmp_
     found = lvm("extract", "--source", small_corpus, "--out", mine, "--json").json
     assert (found["reused"], found["encoded_chunks"]) == (True, 0)
     assert tree(mine) == before
+
+
+def test_extract_reuse_encodes_what_is_new_and_says_how_much_it_reused(dataset, small_corpus, tmp_path):
+    more = write_lines(tmp_path / "more.jsonl", [{"doc_id": "new", "text": "Night fell over the harbour.\n\nThe lamps were lit."}])
+    out = tmp_path / "out"
+    finished = lvm("extract", "--source", small_corpus, "--source", more, "--out", out, "--reuse", dataset.path)
+    assert f"Encoded 2 chunks, reused {dataset.n_rows:,} of {dataset.manifest.digest[:12]}." in " ".join(finished.out.split())
+    assert read_manifest(out).reused == {dataset.manifest.digest: dataset.n_rows}
+    found = lvm("extract", "--source", small_corpus, "--out", tmp_path / "again", "--reuse", out, "--reuse", dataset.path, "--json").json
+    assert (found["encoded_chunks"], found["reused_chunks"], found["reused_from"]) == (0, dataset.n_rows, [read_manifest(out).digest])
+    assert found["changed_splits"] == []
+
+
+def test_dataset_to_reuse_that_is_none_is_refused_and_leaves_nothing(unnormalised, five_documents, untouched, tmp_path):
+    for path, says in ((unnormalised[1], "normalize: False against True"), (tmp_path / "none", "is not a folder")):
+        assert says in refusal(lvm("extract", "--source", five_documents, "--out", untouched, "--reuse", path))
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_damaged_dataset_is_refused_before_any_work_and_left_out_where_it_was_no
 def test_vectors_of_another_precision_are_not_reused(two, encoder, tmp_path):
     halved = QuickEncoder(encoder)
     halved.dtype = "float16"
-    with pytest.raises(InputError, match=rf"its vectors were computed in {encoder.dtype}, this run computes in float16$"):
+    with pytest.raises(InputError, match=rf"its encoder's floating-point type is {encoder.dtype}, this run's is float16$"):
         extract([str(tmp_path / "a.jsonl")], tmp_path / "out", halved, reuse=two[:1])
     told: list[str] = []
     assert not list(reusable_datasets(tmp_path / "data", halved, told.append)) and len(told) == 2

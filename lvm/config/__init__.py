@@ -5,7 +5,7 @@
 """
 
 from lvm.config.base import Config, parse, read_versioned
-from lvm.config.data import EXCLUDED_BEFORE, ChunkerConfig, SplitConfig
+from lvm.config.data import EXCLUDED_BEFORE, FEWEST_TOKENS, ChunkerConfig, SplitConfig
 from lvm.config.decoder import DecoderTrainConfig, InverterConfig
 from lvm.config.gates import GateThresholds
 from lvm.config.presets import PRESETS
@@ -19,6 +19,7 @@ __all__ = [
     "BASELINES",
     "ENCODERS",
     "EXCLUDED_BEFORE",
+    "FEWEST_TOKENS",
     "GATES",
     "LOSS_TERMS",
     "PRESETS",

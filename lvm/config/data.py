@@ -12,10 +12,14 @@ from lvm.config.base import Config
 EXCLUDED_BEFORE = 64
 
 
+FEWEST_TOKENS = 8
+"""Smallest budget of a chunk."""
+
+
 class ChunkerConfig(Config):
     """How text becomes chunks."""
 
-    max_tokens: int = Field(64, ge=8, le=512)
+    max_tokens: int = Field(64, ge=FEWEST_TOKENS, le=512)
     """Most tokens of a chunk, counted by the encoder's tokenizer without special tokens. vec2text's GTR pair needs 32."""
 
     language: str = Field("en", pattern="^[a-z]{2,3}$")

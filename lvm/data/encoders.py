@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lvm.config import ENCODERS
+from lvm.data.encoder_name import split_name
 from lvm.data.recipe import EncoderRecipe
 from lvm.errors import InputError
 
@@ -58,6 +59,11 @@ def load_encoder(name: str, device: str = "cpu", dtype: str = "auto") -> Encoder
     return encoder
 
 
+def token_counts(encoder: Encoder, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text as the encoder reads it: with its special tokens and its prompt."""
+    return [len(found) for found in encoder.tokenizer.encode_batch([encoder.recipe.prompt + text for text in texts])]
+
+
 def encoder_names() -> str:
     """The names that `load_encoder` takes, for messages and help texts."""
     takes = {name: ENCODERS.about(name).get("takes") for name in ENCODERS.names()}
@@ -86,11 +92,20 @@ def _gtr(name: str, device: str, dtype: "torch.dtype") -> Encoder:
 
 @ENCODERS.register("sentence-transformers", takes="name or folder")
 def _sentence_transformers(name: str, device: str, dtype: "torch.dtype") -> Encoder:
-    """A model of the hub, or a local folder, as sentence-transformers runs it."""
+    """A model of the hub, or a local folder, as sentence-transformers runs it; with `?prompt=TEXT` before every text."""
     from lvm.data.model_folder import hub_folder
     from lvm.data.sentence_transformer import SentenceTransformerEncoder
 
-    return SentenceTransformerEncoder(name, hub_folder(name.partition(":")[2]), device, dtype)
+    model, options = split_name(name, ("prompt",))
+    return SentenceTransformerEncoder(name, hub_folder(model), device, dtype, options.get("prompt"))
+
+
+@ENCODERS.register("openai", takes="URL#model")
+def _openai(name: str, device: str, dtype: "torch.dtype") -> Encoder:
+    """A server with an endpoint for embeddings like OpenAI's. Device and precision are the server's."""
+    from lvm.data.endpoint import EndpointEncoder
+
+    return EndpointEncoder(name)
 
 
 def minilm_folder() -> Path:

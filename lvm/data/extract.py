@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 
 from lvm import __version__
 from lvm.atomic_io import sha256_once
-from lvm.config import ChunkerConfig, SplitConfig
+from lvm.config import FEWEST_TOKENS, ChunkerConfig, SplitConfig
 from lvm.data.chunker import Chunker
 from lvm.data.corpus import Corpus, read_corpus
-from lvm.data.encoders import Encoder
+from lvm.data.encoders import Encoder, token_counts
 from lvm.data.known_cuts import take_cuts, write_cuts
 from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, content_key, footer, read_manifest, write_manifest
 from lvm.data.names import first_names
@@ -93,12 +93,14 @@ def extract(
 
 def make_chunker(config: ChunkerConfig, encoder: Encoder) -> Chunker:
     """A chunker that counts the tokens of `encoder`; `InputError` when the encoder would truncate chunks of that budget."""
-    specials = encoder.tokenizer.num_special_tokens_to_add(False)
-    limit = encoder.recipe.max_tokens - specials
-    if config.max_tokens > limit:
+    added, reads = token_counts(encoder, [""])[0], encoder.recipe.max_tokens
+    if config.max_tokens > reads - added:
+        what = "special tokens and those of the prompt" if encoder.recipe.prompt else "special tokens"
+        remedy = f"set chunker.max_tokens={reads - added} or less"
+        if reads - added < FEWEST_TOKENS:
+            remedy = f"at least {FEWEST_TOKENS} tokens of text must fit in: give another encoder or a shorter prompt"
         raise InputError(
-            f"field 'chunker.max_tokens': {config.max_tokens} and {specials} special tokens are more than the {encoder.recipe.max_tokens} "
-            f"that the encoder reads; set chunker.max_tokens={limit} or less"
+            f"field 'chunker.max_tokens': {config.max_tokens} and {added} {what} are more than the {reads} that the encoder reads; {remedy}"
         )
     return Chunker(config, encoder.tokenizer)
 
@@ -125,6 +127,7 @@ def extract_corpus(
     key = dataset_key(corpus, splits, encoder)
     manifest = _finished(out, key)
     if manifest is not None:
+        manifest.recipe.require_same(encoder.recipe, f"dataset {out}")  # the key holds no vectors of an endpoint
         return Extracted(out, manifest, reused=True, encoded_chunks=0, moved=[])
     first, second = tee(reuse)
     staged = out / "staging" / f"{key[:12]}.arrow"

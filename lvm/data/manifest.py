@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lvm.atomic_io import digest_json, read_json, verified_fields, write_json_with_digest
 from lvm.config import ChunkerConfig, Config, SplitConfig, parse
-from lvm.data.recipe import EncoderRecipe
+from lvm.data.recipe import NOT_IN_ID, EncoderRecipe
 from lvm.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -115,7 +115,7 @@ def footer(key: str, source_digest: str, chunker: ChunkerConfig, recipe: Encoder
         "lvm.key": key,
         "lvm.source_digest": source_digest,
         "lvm.chunker": chunker.model_dump_json(),
-        "lvm.recipe": recipe.model_dump_json(exclude={"name"}),
+        "lvm.recipe": recipe.model_dump_json(exclude=NOT_IN_ID),
     }
 
 

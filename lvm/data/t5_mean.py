@@ -30,7 +30,7 @@ class T5MeanEncoder:
             self._model = T5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
             self._model.to(torch.device(device))
             self._tokenize = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.tokenizer = counting_tokenizer(self._tokenize)
+        self.tokenizer = counting_tokenizer(name, self._tokenize)
         self.recipe = EncoderRecipe(
             name=name,
             weights_sha256=weights,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lvm.data.encoders import Encoder
+from lvm.data.encoders import Encoder, token_counts
 from lvm.data.recipe import EncoderRecipe
 from lvm.decoding.protocol import require_vectors
 from lvm.errors import InputError
@@ -35,9 +35,9 @@ def encode_texts(path: Path, encoder: Encoder) -> tuple[list[str], np.ndarray]:
     Raises `InputError` naming the line when a text is longer than the encoder reads, which would cut it silently.
     """
     texts, limit = read_texts(path), encoder.recipe.max_tokens
-    for number, found in enumerate(encoder.tokenizer.encode_batch(texts), 1):
-        if len(found) > limit:
-            too_long = f"text file {path}, line {number}: {len(found)} tokens"
+    for number, tokens in enumerate(token_counts(encoder, texts), 1):
+        if tokens > limit:
+            too_long = f"text file {path}, line {number}: {tokens} tokens"
             raise InputError(f"{too_long}, but {encoder.recipe.name} reads {limit}: split it into several lines")
     return texts, encoder.encode(texts)
 

@@ -79,7 +79,7 @@ def no_decoder_reason(asked: str, recipe: EncoderRecipe, dataset: str) -> str:
 
 def recipe_folder(recipe: EncoderRecipe) -> str:
     """A folder name for the encoder: `sentence-transformers:some/model-v1.5` becomes `model-v1.5`."""
-    return re.sub(r"[^\w.-]+", "-", recipe.name.rstrip("/").rpartition(":")[2].rpartition("/")[2]) or "encoder"
+    return re.sub(r"[^\w.-]+", "-", recipe.name.partition("?")[0].rstrip("/").rpartition(":")[2].rpartition("/")[2]) or "encoder"
 
 
 def load_decoder(name: str | Path, device: str = "cpu", steps: int | None = None, encoder: Encoder | None = None) -> Decoder:

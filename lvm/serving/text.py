@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lvm.data.dataset import Dataset, open_dataset
-from lvm.data.encoders import Encoder, load_encoder
+from lvm.data.encoders import Encoder, load_encoder, token_counts
 from lvm.data.manifest import read_manifest
 from lvm.data.recipe import EncoderRecipe
 from lvm.decoding.load import load_decoder
@@ -94,11 +94,11 @@ class TextPipeline:
     def _check(self, texts: Sequence[str], field: str) -> None:
         """Raise `FieldError` at the first text that is empty or longer than the encoder reads."""
         recipe = self.encoder.recipe
-        for number, (text, tokens) in enumerate(zip(texts, self.encoder.tokenizer.encode_batch(list(texts)), strict=True)):
+        for number, (text, tokens) in enumerate(zip(texts, token_counts(self.encoder, texts), strict=True)):
             if not text.strip():
                 raise FieldError("empty: give a sentence", field, number)
-            if len(tokens) > recipe.max_tokens:
-                raise FieldError(f"{len(tokens)} tokens, but {recipe.name} reads at most {recipe.max_tokens}: split it", field, number)
+            if tokens > recipe.max_tokens:
+                raise FieldError(f"{tokens} tokens, but {recipe.name} reads at most {recipe.max_tokens}: split it", field, number)
 
 
 def find_dataset(path: Path, digest: str) -> Dataset:

@@ -128,7 +128,7 @@ def test_kind_that_is_registered_from_outside_is_loaded_and_named(forgetting, en
         return (name, device, dtype)
 
     assert load_encoder("mine:large", "cpu", "float32") == ("mine:large", "cpu", torch.float32)
-    assert encoder_names().endswith(", sentence-transformers:<name or folder>, mine:<size>")
+    assert encoder_names().endswith(", openai:<URL#model>, mine:<size>")
 
 
 def test_unknown_precision_is_refused_with_the_known_ones():

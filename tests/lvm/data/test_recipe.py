@@ -15,19 +15,39 @@ VALUES = {
     "dim": 384,
 }
 OTHER = {"weights_sha256": "cd" * 32, "pooling": "cls", "dense": True, "normalize": False, "max_tokens": 128, "dim": 768}
+LATER = {"prompt": "query: ", "modules": "Transformer+Pooling+LayerNorm"}
 RECIPE = EncoderRecipe(**VALUES)
 
 
 def test_every_field_but_the_name_makes_another_encoder():
-    assert {*OTHER, "name"} == set(EncoderRecipe.model_fields), "a new field is part of the identity"
-    ids = {RECIPE.model_copy(update={field: value}).id for field, value in OTHER.items()}
-    assert len(ids) == len(OTHER) and RECIPE.id not in ids
+    assert {*OTHER, *LATER, "name", "golden"} == set(EncoderRecipe.model_fields), "a new field is part of the identity"
+    ids = {RECIPE.model_copy(update={field: value}).id for field, value in (OTHER | LATER).items()}
+    assert len(ids) == len(OTHER | LATER) and RECIPE.id not in ids
 
 
 def test_name_is_a_label_and_no_part_of_the_identity():
     renamed = RECIPE.model_copy(update={"name": "sentence-transformers:elsewhere"})
     assert renamed.id == RECIPE.id
     RECIPE.require_same(renamed, "decoder")
+
+
+def test_field_that_came_later_is_not_written_where_it_is_empty():
+    assert RECIPE.model_dump() == VALUES
+    assert EncoderRecipe(**VALUES | LATER).model_dump() == VALUES | LATER
+
+
+def golden(*values: float) -> EncoderRecipe:
+    return RECIPE.model_copy(update={"golden": values})
+
+
+def test_golden_values_are_compared_by_agreement_and_are_no_part_of_the_id():
+    recorded = golden(0.6, 0.8, 0.0)
+    assert recorded.id == RECIPE.id
+    for same in (golden(0.60001, 0.79999, 0.00001), RECIPE):
+        recorded.require_same(same, "dataset")
+    for other in (golden(0.6, -0.8, 0.0), golden(1.2, 1.6, 0.0), golden(0.6, 0.8), golden(0.0, 0.0, 0.0), golden(0.65, 0.76, 0.0)):
+        with pytest.raises(InputError, match=r"^dataset: minilm gives other vectors than minilm did: .* at least 0\.999 is needed"):
+            recorded.require_same(other, "dataset")
 
 
 def test_id_is_stable_from_release_to_release():
@@ -45,7 +65,7 @@ def test_other_recipe_is_refused_naming_the_field_and_who_asked(field, value):
     assert not any(f"{unchanged}: " in message for unchanged in OTHER if unchanged != field)
 
 
-@pytest.mark.parametrize("change", [{"dim": 0}, {"max_tokens": -1}, {"prompt": "query: "}, {"pooling": None}])
+@pytest.mark.parametrize("change", [{"dim": 0}, {"max_tokens": -1}, {"propmt": "query: "}, {"pooling": None}])
 def test_impossible_or_unknown_field_is_refused_by_name(change):
     with pytest.raises(InputError, match=next(iter(change))):
         parse(EncoderRecipe, VALUES | change)

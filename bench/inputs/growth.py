@@ -8,7 +8,9 @@ growth.md too.
 """
 
 import argparse
+import hashlib
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -26,8 +28,9 @@ LIMIT = 0.15
 
 
 def write_addresses(count: int, file: Path) -> str:
-    """Write the last `count` addresses as JSON lines; returns the file as a source."""
-    documents = [item for item in iter_source("builtin:sotu") if isinstance(item, Document)][-count:]
+    """Write `count` addresses as JSON lines, those whose ids have the smallest hashes; returns the file as a source."""
+    documents = [item for item in iter_source("builtin:sotu") if isinstance(item, Document)]
+    documents = sorted(documents, key=lambda document: hashlib.sha256(document.doc_id.encode()).digest())[:count]
     lines = [json.dumps({"doc_id": document.doc_id, "source": document.source, "text": document.text}) for document in documents]
     file.write_text("\n".join(lines), encoding="utf-8")
     return str(file)
@@ -48,6 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     counts = {"first": given.documents, "grown": round(given.documents * 1.1)}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=True).stdout.strip()
+    load = os.getloadavg()[0]
     encoder = load_encoder("minilm")
     encoder.encode(["The first call prepares the model."])
     rows, seconds = [], []
@@ -64,7 +68,8 @@ def main() -> None:
     header = ["extraction", "documents", "chunks", "encoded", "reused", "seconds", "processor seconds"]
     verdict = f"Ten per cent more documents may cost {LIMIT:.0%} of the first time: {'held' if max(ratios) <= LIMIT else 'MISSED'}."
     table = Table("A corpus that grows by ten per cent", header, rows)
-    about = f"`python -m bench.inputs.growth --documents {given.documents}` at {commit}, {encoder.dtype} on the CPU."
+    about = f"`python -m bench.inputs.growth --documents {given.documents}` at {commit}, {encoder.dtype} on the CPU. "
+    about += f"The machine's load was {load:.0f} on {os.cpu_count()} cores when it began."
     page = "\n\n".join([table.markdown(), about, verdict]) + "\n"
     print(page)
     if given.write:

@@ -10,7 +10,9 @@ from pydantic import Field
 
 from flows.command import ConfigOption, PresetOption, SetOption, exit_on_refusal
 from lvm.config import ARCHITECTURES, read_settings
+from lvm.data.manifest import read_manifest
 from lvm.decoding.load import AUTO
+from lvm.errors import InputError
 from tasks.active_flows import tracked_flow
 from tasks.decode import decode_challenger, diagnose_decoder
 from tasks.diagnose import diagnose_champion, diagnose_data, prepare_baselines
@@ -27,11 +29,27 @@ Architecture = Annotated[str, Field(json_schema_extra={"enum": ARCHITECTURES.nam
 SECTIONS = ("training", "chunker", "splits", "gates")
 """The settings that this flow reads."""
 
+BUILTIN, MINILM = ["builtin:sotu"], "minilm"
+"""What is extracted by default."""
+
+
+def sections_read(dataset: Path | None, sources: list[str], encoder: str, max_docs: int | None) -> tuple[str, ...]:
+    """The settings that are read: with a `dataset` that is there, none that make one.
+
+    Raises `InputError` when it is no dataset, or is given together with what would make another.
+    """
+    if dataset is None:
+        return SECTIONS
+    if (sources, encoder, max_docs) != (BUILTIN, MINILM, None):
+        raise InputError(f"field 'dataset': {dataset} is there already, so sources, encoder and max_docs have no effect; leave them out")
+    read_manifest(dataset)
+    return ("training", "gates")
+
 
 @flow(name="retrain-all", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
 def retrain_all(
-    sources: list[str] = ["builtin:sotu"],  # noqa: B006 (Prefect shows it as the default; never changed)
-    encoder: str = "minilm",
+    sources: list[str] = BUILTIN,
+    encoder: str = MINILM,
     max_docs: int | None = None,
     architectures: list[Architecture] = DEFAULT_ARCHITECTURES,
     preset: str | None = None,
@@ -42,6 +60,7 @@ def retrain_all(
     devices_per_model: int | None = None,
     fresh: bool = False,
     root: Path = Path(),
+    dataset: Path | None = None,
 ) -> Promotion:
     """Extract documents, check them, train the models in parallel, compare them, promote the best one and decode its predictions.
 
@@ -60,21 +79,20 @@ def retrain_all(
         devices_per_model: Devices that train one model together; by default all devices are shared out among the models.
         fresh: Train again even if a finished run of the same settings and data exists.
         root: Folder for data/, runs/, models/ and mlruns/.
+        dataset: A dataset that is there, such as one of 'lvm import', instead of sources, encoder and max_docs.
     """
-    workspace, given = Workspace(root=root), read_settings(preset, config, settings, SECTIONS)
+    given = read_settings(preset, config, settings, sections_read(dataset, sources, encoder, max_docs))
+    workspace = Workspace(root=root)
     plan = plan_training(architectures, given, device, devices_per_model)
     with tracked_flow(workspace) as run:
         figures = workspace.figures(run)
-        dataset = extract_documents(workspace, sources, encoder, max_docs, given.chunker, given.splits, device)
-
+        dataset = dataset or extract_documents(workspace, sources, encoder, max_docs, given.chunker, given.splits, device)
         diagnose_data(dataset, given.gates, run, figures, device)
         chosen_decoder = diagnose_decoder(dataset, decoder, given.gates, run, device)
         champion_passes = diagnose_champion(workspace, dataset, given.gates, run, device)
         prepare_baselines(dataset, plan, device)
-
         training = [train_model.submit(workspace, dataset, arch, plan, run, fresh) for arch in architectures]
         models = validate_models(finished_models(training), dataset, given.gates, run, figures, device)
-
         promotion = promote_best(models, dataset, workspace, champion_passes, given.gates, device)
         text = decode_challenger(models, promotion, chosen_decoder, dataset, given.gates, figures, device)
         write_report(models, promotion, text, workspace, dataset, run)
@@ -82,8 +100,8 @@ def retrain_all(
 
 
 def main(
-    source: Annotated[list[str], typer.Option(help="Repeatable; see 'lvm extract --help'.")] = ["builtin:sotu"],  # noqa: B006
-    encoder: Annotated[str, typer.Option(help="Encoder recipe.")] = "minilm",
+    source: Annotated[list[str], typer.Option(help="Repeatable; see 'lvm extract --help'.")] = BUILTIN,
+    encoder: Annotated[str, typer.Option(help="Encoder recipe.")] = MINILM,
     max_docs: Annotated[int | None, typer.Option(min=2, help="Size of a fixed sample of the documents.")] = None,
     arch: Annotated[list[str], typer.Option(help="Repeatable.")] = DEFAULT_ARCHITECTURES,
     preset: PresetOption = None,
@@ -94,10 +112,11 @@ def main(
     devices_per_model: Annotated[int | None, typer.Option(min=1, help="Devices that train one model together.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again even if a finished run exists.")] = False,
     root: Annotated[Path, typer.Option(help="Folder for data/, runs/, models/ and mlruns/.")] = Path(),
+    dataset: Annotated[Path | None, typer.Option(help="A dataset that is there, instead of --source, --encoder and --max-docs.")] = None,
 ) -> None:
     """Run the flow in this process; no server is needed."""
     with exit_on_refusal("retrain-all"):
-        retrain_all(source, encoder, max_docs, arch, preset, config, setting, decoder, device, devices_per_model, fresh, root)
+        retrain_all(source, encoder, max_docs, arch, preset, config, setting, decoder, device, devices_per_model, fresh, root, dataset)
 
 
 if __name__ == "__main__":

@@ -54,11 +54,11 @@ def extract(
     value |= {"reused_chunks": done.reused_chunks, "reused_from": list(m.reused), "changed_splits": done.moved}
     value |= {"documents": m.documents, "chunks": m.chunks, "skipped": m.skipped, "ignored_fields": m.ignored_fields}
     value |= {"skipped_by_reason": by_reason(item["reason"] for item in m.skipped), "encodings": m.encodings}
-    output(value, as_json, *_report(done), next_command("diagnose", out))
+    output(value, as_json, *dataset_report(done), next_command("diagnose", out))
 
 
-def _report(done: Any) -> list[Any]:
-    """What people read of an `Extracted`: counts a split, what was left out, fields that were ignored."""
+def dataset_report(done: Any) -> list[Any]:
+    """What people read of an `Extracted` or an `Imported`: counts a split, what was left out, fields that were ignored."""
     from lvm.reports.tables.table import Table
 
     m = done.manifest

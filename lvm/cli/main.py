@@ -13,6 +13,7 @@ from lvm.cli.diagnose import diagnose
 from lvm.cli.explain import explain
 from lvm.cli.extract import extract
 from lvm.cli.generate import generate
+from lvm.cli.import_vectors import import_vectors
 from lvm.cli.migrate import migrate
 from lvm.cli.serve import serve
 from lvm.cli.settings import settings
@@ -22,10 +23,10 @@ from lvm.cli.validate import validate
 from lvm.errors import OUT_OF_MEMORY, GateRefused, InputError, TrainingDiverged, ran_out_of_memory
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Latent vector models: extract, diagnose, train, validate, text out, serve."
+    no_args_is_help=True, add_completion=False, help="Latent vector models: extract or import, diagnose, train, validate, text out, serve."
 )
-for command in (settings, extract, diagnose, train, validate, explain, decode, generate, train_decoder, serve, migrate):
-    app.command()(command)
+for command in (settings, extract, import_vectors, diagnose, train, validate, explain, decode, generate, train_decoder, serve, migrate):
+    app.command("import" if command is import_vectors else None)(command)
 
 
 def main() -> None:

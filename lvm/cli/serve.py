@@ -60,10 +60,14 @@ def _load_models(paths: list[Path], device: str, threads: int, metrics: "Serving
 
 
 def _load_text(data: Path | None, decoder: str, device: str, models: "ModelStore") -> "TextPipeline":
+    from lvm.data.dataset import NO_TEXTS
     from lvm.decoding.load import choose_decoder
     from lvm.devices import resolve_device
     from lvm.serving.text import find_dataset, load_text_pipeline
 
     first = models.get(None)
     dataset = find_dataset(data, first.checkpoint.config.dataset_digest) if data else None
+    if dataset is not None and not dataset.has_texts:
+        people.print(f"No neighbours are shown: dataset {dataset.path} {NO_TEXTS}", markup=False)
+        dataset = None
     return load_text_pipeline(first.recipe, choose_decoder(decoder, first.recipe), dataset, str(resolve_device(device)))

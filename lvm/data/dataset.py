@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 from lvm.atomic_io import sha256_once
 from lvm.data.derived import derived_file, derived_prefix, is_intact
 from lvm.data.manifest import SPLITS, Manifest, Shard, footer, read_manifest
-from lvm.data.vectors import unusable_rows
+from lvm.data.vectors import unusable_rows, vector_digests
 from lvm.errors import InputError
 
 # Datasets that a process keeps open: a flow's own, and those that it is compared with.
 KEPT_OPEN = 4
+
+NO_TEXTS = "holds vectors without texts, which are needed here: import it again from a table with a column 'text'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +76,18 @@ class Dataset:
         return self.table.column("chunk_index").to_numpy()
 
     @cached_property
+    def has_texts(self) -> bool:
+        """Whether the texts of the chunks are stored. Vectors can be imported without them."""
+        return self.table.column("text").null_count == 0
+
+    @cached_property
     def text_codes(self) -> np.ndarray:
-        """An integer for each row, the same for two rows exactly when their texts are equal, int32 [n_rows]."""
+        """An integer for each row, the same for two rows exactly when their texts are equal, int32 [n_rows].
+
+        Without texts, equal vectors stand for equal texts.
+        """
+        if not self.has_texts:
+            return np.unique(vector_digests(self.vectors)[:, 0], return_inverse=True)[1].astype(np.int32)
         return self.table.column("text").combine_chunks().dictionary_encode().indices.to_numpy()
 
     def directed(self, reverse: bool) -> "Dataset":
@@ -121,7 +133,9 @@ class Dataset:
             raise InputError(f"dataset {self.path}: {len(bad)} vectors are zero or not finite, in {names}: extract again")
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """Texts of the given rows."""
+        """Texts of the given rows; `InputError` when none were imported with the vectors."""
+        if not self.has_texts:
+            raise InputError(f"dataset {self.path} {NO_TEXTS}")
         return self.table.column("text").take(pa.array(rows, pa.int64())).to_pylist()
 
     def derived(self, name: str) -> Path:

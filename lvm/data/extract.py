@@ -125,7 +125,7 @@ def extract_corpus(
     keep going, when the encoder gives vectors that are zero or not finite, or as `require_reusable` does.
     """
     key = dataset_key(corpus, splits, encoder)
-    manifest = _finished(out, key)
+    manifest = finished_dataset(out, key)
     if manifest is not None:
         manifest.recipe.require_same(encoder.recipe, f"dataset {out}")  # the key holds no vectors of an endpoint
         return Extracted(out, manifest, reused=True, encoded_chunks=0, moved=[])
@@ -161,7 +161,7 @@ def _moved(chunks: StagedChunks, known: KnownVectors) -> list[str]:
     return [doc_id for doc_id, split in zip(doc_ids, chunks.doc_splits, strict=True) if known.splits.get(doc_id, split) != split]
 
 
-def _finished(out: Path, key: str) -> Manifest | None:
+def finished_dataset(out: Path, key: str) -> Manifest | None:
     """The manifest of the dataset at `out` when it is whole. Deletes the manifest and the damaged shards when it is not."""
     if not (out / "manifest.json").exists():
         return None

@@ -44,17 +44,17 @@ class Manifest(Config):
     sources: list[str]
     """Names of the collections, without folders."""
 
-    chunker: ChunkerConfig
-    """How the text was cut."""
+    chunker: ChunkerConfig | None
+    """How the text was cut; None where vectors were imported, since their chunks were made elsewhere."""
 
     splits: SplitConfig
     """How the documents were divided."""
 
     recipe: EncoderRecipe
-    """How the chunks were encoded."""
+    """How the chunks were encoded. Where vectors were imported: as their owner declared it."""
 
     encoder_dtype: str
-    """Precision of the encoder; provenance, not identity."""
+    """Precision of the encoder, 'unknown' where vectors were imported; provenance, not identity."""
 
     documents: dict[str, int]
     """Documents in each split."""
@@ -89,13 +89,16 @@ class Manifest(Config):
         return digest_json([self.key, [shard.sha256 for shard in self.shards]])
 
 
-def content_key(schema_version: int, source_digest: str, chunker: ChunkerConfig, splits: SplitConfig, recipe: EncoderRecipe) -> str:
+def content_key(schema_version: int, source_digest: str, chunker: ChunkerConfig | None, splits: SplitConfig, recipe: EncoderRecipe) -> str:
     """The identity of a dataset: SHA-256 over all that decides which rows it has."""
-    return digest_json([schema_version, source_digest, chunker.model_dump(), splits.identity(), recipe.id])
+    return digest_json([schema_version, source_digest, chunker and chunker.model_dump(), splits.identity(), recipe.id])
 
 
 def schema(dim: int, metadata: dict[str, str] | None = None) -> pa.Schema:
-    """Columns of a shard, for vectors of dimension `dim`."""
+    """Columns of a shard, for vectors of dimension `dim`.
+
+    `text` is null in every row of a dataset that was imported without texts, `n_tokens` where tokens were not counted.
+    """
     fields = [
         ("doc_id", pa.string()),
         ("chunk_index", pa.int32()),
@@ -108,13 +111,13 @@ def schema(dim: int, metadata: dict[str, str] | None = None) -> pa.Schema:
     return pa.schema(fields, metadata=metadata)
 
 
-def footer(key: str, source_digest: str, chunker: ChunkerConfig, recipe: EncoderRecipe) -> dict[str, str]:
+def footer(key: str, source_digest: str, chunker: ChunkerConfig | None, recipe: EncoderRecipe) -> dict[str, str]:
     """The Parquet metadata of every shard: a shard without its manifest can still be identified."""
     return {
         "lvm.schema_version": str(SCHEMA_VERSION),
         "lvm.key": key,
         "lvm.source_digest": source_digest,
-        "lvm.chunker": chunker.model_dump_json(),
+        "lvm.chunker": chunker.model_dump_json() if chunker else "null",
         "lvm.recipe": recipe.model_dump_json(exclude=NOT_IN_ID),
     }
 

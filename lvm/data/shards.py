@@ -66,6 +66,21 @@ def write_shards(
     return written
 
 
+def store_vectors(
+    chunks: StagedChunks, vectors_ND: np.ndarray, rows: np.ndarray, metadata: dict[str, str], out: Path, progress: Progress
+) -> list[Shard]:
+    """Write the shards of chunks whose vectors exist: that of chunk i is row `rows[i]` of `vectors_ND`, which may be mapped from a file."""
+    shards, total = [], len(chunks.table)
+    for number, start in enumerate(range(0, total, SHARD_ROWS)):
+        file = out / f"chunks-{number:05d}.parquet"
+        part = chunks.table.slice(start, SHARD_ROWS)
+        stop = start + len(part)
+        _write_shard(file, part, chunks.row_splits[start:stop], np.asarray(vectors_ND[rows[start:stop]]), metadata)
+        shards.append(Shard(file=file.name, rows=len(part), sha256=sha256_once(file)))
+        progress(stop, total)
+    return shards
+
+
 def _write_shard(file: Path, part: pa.Table, splits: list[str], vectors: np.ndarray, metadata: dict[str, str]) -> None:
     """Write the rows of `part` with their splits and vectors. The file appears when it is complete."""
     dim = vectors.shape[1]

@@ -94,7 +94,7 @@ def decode_windows(
     length = min(CONTEXT, evaluated)
     rows = _sample(dataset, checkpoint, split, length)
     count_model(dataset, split, checkpoint.config, evaluated)
-    windows = _text_windows(dataset, rows, length)
+    windows = _text_windows(dataset, rows, length, decoder)
     contexts, truth = _embed(windows, decoder)
     y_dec = _predict(checkpoint, contexts)
     nearest, nearest_vectors = _nearest_chunks(dataset, rows, y_dec, checkpoint.model.mean.device)
@@ -113,9 +113,12 @@ def _sample(dataset: Dataset, checkpoint: Checkpoint, split: str, length: int) -
     return np.sort(np.random.default_rng(0).choice(targets, min(WINDOWS, len(targets)), replace=False))
 
 
-def _text_windows(dataset: Dataset, rows: np.ndarray, length: int) -> list[TextWindow]:
-    """The windows whose true next chunks are `rows`, with `length` chunks of context."""
+def _text_windows(dataset: Dataset, rows: np.ndarray, length: int, decoder: Decoder) -> list[TextWindow]:
+    """The windows whose true next chunks are `rows`, with `length` chunks of context. Tokens that were not counted before are now."""
     n_tokens = dataset.table.column("n_tokens").take(rows).to_pylist()
+    if None in n_tokens:
+        tokens = decoder.encoder.tokenizer.encode_batch(dataset.texts(rows), add_special_tokens=False)
+        n_tokens = [len(found) for found in tokens]
     out = []
     for row, n in zip(rows, n_tokens, strict=True):
         *context, truth = dataset.texts(np.arange(row - length, row + 1))
@@ -202,6 +205,6 @@ def decode_texts(dataset: Dataset, first: Decoder, corrected: Decoder, split: st
     if not len(rows):
         raise InputError(f"split '{split}' of dataset {dataset.path} is empty: give more documents (ten or more)")
     rows = np.sort(np.random.default_rng(0).choice(rows, min(TEXTS, len(rows)), replace=False))
-    windows = _text_windows(dataset, rows, 0)
+    windows = _text_windows(dataset, rows, 0, first)
     vectors = first.encoder.encode([window.truth for window in windows])
     return DecodedTexts(split, windows, {FIRST: first.decode(vectors), CORRECTED: corrected.decode(vectors)})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvm.config import GateThresholds
-from lvm.data.dataset import Dataset
+from lvm.data.dataset import NO_TEXTS, Dataset
 from lvm.data.encoders import MINILM_WEIGHTS, Encoder
 from lvm.data.recipe import EncoderRecipe
 from lvm.decoding.gates import encoder_contract
@@ -48,11 +48,14 @@ def open_decoder(
     """Choose, load and check the decoder for `dataset`.
 
     `asked` is `auto`, `none` or the name of a decoder; see `choose_decoder` and `load_decoder`. Raises
-    `InputError` when there is no such decoder, or when its declared recipe is not the dataset's.
+    `InputError` when there is no such decoder, when its declared recipe is not the dataset's, or when the dataset has no texts
+    to check a named one with.
     """
     name = choose_decoder(asked, dataset.manifest.recipe)
     if name is None:
         return NoDecoder(no_decoder_reason(asked, dataset.manifest.recipe, str(dataset.path)))
+    if asked == AUTO and not dataset.has_texts:
+        return NoDecoder(f"Nothing is decoded: dataset {dataset.path} {NO_TEXTS}")
     decoder = load_decoder(name, device, steps)
     return LoadedDecoder(name, decoder, encoder_contract(dataset, decoder, limits))
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from lvm.data.dataset import Dataset
+from lvm.data.dataset import NO_TEXTS, Dataset
 from lvm.data.windows import unit
 from lvm.errors import InputError
 
@@ -38,6 +38,8 @@ class ChunkLibrary:
     """The chunks of one split of a dataset, searched by cosine."""
 
     def __init__(self, dataset: Dataset, split: str, device: torch.device) -> None:
+        if not dataset.has_texts:
+            raise InputError(f"dataset {dataset.path} {NO_TEXTS}")
         self._dataset, self._device = dataset, device
         self.rows = dataset.rows(split)
         """int64 [L]: row of each chunk."""

@@ -21,6 +21,7 @@ from pydantic import Field
 from lvm.atomic_io import digest_json, locked, write_json_with_digest
 from lvm.config import Config, read_versioned
 from lvm.data.dataset import Dataset
+from lvm.data.vectors import vector_digests
 from lvm.models.checkpoint import CheckpointConfig
 
 FORMAT = 1
@@ -89,10 +90,12 @@ def documents_digest(dataset: Dataset) -> str:
 
     White space does not count, since the chunker rewrites it; it keeps everything else. So the digest depends on the documents alone: it is
     the same for every encoder, chunker and direction of reading, and for every salt that leads to the same documents. Another set of
-    documents is another digest, even if they have some in common: the looks at those are then not known.
+    documents is another digest, even if they have some in common: the looks at those are then not known. Where no texts were imported,
+    the vectors stand for them.
     """
     data = dataset.directed(False)
-    docs, texts = data.docs("test"), iter(data.texts(data.rows("test")))
+    docs, rows = data.docs("test"), data.rows("test")
+    texts = iter(data.texts(rows) if data.has_texts else map(str, vector_digests(data.vectors[rows]).tolist()))
     found = []
     for doc, length in zip(docs, np.diff(data.starts)[docs], strict=True):
         text = "".join("".join(islice(texts, int(length))).split())

@@ -48,10 +48,15 @@ def gather_documents(
 ) -> NightDocuments:
     """Extract the documents of `source` that the champion's dataset does not hold; of the built-in corpus where no source is given.
 
-    Raises `InputError` when documents were given and none of them is new.
+    Raises `InputError` when documents were given and none of them is new, and when the champion's dataset was imported.
     """
     record = open_dataset(champion.dataset)
     manifest = record.manifest
+    if manifest.chunker is None:
+        raise InputError(
+            f"the champion's dataset {champion.dataset} was imported, so how its documents were cut is not known and new ones cannot be "
+            "cut in the same way: validate the champion by 'lvm import' of new vectors and 'lvm validate --split all'"
+        )
     encoder = load_encoder(manifest.recipe.name, str(resolve_device(device)))
     manifest.recipe.require_same(encoder.recipe, f"the champion's dataset {champion.dataset}")
     with read_corpus(source or [BUILTIN], make_chunker(manifest.chunker, encoder), workspace.datasets) as corpus:

@@ -323,6 +323,9 @@ def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):
         ({"preset": "fastest"}, "preset 'fastest' is not known: there are "),
         ({"config": Path("nowhere.yaml")}, "config file nowhere.yaml cannot be read"),
         ({"device": "cuda:99"}, "is not on this machine"),
+        ({"dataset": Path("nowhere"), "sources": ["builtin:sotu"]}, "dataset nowhere is not a folder"),
+        ({"dataset": Path("nowhere")}, "is there already, so sources, encoder and max_docs have no effect; leave them out"),
+        ({"dataset": Path("data"), "sources": ["builtin:sotu"], "max_docs": 9}, "sources, encoder and max_docs have no effect"),
         ({"devices_per_model": 0}, "field 'devices_per_model' is 0: give 1 or more"),
     ],
 )

@@ -1,5 +1,6 @@
 """A night reads each source once and cuts each offered document once; it extracts those that the champion has not seen."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tasks.nightly.champion import Champion
 from tasks.nightly.documents import NightDocuments, gather_documents
 from tasks.workspace import Workspace
 from tests.support.corpora import Counted
+from tests.support.in_memory import in_memory
 from tests.support.nights import addresses, write_documents
 
 UNSEEN = 3
@@ -61,3 +63,12 @@ def test_sample_of_a_night_is_extracted_alone(gathered):
 def test_night_without_a_new_document_is_refused(gathered, dataset):
     with pytest.raises(InputError, match=r"all 1 documents of .* are in the champion's dataset, so none is new"):
         gathered({"old": known(dataset)})
+
+
+def test_a_champion_of_imported_vectors_is_told_apart_since_how_its_documents_were_cut_is_not_known(dataset, gathered, tmp_path):
+    imported = in_memory([("a", "train", ["One.", "Two."])], tmp_path / "data")
+    imported = replace(imported, manifest=imported.manifest.model_copy(update={"chunker": None}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.nightly.documents, "open_dataset", lambda path: imported)
+        with pytest.raises(InputError, match=r"was imported, so how its documents were cut is not known .*'lvm import'"):
+            gathered(addresses(UNSEEN))

@@ -42,7 +42,7 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """Rows in the order in which they were read."""
 
     place: str
@@ -72,7 +72,7 @@ class Block:
 
 def block_of(
     batch: pa.RecordBatch, columns: Mapping[str, str], dim: int, place: str, first: int, vectors_ND: np.ndarray | None = None
-) -> Block:
+) -> RowBlock:
     """The rows of `batch`, whose fields are in `columns`; `vectors_ND` are their vectors where these come from elsewhere.
 
     Raises `InputError` with the place when a column has a type that its field cannot have, or a vector another dimension than `dim`.
@@ -83,7 +83,7 @@ def block_of(
     text, source, index = found.get("text"), found.get("source"), found.get("chunk_index")
     index = None if index is None else integers_of(index, f"{place}, column {columns['chunk_index']!r}")
     text = None if text is None else strings(text, f"{place}, column {columns['text']!r}", first)
-    return Block(
+    return RowBlock(
         place=place,
         first=first,
         vectors=vectors_ND,

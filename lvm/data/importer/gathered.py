@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lvm.atomic_io import explaining_full_disk
-from lvm.data.importer.block import Block, Problem
+from lvm.data.importer.block import Problem, RowBlock
 from lvm.data.importer.norms import Norms
 from lvm.data.recipe import EncoderRecipe
 from lvm.data.sources import Skipped
@@ -48,7 +48,7 @@ class Gathered:
         self._texts: list[pa.Array] = []
         self._without_id: Counter[str] = Counter()
 
-    def add(self, block: Block, default_source: str) -> None:
+    def add(self, block: RowBlock, default_source: str) -> None:
         """Store the rows of a block; `default_source` names the collection of rows that do not."""
         there = block.doc_ids.is_valid().to_numpy(zero_copy_only=False)
         if self._in_order and not there.all():
@@ -133,7 +133,7 @@ class Gathered:
 
 
 @contextmanager
-def gather(blocks: Iterable[tuple[Block, str]], recipe: EncoderRecipe, near: Path, in_order: bool) -> Iterator[Gathered]:
+def gather(blocks: Iterable[tuple[RowBlock, str]], recipe: EncoderRecipe, near: Path, in_order: bool) -> Iterator[Gathered]:
     """Read all blocks, each with the name of its collection. The vectors lie in a file without a name on the disk of `near`.
 
     With `in_order` rows stand in the order of their chunks, and a chunk_index is not read. Raises `InputError` as `Gathered.finish` does.

@@ -7,7 +7,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from lvm.data.importer.fields import column_names
-from lvm.data.importer.tables import Table, explaining, is_table
+from lvm.data.importer.tables import TableFile, explaining, is_table
 from lvm.errors import InputError
 
 
@@ -21,7 +21,7 @@ def read_id_table(path: Path) -> pa.Table:
     suffix = path.suffix.lower()
     with explaining(path):
         if is_table(path):
-            table = Table(path)
+            table = TableFile(path)
             names = [name for name in column_names(table.schema) if not _holds_lists(table.schema, name)]
             return pa.Table.from_batches(table.batches(names)).select(names)
         if suffix == ".txt":

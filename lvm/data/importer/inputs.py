@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from lvm.data.importer.arrays import Archive, as_float32, read_array
-from lvm.data.importer.block import BLOCK_ROWS, Block, block_of
+from lvm.data.importer.block import BLOCK_ROWS, RowBlock, block_of
 from lvm.data.importer.fields import column_names, resolve_columns
 from lvm.data.importer.id_files import read_id_table
-from lvm.data.importer.tables import Table, is_table, table_files
+from lvm.data.importer.tables import TableFile, is_table, table_files
 from lvm.data.importer.windows import REMARK, holds_windows, window_blocks
 from lvm.data.sources import Skipped
 from lvm.errors import InputError
@@ -56,22 +56,22 @@ class Inputs:
         if arrays and self.ids is None:
             raise InputError(f"{arrays[0]} holds vectors without ids: give a file with a row for each vector by --ids")
 
-    def __iter__(self) -> Iterator[tuple[Block, str]]:
+    def __iter__(self) -> Iterator[tuple[RowBlock, str]]:
         """Read every file in turn."""
         for file in self.files:
             source = (file.resolve() if file.is_dir() else file.with_suffix("")).name
             for block in self._blocks(file):
                 yield block, source
 
-    def _blocks(self, path: Path) -> Iterator[Block]:
+    def _blocks(self, path: Path) -> Iterator[RowBlock]:
         suffix = path.suffix.lower()
         if path.is_dir():
             files, others = table_files(path)
             self.skipped += others
             for file in files:
-                yield from self._table(Table(file, path))
+                yield from self._table(TableFile(file, path))
         elif is_table(path):
-            yield from self._table(Table(path))
+            yield from self._table(TableFile(path))
         elif suffix == ".npz":
             archive = Archive(path)
             if holds_windows(archive):
@@ -84,13 +84,13 @@ class Inputs:
         else:
             raise InputError(f"{path} is of an unknown kind: give {KINDS}")
 
-    def _table(self, table: Table) -> Iterator[Block]:
+    def _table(self, table: TableFile) -> Iterator[RowBlock]:
         columns, first = self._resolved(str(table.path), column_names(table.schema)), 1
         for batch in table.batches(list(columns.values())):
             yield block_of(batch, columns, self.dim, str(table.path), first)
             first += len(batch)
 
-    def _array(self, path: Path) -> Iterator[Block]:
+    def _array(self, path: Path) -> Iterator[RowBlock]:
         assert self.ids is not None
         vectors, rows = read_array(path), read_id_table(self.ids)
         self._require_shape(vectors.shape, str(path))
@@ -101,7 +101,7 @@ class Inputs:
             block = as_float32(vectors[start : start + BLOCK_ROWS], str(path))
             yield block_of(_batch(rows, start), columns, self.dim, str(self.ids), start + 1, block)
 
-    def _archive(self, archive: Archive) -> Iterator[Block]:
+    def _archive(self, archive: Archive) -> Iterator[RowBlock]:
         """Arrays of one length, as the columns of a table."""
         columns = self._resolved(str(archive.path), archive.names)
         vectors = columns.pop("embedding")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lvm.data.importer.block import Block, Problem
+from lvm.data.importer.block import Problem, RowBlock
 from lvm.errors import InputError
 
 UNIT_TOLERANCE = 0.01
@@ -17,7 +17,7 @@ class Norms:
         self._count = self._unit = 0
         self._first_other = ""
 
-    def add(self, vectors_ND: np.ndarray, rows: np.ndarray, block: Block) -> np.ndarray:
+    def add(self, vectors_ND: np.ndarray, rows: np.ndarray, block: RowBlock) -> np.ndarray:
         """Count the vectors of some `rows` of a block. Returns what is wrong with each: uint8 [n], a `Problem`."""
         norms = np.linalg.norm(vectors_ND.astype(np.float64), axis=1)
         finite = np.isfinite(norms)

@@ -50,7 +50,7 @@ def explaining(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): copy or write it again") from error
 
 
-class Table:
+class TableFile:
     """A Parquet or Arrow file that is read in blocks."""
 
     def __init__(self, path: Path, root: Path | None = None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from lvm.data.importer.arrays import Archive
-from lvm.data.importer.block import BLOCK_ROWS, Block, Problem, strings
+from lvm.data.importer.block import BLOCK_ROWS, Problem, RowBlock, strings
 from lvm.data.vectors import vector_digests
 from lvm.errors import InputError
 
@@ -27,7 +27,7 @@ def holds_windows(archive: Archive) -> bool:
     return CONTEXTS in archive.names
 
 
-def window_blocks(archive: Archive, dim: int) -> Iterator[Block]:
+def window_blocks(archive: Archive, dim: int) -> Iterator[RowBlock]:
     """The chunks of the windows, each once.
 
     Windows of a document stand in reading order; those of several documents may be mixed. A window continues the one before it in its
@@ -55,7 +55,7 @@ def window_blocks(archive: Archive, dim: int) -> Iterator[Block]:
             index += range(document.chunks, document.chunks + count)
             torn += [Problem.TORN_WINDOW if first is None else Problem.NONE] * count
             document.chunks += count
-        yield Block(
+        yield RowBlock(
             place=str(archive.path),
             first=start + 1,
             vectors=np.concatenate(new),

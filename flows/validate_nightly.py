@@ -7,8 +7,19 @@ from typing import Annotated
 import typer
 from prefect import flow
 
-from flows.command import ConfigOption, PresetOption, SetOption, exit_on_refusal
+from flows.command import (
+    ChunkedOption,
+    ColumnOption,
+    ConfigOption,
+    KeepGoingOption,
+    PresetOption,
+    SetOption,
+    exit_on_refusal,
+    require_at_least,
+)
 from lvm.config import read_settings
+from lvm.data.columns import parse_columns
+from lvm.data.sources import FIELDS, Reading
 from lvm.decoding.load import AUTO
 from lvm.devices import resolve_device
 from lvm.errors import InputError
@@ -33,6 +44,7 @@ def validate_nightly(
     decoder: str = AUTO,
     device: str = "auto",
     root: Path = Path(),
+    reading: Reading = Reading(),
 ) -> None:
     """Evaluate the champion on new documents and on its own test documents, test for drift, report, and announce a breach.
 
@@ -40,7 +52,7 @@ def validate_nightly(
     everything is written, and `InputError` when there is no champion or no document to evaluate it on.
 
     Args:
-        source: Folders of .txt/.md, .jsonl[.gz] or .parquet files; documents of the champion's dataset are left out. By default
+        source: Folders, files of text or tables, URIs (docs/data.md); documents of the champion's dataset are left out. By default
             documents of the built-in corpus.
         max_docs: How many of the new documents to use, others each night; by default all of them, of the built-in corpus 40.
         date: The night, as YYYY-MM-DD; today (UTC) by default.
@@ -50,15 +62,15 @@ def validate_nightly(
         decoder: auto (the shipped one if it fits the encoder), none, minilm, a folder of 'lvm train-decoder', or vec2text:<name>.
         device: auto, cpu, mps, cuda or cuda:N.
         root: Folder for data/, runs/, models/ and mlruns/.
+        reading: columns of other names, as {"text": "content"}; chunked: the text is cut already; keep_going: however much is left out.
     """
     workspace, night, limits = Workspace(root=root), night_date(date), read_settings(preset, config, settings, ("gates",)).gates
     resolve_device(device)
-    if max_docs is not None and max_docs < 1:
-        raise InputError(f"field 'max_docs' is {max_docs}: give 1 or more, or leave it out")
+    require_at_least("max_docs", max_docs, 1)
     champion_folder(workspace)  # refused here, before any folder is created
     with announcing_breach(night), tracked_flow(workspace, f"nightly-{night}") as run:
         champion = find_champion(workspace)
-        documents = gather_documents(workspace, champion, source, max_docs, night, run, device)
+        documents = gather_documents(workspace, champion, source, max_docs, night, run, device, reading)
 
         found = evaluate_champion(champion, documents, limits, run, workspace.figures(run), device)
         text = decode_night(champion, documents, decoder, limits, run, workspace.figures(run), device)
@@ -88,10 +100,14 @@ def main(
     decoder: Annotated[str, typer.Option(help="auto, none, minilm, a folder or vec2text:<name>.")] = AUTO,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
     root: Annotated[Path, typer.Option(help="Folder for data/, runs/, models/ and mlruns/.")] = Path(),
+    column: ColumnOption = [],  # noqa: B006
+    chunked: ChunkedOption = False,
+    keep_going: KeepGoingOption = False,
 ) -> None:
     """Run the flow in this process; no server is needed."""
     with exit_on_refusal("validate-nightly"):
-        validate_nightly(source, max_docs, date, preset, config, setting, decoder, device, root)
+        reading = Reading(parse_columns(column, FIELDS), chunked, keep_going)
+        validate_nightly(source, max_docs, date, preset, config, setting, decoder, device, root, reading)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from lvm.data.extract import Extracted, dataset_key, extract_corpus, make_chunke
 from lvm.data.manifest import Manifest
 from lvm.data.names import first_names
 from lvm.data.reuse import reusable_datasets
+from lvm.data.sources import Reading
 from lvm.data.unseen import OfferedDocuments, compare_with_record, rotating_sample
 from lvm.devices import resolve_device
 from lvm.errors import InputError
@@ -44,7 +45,14 @@ class NightDocuments(BaseModel):
 
 @task
 def gather_documents(
-    workspace: Workspace, champion: Champion, source: list[str], max_docs: int | None, night: str, run_id: str, device: str
+    workspace: Workspace,
+    champion: Champion,
+    source: list[str],
+    max_docs: int | None,
+    night: str,
+    run_id: str,
+    device: str,
+    reading: Reading = Reading(),
 ) -> NightDocuments:
     """Extract the documents of `source` that the champion's dataset does not hold; of the built-in corpus where no source is given.
 
@@ -59,7 +67,7 @@ def gather_documents(
         )
     encoder = load_encoder(manifest.recipe.name, str(resolve_device(device)))
     manifest.recipe.require_same(encoder.recipe, f"the champion's dataset {champion.dataset}")
-    with read_corpus(source or [BUILTIN], make_chunker(manifest.chunker, encoder), workspace.datasets) as corpus:
+    with read_corpus(source or [BUILTIN], make_chunker(manifest.chunker, encoder), workspace.datasets, None, reading) as corpus:
         offered = compare_with_record(corpus, record)
         if not offered.unseen and source:
             raise InputError(

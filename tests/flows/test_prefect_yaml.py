@@ -29,7 +29,7 @@ def test_each_parameter_has_a_type_a_default_and_a_description(entrypoint):
     found = parameters(entrypoint)
     assert found
     for name, schema in found.items():
-        assert schema.get("type") or schema.get("anyOf"), name
+        assert schema.get("type") or schema.get("anyOf") or schema.get("$ref"), name
         assert "default" in schema, name
         assert schema.get("description"), name
 

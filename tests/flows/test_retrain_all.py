@@ -327,6 +327,7 @@ def test_refused_flow_s_run_is_failed_with_the_reason_and_the_gates(spoilt):
         ({"dataset": Path("nowhere")}, "is there already, so sources, encoder and max_docs have no effect; leave them out"),
         ({"dataset": Path("data"), "sources": ["builtin:sotu"], "max_docs": 9}, "sources, encoder and max_docs have no effect"),
         ({"devices_per_model": 0}, "field 'devices_per_model' is 0: give 1 or more"),
+        ({"max_docs": -3}, "field 'max_docs' is -3: give 2 or more, or leave it out"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_any_work(asked, says, flow_environment, few_documents, tmp_path):

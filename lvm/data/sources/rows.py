@@ -27,6 +27,12 @@ class Reading:
     keep_going: bool = False
     """Go on although more than half of the input is left out."""
 
+    def __post_init__(self) -> None:
+        """Raise `InputError` when a column is given for a field that is not read."""
+        for name in self.columns:
+            if name not in FIELDS:
+                raise InputError(f"field 'columns': {name!r} is not a field that is read; there are {', '.join(FIELDS)}")
+
     def column(self, name: str) -> str:
         """The column that holds the field `name`."""
         return self.columns.get(name, name)

@@ -95,20 +95,18 @@ def retrain_all(
         dataset: A dataset that is there, such as one of 'lvm import', instead of sources, encoder and max_docs.
         reading: columns of other names, as {"text": "content"}; chunked: the text is cut already; keep_going: however much is left out.
     """
-    given = read_settings(preset, config, settings, sections_read(dataset, sources, encoder, max_docs))
-    workspace = Workspace(root=root)
+    workspace, given = Workspace(root=root), read_settings(preset, config, settings, sections_read(dataset, sources, encoder, max_docs))
     plan = plan_training(architectures, given, device, devices_per_model)
     with tracked_flow(workspace) as run:
-        figures = workspace.figures(run)
         dataset = dataset or extract_documents(workspace, sources, encoder, max_docs, given.chunker, given.splits, device, reading)
-        diagnose_data(dataset, given.gates, run, figures, device)
+        diagnose_data(dataset, given.gates, run, workspace.figures(run), device)
         chosen_decoder = diagnose_decoder(dataset, decoder, given.gates, run, device)
         champion_passes = diagnose_champion(workspace, dataset, given.gates, run, device)
         prepare_baselines(dataset, plan, device)
         training = [train_model.submit(workspace, dataset, arch, plan, run, fresh) for arch in architectures]
-        models = validate_models(finished_models(training), dataset, given.gates, run, figures, device)
+        models = validate_models(finished_models(training), dataset, given.gates, run, workspace.figures(run), device)
         promotion = promote_best(models, dataset, workspace, champion_passes, given.gates, device)
-        text = decode_challenger(models, promotion, chosen_decoder, dataset, given.gates, figures, device)
+        text = decode_challenger(models, promotion, chosen_decoder, dataset, given.gates, workspace.figures(run), device)
         write_report(models, promotion, text, workspace, dataset, run)
         return promotion.require_challenger()
 

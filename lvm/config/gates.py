@@ -29,6 +29,9 @@ class GateThresholds(Config):
     repeated_text: float = Field(0.1, ge=0, le=1)
     """`duplicates` fails when more than this share of the chunks is in passages of five chunks or more that occur again."""
 
+    unreadable_chunks: float = Field(0.02, ge=0, le=1)
+    """`readable` fails when more than this share of the chunks has the vector of another text or mostly unknown tokens."""
+
     pairing_unique: float = Field(0.99, ge=0, le=1)
     """`pairing` fails when a smaller share of windows has distinct keys."""
 

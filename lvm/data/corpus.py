@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from lvm.atomic_io import digest_json
-from lvm.data.chunker import Chunk, Chunker
+from lvm.data.chunker import RULES, Chunk, Chunker
 from lvm.data.pieces import join_pieces
 from lvm.data.sources import Document, Excluded, IgnoredField, OtherEncoding, Reading, Skipped, by_reason, iter_source, source_kinds
 from lvm.data.sources.files import without_secrets
@@ -28,6 +29,9 @@ class ChunkedDocument:
     source: str
     chunks: list[Chunk]
 
+    unreadable: list[str]
+    """Pieces that are left out, since the encoder cannot read them."""
+
 
 @dataclass
 class Corpus:
@@ -40,7 +44,7 @@ class Corpus:
     """doc_id -> [source, text], of every usable document; [source, [text of a chunk, ...]] of one that the input has in chunks."""
 
     chunks: Spool
-    """doc_id -> [[text, number of tokens], ...], of the documents that were cut already."""
+    """doc_id -> [[[text, number of tokens], ...], [unreadable text, ...]], of the documents that were cut already."""
 
     kept: dict[str, str] = field(default_factory=dict)
     """doc_id -> SHA-256 of the text as it was read, for the documents of this corpus.
@@ -84,12 +88,17 @@ class Corpus:
             if doc_id not in self.kept:
                 continue
             source, text = self.documents[doc_id]
-            if doc_id in self.chunks:
-                chunks = [Chunk(*values) for values in self.chunks[doc_id]]
-            else:
-                chunks = self.chunker(text) if isinstance(text, str) else self.chunker.pieces(text)
-                self.chunks[doc_id] = [[chunk.text, chunk.n_tokens] for chunk in chunks]
-            yield ChunkedDocument(doc_id, source, chunks)
+            if doc_id not in self.chunks:
+                cut = self.chunker.cut(text)
+                self.chunks[doc_id] = [[[chunk.text, chunk.n_tokens] for chunk in cut.chunks], cut.unreadable]
+            chunks, unreadable = self.chunks[doc_id]
+            yield ChunkedDocument(doc_id, source, [Chunk(*values) for values in chunks], unreadable)
+
+    @cached_property
+    def rules(self) -> int:
+        """The version of the chunker's rules that the chunks of this corpus are of: 1 where that gave every document the same ones."""
+        texts = (self.documents[doc_id][1] for doc_id in self.documents if doc_id in self.kept)
+        return 1 if all(map(self.chunker.cuts_as_version_1, texts)) else RULES
 
     def require_half(self, without_chunks: Sequence[Skipped] = ()) -> None:
         """Raise `InputError` when more than half of the input is left out, unless `keep_going`.

@@ -107,7 +107,7 @@ def make_chunker(config: ChunkerConfig, encoder: Encoder) -> Chunker:
 
 def dataset_key(corpus: Corpus, splits: SplitConfig, encoder: Encoder) -> str:
     """The content address of the dataset that `extract_corpus` makes of these."""
-    return content_key(SCHEMA_VERSION, corpus.digest(), corpus.chunker.config, splits, encoder.recipe)
+    return content_key(SCHEMA_VERSION, corpus.digest(), corpus.chunker.config, splits, encoder.recipe, corpus.rules)
 
 
 def extract_corpus(
@@ -121,8 +121,9 @@ def extract_corpus(
     """Turn `corpus` into a dataset at `out`, or return at once when it is there already and whole. A damaged shard is written again.
 
     Vectors are taken from the datasets of `reuse`, which are looked at in this order until every text is found. Raises `InputError` when
-    `out` holds another dataset, when no document has two chunks, when more than half of the input is left out and it was not asked to
-    keep going, when the encoder gives vectors that are zero or not finite, or as `require_reusable` does.
+    `out` holds another dataset, when no document has two chunks, when the encoder cannot read most of the chunks, when more than half of
+    the input is left out and it was not asked to keep going, when the encoder gives vectors that are zero or not finite, or as
+    `require_reusable` does.
     """
     key = dataset_key(corpus, splits, encoder)
     manifest = finished_dataset(out, key)
@@ -135,7 +136,7 @@ def extract_corpus(
     if cut_now:
         take_cuts(corpus, first, encoder)
         stage_chunks(corpus, staged)
-    chunks = read_staged(staged, corpus.kept, splits)
+    chunks = read_staged(staged, corpus.kept, splits, encoder.recipe.name)
     corpus.require_half(chunks.skipped)
     metadata = footer(key, corpus.digest(), corpus.chunker.config, encoder.recipe)
     metadata |= {"lvm.encoder": encoder.recipe.name, "lvm.code_version": __version__}
@@ -182,6 +183,7 @@ def _manifest(key: str, corpus: Corpus, chunks: StagedChunks, splits: SplitConfi
     return Manifest(
         schema_version=SCHEMA_VERSION,
         key=key,
+        rules=corpus.rules,
         source_digest=corpus.digest(),
         sources=sorted(set(chunks.table.column("source").to_pylist())),
         chunker=corpus.chunker.config,
@@ -191,7 +193,7 @@ def _manifest(key: str, corpus: Corpus, chunks: StagedChunks, splits: SplitConfi
         documents={split: chunks.doc_splits.count(split) for split in SPLITS},
         chunks={split: chunks.row_splits.count(split) for split in SPLITS},
         duplicate_groups=chunks.duplicate_groups,
-        skipped=[vars(item) for item in corpus.skipped + chunks.skipped],
+        skipped=[vars(item) for item in corpus.skipped + chunks.skipped + chunks.in_part],
         ignored_fields=sorted(set(corpus.ignored_fields)),
         encodings=dict(sorted(corpus.encodings.items())),
         reused=dict(written.reused),

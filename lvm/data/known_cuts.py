@@ -53,7 +53,7 @@ def take_cuts(corpus: Corpus, datasets: Iterable[Path], encoder: Encoder) -> Non
         texts = _read(_file(path, manifest), cutting)
         same = [doc_id for doc_id, sha256 in texts.items() if wanted.get(doc_id) == sha256]
         for doc_id, chunks in _documents(path, manifest, same):
-            corpus.chunks[doc_id] = chunks
+            corpus.chunks[doc_id] = [chunks, []]
             del wanted[doc_id]
         if not wanted:
             break

@@ -38,6 +38,9 @@ class Manifest(Config):
     key: str
     """Identity of the content: `content_key` of the fields below."""
 
+    rules: int = 1
+    """Version of the chunker's rules; 1 also where a later version gives every document the chunks of the first."""
+
     source_digest: str
     """SHA-256 over the documents' ids and texts."""
 
@@ -66,7 +69,7 @@ class Manifest(Config):
     """Groups of two or more near-duplicate documents, kept on one side of the split."""
 
     skipped: list[dict[str, str]]
-    """Files, rows and documents that were left out: doc_id (or file, or file and row) and reason."""
+    """Files, rows, documents and parts of documents that were left out: doc_id (or file, or file and row) and reason."""
 
     reused: dict[str, int] = Field({})
     """Chunks whose vectors were taken from other datasets, by the dataset's digest; provenance, not identity."""
@@ -89,9 +92,12 @@ class Manifest(Config):
         return digest_json([self.key, [shard.sha256 for shard in self.shards]])
 
 
-def content_key(schema_version: int, source_digest: str, chunker: ChunkerConfig | None, splits: SplitConfig, recipe: EncoderRecipe) -> str:
-    """The identity of a dataset: SHA-256 over all that decides which rows it has."""
-    return digest_json([schema_version, source_digest, chunker and chunker.model_dump(), splits.identity(), recipe.id])
+def content_key(
+    schema_version: int, source_digest: str, chunker: ChunkerConfig | None, splits: SplitConfig, recipe: EncoderRecipe, rules: int = 1
+) -> str:
+    """The identity of a dataset: SHA-256 over all that decides which rows it has. Rules of version 1 are left out: keys are older."""
+    fields = [schema_version, source_digest, chunker and chunker.model_dump(), splits.identity(), recipe.id]
+    return digest_json(fields if rules == 1 else [*fields, rules])
 
 
 def schema(dim: int, metadata: dict[str, str] | None = None) -> pa.Schema:
@@ -134,7 +140,7 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(f"{file}: field 'schema_version' must be {SCHEMA_VERSION}; {REMEDY}")
     # Version 0.1.0 wrote no digest of the manifest.
     found = parse(Manifest, verified_fields(file, values, REMEDY, required=False))
-    if found.key != content_key(found.schema_version, found.source_digest, found.chunker, found.splits, found.recipe):
+    if found.key != content_key(found.schema_version, found.source_digest, found.chunker, found.splits, found.recipe, found.rules):
         raise InputError(f"{file}: field 'key' is not that of source_digest, chunker, splits and recipe: one was altered; {REMEDY}")
     return found
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from lvm.data.cleaning import clean
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.encoders import Encoder, load_encoder, token_counts
 from lvm.data.manifest import read_manifest
+from lvm.data.readable import Reader
 from lvm.data.recipe import EncoderRecipe
 from lvm.decoding.load import load_decoder
 from lvm.decoding.neighbours import ChunkLibrary, RealChunk
@@ -45,9 +48,8 @@ class TextPipeline:
     library: ChunkLibrary | None
 
     def encode(self, texts: Sequence[str], field: str) -> np.ndarray:
-        """Embeddings, float32 [n, D]; `FieldError` names the text that is empty or too long."""
-        self._check(texts, field)
-        return self.encoder.encode(texts)
+        """Embeddings, float32 [n, D]; `FieldError` names the text that is empty, too long, or not readable by the encoder."""
+        return self.encoder.encode(self._usable(texts, field))
 
     def decode(self, vectors_ND: np.ndarray) -> Sequence[Decoded]:
         """Texts of vectors; `FieldError` when there is no decoder, `InputError` when the vectors cannot be of its encoder."""
@@ -63,8 +65,8 @@ class TextPipeline:
         real chunks come from the dataset. Raises `FieldError` when the request needs something that is not loaded.
         """
         self._require_loaded(steps, decode, neighbours)
-        self._check(context, "context")
-        texts, vectors = list(context), self.encoder.encode(context[-model.max_context :])
+        texts = self._usable(context, "context")
+        vectors = self.encoder.encode(texts[-model.max_context :])
         out: list[TextStep] = []
         while True:
             window = vectors[-model.max_context :]
@@ -91,14 +93,23 @@ class TextPipeline:
         if steps > 1 and not (decode or neighbours):
             raise FieldError("more than 1 needs decode or neighbours: each step continues from the text of the step before", "steps")
 
-    def _check(self, texts: Sequence[str], field: str) -> None:
-        """Raise `FieldError` at the first text that is empty or longer than the encoder reads."""
-        recipe = self.encoder.recipe
-        for number, (text, tokens) in enumerate(zip(texts, token_counts(self.encoder, texts), strict=True)):
+    def _usable(self, texts: Sequence[str], field: str) -> list[str]:
+        """The texts, cleaned as those of documents are; `FieldError` at the first that the encoder would not read, or not whole."""
+        recipe, cleaned = self.encoder.recipe, [clean(text) for text in texts]
+        for number, (text, tokens) in enumerate(zip(cleaned, token_counts(self.encoder, cleaned), strict=True)):
             if not text.strip():
                 raise FieldError("empty: give a sentence", field, number)
             if tokens > recipe.max_tokens:
                 raise FieldError(f"{tokens} tokens, but {recipe.name} reads at most {recipe.max_tokens}: split it", field, number)
+        if unreadable := self._reader.first_unreadable(cleaned, recipe.name):
+            number, problem = unreadable
+            raise FieldError(f"{problem}: write in a language that it knows", field, number)
+        return cleaned
+
+    @cached_property
+    def _reader(self) -> Reader:
+        """Tells what the encoder can read."""
+        return Reader(self.encoder.tokenizer)
 
 
 def find_dataset(path: Path, digest: str) -> Dataset:

@@ -62,7 +62,7 @@ class Counted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reads: Counter[str] = Counter()
         self.cuts: Counter[str] = Counter()
-        read, cut = corpus.iter_source, Chunker.__call__
+        read, cut = corpus.iter_source, Chunker.cut
 
         def counting_read(spec: str, *reading: Any) -> Any:
             self.reads[spec] += 1
@@ -73,7 +73,7 @@ class Counted:
             return cut(chunker, text)
 
         monkeypatch.setattr(corpus, "iter_source", counting_read)
-        monkeypatch.setattr(Chunker, "__call__", counting_cut)
+        monkeypatch.setattr(Chunker, "cut", counting_cut)
 
 
 def shard_digests(out: Path) -> dict[str, str]:

@@ -11,14 +11,14 @@ from lvm.data.dataset import Dataset
 
 # Gates register themselves when they are imported, in the order in which they run and reports list them.
 # isort: off
-from lvm.gates.data import chunk_order, split_leakage, duplicates, pairing
+from lvm.gates.data import chunk_order, split_leakage, duplicates, readable, pairing
 
 # isort: on
 from lvm.gates.data.rows import CPU
 from lvm.gates.result import GateResult
 from lvm.gates.stages import stage_gates
 
-__all__ = ["chunk_order", "data_gates", "duplicates", "pairing", "split_leakage"]
+__all__ = ["chunk_order", "data_gates", "duplicates", "pairing", "readable", "split_leakage"]
 
 
 def data_gates(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> list[GateResult]:

@@ -17,6 +17,9 @@ ADJACENT_COSINE = 0.98
 STRETCH = 5
 """So many texts in a row that occur again are a copy of a passage, and not lines that happen to recur."""
 
+STORED_TWICE = "extract again, each document once"
+ALIKE = "leave out tables and lists of like lines, or choose an encoder that reads these texts, such as a multilingual one"
+
 
 @GATES.register("duplicates", stage="data", nightly=True)
 def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU) -> GateResult:
@@ -36,21 +39,27 @@ def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = 
         problems.append(f"{len(repeated)} keys (doc_id, chunk_index) occur twice, most in {most_often(dataset, repeated)}")
     if len(bad):
         problems.append(f"{len(bad)} vectors are zero or not finite, most in {most_often(dataset, bad)}")
+    many, apart = share.value > limits.adjacent_duplicates, apart_in_text(dataset, near)
     if surely_over(share, limits.adjacent_duplicates):
         found = f"{share.value:.1%} of neighbouring chunks have cosine > {ADJACENT_COSINE}, most in {most_often(dataset, near)}"
-        problems.append(f"{found}: chunks were stored twice")
+        problems.append(f"{found}: {'the encoder cannot tell their texts apart' if apart else 'chunks were stored twice'}")
     if again_share > limits.repeated_text:
         found = f"{again_share:.1%} of the chunks are in passages that occur again, most in {most_often(dataset, again)}"
         problems.append(f"{found}: text was stored twice")
     reason = f"no repeated key, no bad vector, {share.value:.2%} of neighbours nearly equal"
-    warned = share.value > limits.adjacent_duplicates
     if problems:
         reason = "; ".join(problems)
-    elif warned:
+    elif many:
         reason += f", most in {most_often(dataset, near)}"
-    return gate_result(
-        "duplicates", share.value, limits.adjacent_duplicates, bool(problems), reason, "extract again, each document once", warned
-    )
+    remedies = [ALIKE] if many and apart else []
+    if len(repeated) or len(bad) or again_share > limits.repeated_text or not remedies:
+        remedies.insert(0, STORED_TWICE)
+    return gate_result("duplicates", share.value, limits.adjacent_duplicates, bool(problems), reason, "; ".join(remedies), many)
+
+
+def apart_in_text(dataset: Dataset, near: np.ndarray) -> bool:
+    """Whether most of the rows `near`, whose vectors are nearly those of the next rows, have other texts than these."""
+    return 2 * int((dataset.text_codes[near] != dataset.text_codes[near + 1]).sum()) > len(near)
 
 
 def surely_over(share: Interval, limit: float) -> bool:

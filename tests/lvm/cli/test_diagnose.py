@@ -14,7 +14,7 @@ def test_diagnose_json_is_the_result_of_every_gate_and_of_all(dataset):
     assert finished.code == 0
     assert set(finished.json) == {"passed", "verdict", "gates"}
     assert finished.json["passed"] is True
-    assert [gate["name"] for gate in finished.json["gates"]] == ["chunk_order", "split_leakage", "duplicates", "pairing"]
+    assert [gate["name"] for gate in finished.json["gates"]] == ["chunk_order", "split_leakage", "duplicates", "readable", "pairing"]
     for gate in finished.json["gates"]:
         assert set(gate) == {"name", "passed", "severity", "value", "threshold", "reason", "remedy"}
 

@@ -51,7 +51,7 @@ def failed(found: NightEvaluation) -> set[str]:
 
 def test_new_documents_of_the_same_kind_pass_every_gate(oracle: NightEvaluation) -> None:
     assert failed(oracle) == set()
-    names = {"reload_parity", "encoder_unchanged", "own_numbers", "chunk_order", "duplicates", "embedding_drift", "night_skill"}
+    names = {"reload_parity", "encoder_unchanged", "own_numbers", "chunk_order", "duplicates", "readable", "embedding_drift", "night_skill"}
     names |= {*(f"skill_drift_{metric}" for metric in SKILLS), "moment_matching", "collapse"}
     assert {gate.name for gate in oracle.gates} == names
     assert len(set(oracle.night.windows.docs)) == DOCUMENTS

@@ -27,7 +27,7 @@ from lvm.models.checkpoint import Checkpoint, load_checkpoint
 from lvm.training.trainer import Trainer
 from tests.support.evaluations import checked, evaluation_of
 from tests.support.lookup_decoder import ConstantDecoder, LookupDecoder, opened
-from tests.support.poisoned_data import boundaries_lost, changed, column, copied, mixed, stored_twice, within_documents
+from tests.support.poisoned_data import boundaries_lost, changed, column, copied, mixed, stored_twice, unread, within_documents
 from tests.support.poisoned_decoder import Posing, spoilt
 from tests.support.swapped_model import Backwards
 from tests.support.trainings import tiny, trained, without_a_gradient
@@ -115,6 +115,10 @@ def duplicated_ingestion(sound: Sound) -> list[GateResult]:
     return data_gates(stored_twice(sound.dataset, sound.folder, renumbered=True), LIMITS)
 
 
+def texts_that_the_encoder_cannot_read(sound: Sound) -> list[GateResult]:
+    return data_gates(unread(sound.dataset, sound.encoder, sound.folder, np.arange(0, sound.dataset.n_rows, 10)), LIMITS)
+
+
 def two_chunks_under_one_key(sound: Sound) -> list[GateResult]:
     index = column(sound.dataset, "chunk_index")
     index[sound.dataset.starts[3] + 1] = 0
@@ -166,6 +170,7 @@ POISONS: dict[Callable[[Sound], list[GateResult]], set[str]] = {
     split_by_chunk_not_document: {"split_leakage"},
     training_rows_in_the_test_split: {"split_leakage"},
     duplicated_ingestion: {"duplicates"},
+    texts_that_the_encoder_cannot_read: {"readable"},
     two_chunks_under_one_key: {"chunk_order", "duplicates"},
     evaluation_rows_mispaired: {"pairing"},
     copy_last_model: {"baselines"},

@@ -19,7 +19,11 @@ LIMITS = GateThresholds()
 
 def test_clean_text_passes_every_gate(dataset: Dataset) -> None:
     results = data_gates(dataset, LIMITS)
-    assert [result.name for result in results] == list(stage_gates("data")) == ["chunk_order", "split_leakage", "duplicates", "pairing"]
+    assert (
+        [result.name for result in results]
+        == list(stage_gates("data"))
+        == ["chunk_order", "split_leakage", "duplicates", "readable", "pairing"]
+    )
     for result in results:
         assert (result.passed, result.severity) == (True, "ok"), result
     require(results)

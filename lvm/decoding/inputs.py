@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lvm.data.cleaning import clean
 from lvm.data.encoders import Encoder, token_counts
+from lvm.data.readable import Reader
 from lvm.data.recipe import EncoderRecipe
 from lvm.decoding.protocol import require_vectors
 from lvm.errors import InputError
@@ -32,13 +34,17 @@ def read_texts(path: Path) -> list[str]:
 def encode_texts(path: Path, encoder: Encoder) -> tuple[list[str], np.ndarray]:
     """The texts of a file and their vectors, float32 [n, dim].
 
-    Raises `InputError` naming the line when a text is longer than the encoder reads, which would cut it silently.
+    Raises `InputError` naming the line when a text is longer than the encoder reads, which would cut it silently, and when the encoder
+    cannot read it.
     """
-    texts, limit = read_texts(path), encoder.recipe.max_tokens
+    texts, limit = [clean(text) for text in read_texts(path)], encoder.recipe.max_tokens
     for number, tokens in enumerate(token_counts(encoder, texts), 1):
         if tokens > limit:
             too_long = f"text file {path}, line {number}: {tokens} tokens"
             raise InputError(f"{too_long}, but {encoder.recipe.name} reads {limit}: split it into several lines")
+    if unreadable := Reader(encoder.tokenizer).first_unreadable(texts, encoder.recipe.name):
+        number, problem = unreadable
+        raise InputError(f"text file {path}, line {number + 1}: {problem}: write in a language that it knows")
     return texts, encoder.encode(texts)
 
 

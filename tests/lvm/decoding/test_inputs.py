@@ -62,6 +62,11 @@ def test_texts_become_their_embeddings(tmp_path: Path, encoder: Encoder) -> None
     assert np.array_equal(vectors, encoder.encode(texts))
 
 
+def test_a_text_that_the_encoder_cannot_read_is_refused_by_its_line(tmp_path: Path, encoder: Encoder) -> None:
+    with pytest.raises(InputError, match="line 2: minilm reads no Thai: the text is mostly unknown tokens to it"):
+        encode_texts(file(tmp_path, "one\u200b\nสวัสดีตอนเช้า\n".encode()), encoder)
+
+
 def test_a_text_beyond_the_encoder_is_refused_by_its_line_and_one_that_just_fits_is_not(tmp_path: Path, encoder: Encoder) -> None:
     limit = encoder.recipe.max_tokens
     fits = "navy " * (limit - 2)  # two special tokens

@@ -8,6 +8,7 @@ import pytest
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
 from lvm.serving.loaded_model import LoadedModel
+from lvm.serving.requests import FieldError
 from lvm.serving.text import TextPipeline
 from tests.support.lookup_decoder import written
 
@@ -71,3 +72,23 @@ def test_continuation_by_real_chunks_takes_their_vectors_from_the_dataset(pipeli
 def test_continuation_by_decoded_text_encodes_each_text_that_a_step_continues(pipeline, model, recording):
     pipeline.continue_text(model, CONTEXT, 3, True, 1)
     assert recording.encoded == [*CONTEXT, "Decoded 1.", "Decoded 2."]
+
+
+@pytest.mark.parametrize("text", ["สวัสดีตอนเช้า", "🐱🐱🐱", "0123456789abcdef" * 75])
+def test_text_that_the_encoder_cannot_read_is_refused_by_field(pipeline, model, text):
+    for ask in (
+        lambda: pipeline.encode(["Trade has grown.", text], "texts"),
+        lambda: pipeline.continue_text(model, [*CONTEXT, text], 1, False, 0),
+    ):
+        with pytest.raises(
+            FieldError, match=r"minilm reads no .*the text is mostly unknown tokens to it, as '.*: write in a language"
+        ) as caught:
+            ask()
+        assert caught.value.loc[0] in ("texts", "context") and caught.value.loc[1] in (1, 2)
+
+
+def test_served_text_is_cleaned_as_documents_are(pipeline, recording):
+    pipeline.encode(["Trade\u200b has gr\u00adown.\0"], "texts")
+    assert recording.encoded == ["Trade has grown."]
+    with pytest.raises(FieldError, match="empty"):
+        pipeline.encode(["\u200b\ufeff"], "texts")

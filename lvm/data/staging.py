@@ -7,7 +7,7 @@ and divides the documents into splits.
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ class StagedChunks:
     skipped: list[Skipped]
     """Documents without two chunks, and those of which the encoder cannot read most."""
 
-    in_part: list[Skipped]
+    in_part: list[Skipped] = field(default_factory=list)
     """Documents of which single chunks were left out, since the encoder cannot read them."""
 
 

@@ -59,7 +59,7 @@ def duplicates(dataset: Dataset, limits: GateThresholds, device: torch.device = 
 
 def apart_in_text(dataset: Dataset, near: np.ndarray) -> bool:
     """Whether most of the rows `near`, whose vectors are nearly those of the next rows, have other texts than these."""
-    return 2 * int((dataset.text_codes[near] != dataset.text_codes[near + 1]).sum()) > len(near)
+    return dataset.has_texts and 2 * int((dataset.text_codes[near] != dataset.text_codes[near + 1]).sum()) > len(near)
 
 
 def surely_over(share: Interval, limit: float) -> bool:

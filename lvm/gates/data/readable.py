@@ -51,7 +51,7 @@ def mostly_unknown(dataset: Dataset) -> np.ndarray:
 
 def confused_rows(dataset: Dataset) -> np.ndarray:
     """Rows whose vector is also that of another text, in order: int64. Zero and non-finite vectors are left to `duplicates`."""
-    if dataset.table.column("text").null_count:
+    if not dataset.has_texts:
         return np.zeros(0, np.int64)
     vectors, usable = _codes(dataset)
     _, group, sizes = np.unique(vectors, return_inverse=True, return_counts=True)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from lvm.config import ChunkerConfig
 from lvm.data.cleaning import clean
-from lvm.data.readable import Reader, Reading
+from lvm.data.readable import Legibility, Reader
 from lvm.data.unwrapping import paragraphs, paragraphs_of_version_1
 
 RULES = 2
@@ -92,7 +92,7 @@ class Chunker:
         found = (sentence for paragraph in paragraphs for sentence in sentencex.segment(self.config.language, paragraph))
         return [" ".join(sentence.split()) for sentence in found if sentence.strip()]
 
-    def _fit(self, texts: list[str], max_characters: float = MAX_CHARACTERS) -> list[tuple[str, Reading]]:
+    def _fit(self, texts: list[str], max_characters: float = MAX_CHARACTERS) -> list[tuple[str, Legibility]]:
         """The texts with what the encoder makes of them; those over the budget in pieces."""
         out = []
         for text, reading in zip(texts, self._reader.read(texts), strict=True):
@@ -105,6 +105,6 @@ class Chunker:
             out += [(text, reading)] if pieces == [text] else self._fit(pieces, max_characters)
         return out
 
-    def _sort(self, pieces: list[tuple[str, Reading]]) -> Cut:
+    def _sort(self, pieces: list[tuple[str, Legibility]]) -> Cut:
         chunks = [Chunk(text, reading.n_tokens) for text, reading in pieces if reading.readable]
         return Cut(chunks, [text for text, reading in pieces if not reading.readable])

@@ -20,7 +20,7 @@ SAMPLE = 24
 
 
 @dataclass(frozen=True)
-class Reading:
+class Legibility:
     """What an encoder makes of a text."""
 
     n_tokens: int
@@ -42,10 +42,10 @@ class Reader:
         self._tokenizer = tokenizer
         self._unknown = _unknown_token(tokenizer)
 
-    def read(self, texts: Sequence[str]) -> list[Reading]:
+    def read(self, texts: Sequence[str]) -> list[Legibility]:
         """What the encoder makes of each text."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [Reading(len(one.ids), self._share(one)) for one in found]
+        return [Legibility(len(one.ids), self._share(one)) for one in found]
 
     def first_unreadable(self, texts: Sequence[str], encoder: str) -> tuple[int, str] | None:
         """The number of the first text that the encoder, of this name, cannot read, and the sentence that says so; None without one."""

@@ -14,14 +14,15 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from lvm import __version__
-from lvm.atomic_io import sha256_once
-from lvm.config import FEWEST_TOKENS, ChunkerConfig, SplitConfig
+from lvm.atomic_io import read_json, sha256_once, write_json
+from lvm.config import FEWEST_TOKENS, ChunkerConfig, SplitConfig, parse
 from lvm.data.chunker import Chunker
 from lvm.data.corpus import Corpus, read_corpus
 from lvm.data.encoders import Encoder, token_counts
 from lvm.data.known_cuts import take_cuts, write_cuts
 from lvm.data.manifest import SCHEMA_VERSION, SPLITS, Manifest, content_key, footer, read_manifest, write_manifest
 from lvm.data.names import first_names
+from lvm.data.recipe import EncoderRecipe
 from lvm.data.reuse import KnownVectors, find_vectors, require_reusable
 from lvm.data.shards import Progress, WrittenShards, write_shards
 from lvm.data.sources import Reading
@@ -126,12 +127,12 @@ def extract_corpus(
     `require_reusable` does.
     """
     key = dataset_key(corpus, splits, encoder)
-    manifest = finished_dataset(out, key)
+    manifest = finished_dataset(out, key, encoder.recipe)
     if manifest is not None:
-        manifest.recipe.require_same(encoder.recipe, f"dataset {out}")  # the key holds no vectors of an endpoint
         return Extracted(out, manifest, reused=True, encoded_chunks=0, moved=[])
     first, second = tee(reuse)
     staged = out / "staging" / f"{key[:12]}.arrow"
+    _require_same_endpoint(staged.with_suffix(".recipe.json"), encoder.recipe)
     cut_now = not staged.exists()
     if cut_now:
         take_cuts(corpus, first, encoder)
@@ -150,6 +151,15 @@ def extract_corpus(
     return Extracted(out, manifest, reused=False, encoded_chunks=written.encoded, moved=_moved(chunks, known))
 
 
+def _require_same_endpoint(file: Path, recipe: EncoderRecipe) -> None:
+    """Raise `InputError` when an interrupted run had vectors of another model from the same endpoint; `file` remembers which."""
+    if file.exists():
+        begun = parse(EncoderRecipe, read_json(file, "delete it and the shards beside its folder"))
+        begun.require_same(recipe, f"{file.parents[1]}, an extraction that was interrupted")
+    elif recipe.golden:
+        write_json(file, recipe.model_dump())
+
+
 def _whole_documents(chunks: StagedChunks, manifest: Manifest) -> list[str]:
     """Ids of the dataset's documents of which nothing was left out."""
     left_out = {item["doc_id"] for item in manifest.skipped}
@@ -162,13 +172,14 @@ def _moved(chunks: StagedChunks, known: KnownVectors) -> list[str]:
     return [doc_id for doc_id, split in zip(doc_ids, chunks.doc_splits, strict=True) if known.splits.get(doc_id, split) != split]
 
 
-def finished_dataset(out: Path, key: str) -> Manifest | None:
+def finished_dataset(out: Path, key: str, recipe: EncoderRecipe) -> Manifest | None:
     """The manifest of the dataset at `out` when it is whole. Deletes the manifest and the damaged shards when it is not."""
     if not (out / "manifest.json").exists():
         return None
     manifest = read_manifest(out)
     if manifest.key != key:
         raise InputError(f"{out} holds another dataset (key {manifest.key[:12]}, not {key[:12]}): give another --out")
+    manifest.recipe.require_same(recipe, f"dataset {out}")  # the key does not tell an endpoint's vectors apart
     files = {out / shard.file: shard.sha256 for shard in manifest.shards}
     damaged = [file for file, sha256 in files.items() if not file.is_file() or sha256_once(file) != sha256]
     if not damaged:

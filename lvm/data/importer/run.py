@@ -75,7 +75,7 @@ def import_vectors(
         source_digest = _source_digest(chunks.table, gathered.digests[ordered.rows])
         key = content_key(SCHEMA_VERSION, source_digest, None, splits, recipe)
         remarks = [*dict.fromkeys(inputs.remarks), _how_divided(gathered)]
-        manifest = finished_dataset(out, key)
+        manifest = finished_dataset(out, key, recipe)
         if manifest is not None:
             return Imported(out, manifest, True, inputs.renamed, remarks)
         texts = None if gathered.texts is None else chunks.table.column("text")

@@ -108,6 +108,20 @@ def test_dataset_is_made_opened_and_not_mistaken_for_another_models(endpoint, to
         extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32), max_docs=2)
 
 
+def test_interrupted_extraction_goes_on_with_the_model_that_it_began_with(endpoint, tokenizer, small_corpus, tmp_path):
+    name = f"openai:{URL}#small?tokenizer={tokenizer}"
+    given = ([str(small_corpus)], tmp_path / "out")
+    encoder = load_encoder(name)
+    endpoint.answer = lambda body: httpx.Response(400)
+    with pytest.raises(InputError, match="HTTP 400"):
+        extract(*given, encoder, ChunkerConfig(max_tokens=32), max_docs=2)
+    endpoint.answer = lambda body: vectors_of([text[::-1] for text in body["input"]])
+    with pytest.raises(InputError, match=r"out, an extraction that was interrupted: .* gives other vectors"):
+        extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32), max_docs=2)
+    endpoint.answer = lambda body: vectors_of(body["input"])
+    assert not extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32), max_docs=2).reused
+
+
 # The key
 
 

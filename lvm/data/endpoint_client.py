@@ -22,7 +22,7 @@ KEY = "LVM_ENCODER_KEY"
 """Environment variable: the endpoint's key. It is sent to the endpoint and is in no file, log or message."""
 
 TRIES = 6
-"""Tries of a request before it has failed, 15 to 31 seconds of waits between them."""
+"""Tries of a request before it has failed, with at most 31 seconds of waits between them unless the server asks for more."""
 
 LONGEST_WAIT = 60.0
 """Seconds that a server may ask us to wait before another try."""

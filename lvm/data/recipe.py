@@ -20,8 +20,9 @@ LATER = ("prompt", "modules", "golden")
 NOT_IN_ID = {"name", "golden"}
 """Fields that are not compared digit by digit."""
 
-GOLDEN_AGREEMENT = 0.999
-"""Least agreement of two encoders' golden values; see `agreement`. Precisions and batches differ by less, other weights by far more."""
+GOLDEN_AGREEMENT = 0.99
+"""Least agreement of two encoders' golden values; see `agreement`. As of the gate `encoder_contract` for other dtypes, since nothing
+says in which precision a server computes: MiniLM in bfloat16 agrees with itself in float32 to .9993."""
 
 
 class EncoderRecipe(Config):

@@ -45,7 +45,7 @@ class Reader:
     def read(self, texts: Sequence[str]) -> list[Legibility]:
         """What the encoder makes of each text."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [Legibility(len(one.ids), self._share(one)) for one in found]
+        return [Legibility(len(one.ids), self._share(one, text)) for one, text in zip(found, texts, strict=True)]
 
     def first_unreadable(self, texts: Sequence[str], encoder: str) -> tuple[int, str] | None:
         """The number of the first text that the encoder, of this name, cannot read, and the sentence that says so; None without one."""
@@ -54,13 +54,12 @@ class Reader:
                 return number, cannot_read(encoder, script_of([text]), "the text is", sample_of(text))
         return None
 
-    def _share(self, found: Encoding) -> float:
+    def _share(self, found: Encoding, text: str) -> float:
         ids = found.ids
         if self._unknown is None or self._unknown not in ids:
             return 0.0
-        lengths = [stop - start for start, stop in found.offsets]
-        unknown = sum(length for number, length in zip(ids, lengths, strict=True) if number == self._unknown)
-        return unknown / sum(lengths)
+        unknown = sum(stop - start for number, (start, stop) in zip(ids, found.offsets, strict=True) if number == self._unknown)
+        return unknown / max(len("".join(text.split())), 1)
 
 
 def _unknown_token(tokenizer: Tokenizer) -> int | None:

@@ -175,7 +175,7 @@ CASES = [
 
 IMPORTS: list[tuple[str, str, Callable[[Outcome, Path], bool]]] = [
     ("own-vectors/chunks.parquet", "6 documents, 72 vectors", lambda found, folder: len(found.chunks) == 72 and len(found.documents) == 6),
-    ("own-vectors/old.npz", "windows of an older pipeline, imported", lambda found, folder: bool(found.chunks)),
+    ("own-vectors/old.npz", "windows of zeros: refused, as vectors without a direction", lambda found, folder: "of zeros" in found.refusal),
 ]
 """Vectors that exist, what is expected of them, and how that is told."""
 
@@ -194,7 +194,8 @@ def run_import(name: str, folder: Path, encoder: Any, out: Path) -> Outcome:
     recipe = {field: "0" * 64 if len(str(value)) == 64 else value for field, value in encoder.recipe.model_dump().items()}
     file = folder / name
     found = np.load(file)["target_vectors"][0] if file.suffix == ".npz" else pq.read_table(file)["embedding"][0].as_py()
-    out.parent.joinpath("recipe.json").write_text(json.dumps(recipe | {"name": "own", "dim": len(found)}), encoding="utf-8")
+    recipe |= {"name": "own", "dim": len(found), "normalize": False}
+    out.parent.joinpath("recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
     command = [sys.executable, "-m", "lvm", "import", str(file), "--recipe", str(out.parent / "recipe.json"), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -196,7 +196,7 @@ def test_manifest_that_is_a_list_is_refused(copy):
     ("change", "reason"),
     [
         (lambda values: values.update(shuffled=True), "unknown field 'shuffled'"),
-        (lambda values: values["recipe"].update(prompt="query: "), "unknown field 'recipe.prompt'"),
+        (lambda values: values["recipe"].update(dropout=0.1), "unknown field 'recipe.dropout'"),
         (lambda values: values.pop("key"), "field 'key'"),
         (lambda values: values.update(shards=[]), "field 'shards'"),
         (lambda values: values["recipe"].update(dim="wide"), "field 'recipe.dim'"),

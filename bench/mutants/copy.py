@@ -41,8 +41,10 @@ class PlainFunctions(cst.CSTTransformer):
         return cst.FlattenSentinel([updated_node.with_changes(decorators=[]), cst.SimpleStatementLine([applied])])
 
 
-def copy_project(root: Path, copy: Path, modules: Iterable[str], tests: Iterable[str], deselect: Iterable[str]) -> None:
-    """Write to the new folder `copy` what the tests need, `modules` without decorators, and mutmut's configuration."""
+def copy_project(
+    root: Path, copy: Path, modules: Iterable[str], mutated: Iterable[str], tests: Iterable[str], deselect: Iterable[str]
+) -> None:
+    """Write to the new folder `copy` what the tests need, `modules` without decorators, and mutmut's configuration for those `mutated`."""
     for name in COPIED:
         source = root / name
         if source.is_dir():
@@ -54,4 +56,4 @@ def copy_project(root: Path, copy: Path, modules: Iterable[str], tests: Iterable
         (copy / module).write_text(code.visit(PlainFunctions()).code, encoding="utf-8")
     deselected = ", ".join(f'"--deselect", {name!r}' for name in deselect)
     with (copy / "pyproject.toml").open("a", encoding="utf-8") as file:
-        file.write(CONFIG.format(modules=list(modules), tests=list(tests), deselected=deselected))
+        file.write(CONFIG.format(modules=list(mutated), tests=list(tests), deselected=deselected))

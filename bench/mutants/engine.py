@@ -22,6 +22,7 @@ from mutmut.utils.format_utils import mangled_name_from_mutant_name
 from mutmut.workers.isolation import get_mutant_runner
 
 from bench.mutants.mutations import Mutant
+from bench.mutants.report import NOTICED
 
 CONTROL = "no_module.x_"
 
@@ -103,8 +104,9 @@ def run(work: Iterable[tuple[str, list[str]]], workers: int, seconds: float) -> 
 
     def take_one() -> None:
         result = runner.wait_for_result(max(0.1, end - time.monotonic()))
-        statuses[result.mutant_name] = status_by_exit_code[result.exit_code]
-        print(".", end="", flush=True)
+        status = statuses[result.mutant_name] = status_by_exit_code[result.exit_code]
+        told = status in NOTICED or result.mutant_name.startswith(CONTROL)
+        print("." if told else f"\n{status}: {result.mutant_name}", end="" if told else "\n", flush=True)
 
     runner.startup()
     try:

@@ -22,6 +22,7 @@ TARGETS = (
 """Patterns of the files whose mistakes would falsify a figure or a decision."""
 
 OTHER_TESTS = {
+    "lvm/data/windows.py": ("tests/lvm/evaluation/test_metrics.py",),
     "lvm/evaluation/intervals.py": ("tests/lvm/evaluation/test_metrics.py",),
     "lvm/evaluation/record.py": ("tests/lvm/evaluation/test_evaluate_checkpoint.py",),
     "lvm/models/baselines/fitting.py": tuple(f"tests/lvm/models/baselines/test_{name}.py" for name in ("fitted", "ridge", "whitening")),
@@ -29,7 +30,9 @@ OTHER_TESTS = {
     "lvm/gates/skills.py": ("tests/lvm/gates/test_model.py", "tests/lvm/gates/test_nightly.py"),
     "lvm/gates/nightly.py": ("tests/lvm/gates/test_evaluate_night.py",),
     "lvm/gates/reencoding.py": ("tests/lvm/gates/test_evaluate_night.py",),
-    "lvm/gates/result.py": ("tests/lvm/gates/test_stages.py",),
+    "lvm/gates/result.py": ("tests/lvm/gates/test_stages.py", "tests/lvm/gates/data/test_data_gates.py"),
+    "lvm/gates/data/order.py": ("tests/lvm/gates/data/test_chunk_order.py",),
+    "lvm/gates/data/places.py": ("tests/lvm/gates/data/test_pairing.py",),
 }
 """Test files beside those that the mirrored layout gives: where what a module promises is proved through another one."""
 

@@ -14,6 +14,10 @@ class GateThresholds(Config):
     documents_without_order: float = Field(0.3, ge=0, le=1)
     """`chunk_order` fails when surely more than this share of the documents of 20 or more sentences look shuffled."""
 
+    order_reach: float = Field(0.2, ge=-1, le=1)
+    """`chunk_order` fails when sentences 5 to 10 apart surely have less than this share of the lead of neighbours over those further apart.
+    Addresses have .38. Lower it for documents of unconnected entries, such as a glossary."""
+
     leaked_rows_warn: float = Field(0.02, ge=0, le=1)
     """`split_leakage` warns above this share of evaluation chunks that also stand in train."""
 
@@ -34,6 +38,9 @@ class GateThresholds(Config):
 
     pairing_unique: float = Field(0.99, ge=0, le=1)
     """`pairing` fails when a smaller share of windows has distinct keys."""
+
+    misplaced_chunks: float = Field(0.08, ge=0, le=1)
+    """`pairing` fails when it looks as if surely more than this share of the chunks had been exchanged; it warns above half of it."""
 
     cosine_pairwise_margin: float = Field(0.25, ge=0, le=2)
     """Most by which y_cos's mean pairwise cosine may exceed the targets'."""

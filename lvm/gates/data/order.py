@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import binom, binomtest, chi2
 
 from lvm.data.dataset import Dataset
-from lvm.evaluation.intervals import Interval, document_interval
+from lvm.evaluation.intervals import Interval, document_interval, interval_of_sums
 from lvm.gates.data.rows import unit_rows
 
 LAGS = 5
@@ -25,6 +25,14 @@ less alike than others, and those further on more."""
 
 TESTED_SENTENCES = 20
 """Documents with fewer sentences are not tested one by one: too many intact ones would look shuffled."""
+
+
+MIDDLE = 10
+"""Sentences `LAGS` to so many apart are compared with those further apart: in shuffled paragraphs the ones are as alike as the others."""
+
+
+LONG_DOCUMENT = MIDDLE + 6
+"""Sentences of a document for that comparison: those further apart are 15 pairs at least."""
 
 
 LEVEL = 0.2
@@ -64,6 +72,9 @@ class Order:
     deviations: float
     """The lead over the standard deviation that it has among random orders of the sentences of these very documents."""
 
+    far: np.ndarray
+    """Of each document of `LONG_DOCUMENT` or more sentences its weight, its reach (`reach_of`) and its lead: float64 [K, 3]."""
+
     tested: int
     """Documents of `TESTED_SENTENCES` or more sentences."""
 
@@ -87,7 +98,14 @@ class Order:
         The interval of the lead says that of other documents too, which is more than is asked here; it is wide where documents differ.
         """
         more = binom.sf(self.in_order - 1, self.tested, LEVEL) < 0.05
-        return self.lead.above_zero() or self.deviations > CHANCE or bool(more)
+        return self.lead.above_zero() or self.deviations > CHANCE or self.reach().above_zero() or bool(more)
+
+    def reach(self, less: float = 0.0) -> Interval:
+        """Mean reach of the longer documents, less this share of their leads. A long one's is known better, and weighs more."""
+        if not len(self.far):
+            return Interval(0.0, None, None)
+        weight, reach, lead = self.far.T
+        return interval_of_sums(weight * (reach - less * lead), weight)
 
 
 def order_of(dataset: Dataset, seed: int = 0) -> Order:
@@ -95,7 +113,7 @@ def order_of(dataset: Dataset, seed: int = 0) -> Order:
     rng = np.random.default_rng(seed)
     docs = rng.permutation(np.flatnonzero(np.diff(dataset.starts) > LAGS))
     profile, weights = np.zeros(LAGS), np.zeros(LAGS)
-    leads, owners, tested, in_order, variance = [], [], 0, 0, 0.0
+    leads, owners, far, tested, in_order, variance = [], [], [], 0, 0, 0.0
     for doc in docs[:SAMPLED_DOCUMENTS]:
         cosines = sentence_cosines(dataset, doc)
         count = len(cosines)
@@ -105,6 +123,8 @@ def order_of(dataset: Dataset, seed: int = 0) -> Order:
             profile[lag - 1] += np.diagonal(cosines, lag).sum()
             weights[lag - 1] += count - lag
         leads.append(np.diagonal(cosines, 1) - mean_of_orders(cosines))
+        if count >= LONG_DOCUMENT:
+            far.append([count - MIDDLE, reach_of(cosines), leads[-1].mean()])
         owners.append(np.full(count - 1, doc))
         deviations = deviations_of_orders(cosines, rng)
         variance += ((count - 1) * deviations[0]) ** 2
@@ -112,10 +132,11 @@ def order_of(dataset: Dataset, seed: int = 0) -> Order:
             tested += 1
             in_order += order_p(cosines, deviations) < LEVEL
     if not leads:
-        return Order([], Interval(0.0, None, None), 0.0, 0, 0)
+        return Order([], Interval(0.0, None, None), 0.0, np.zeros((0, 3)), 0, 0)
     values = np.concatenate(leads)
     lead = document_interval(values, np.concatenate(owners))
-    return Order(list(profile / weights), lead, float(values.sum() / np.sqrt(variance)), tested, int(in_order))
+    deviations_of_all = float(values.sum() / np.sqrt(variance))
+    return Order(list(profile / weights), lead, deviations_of_all, np.array(far).reshape(-1, 3), tested, int(in_order))
 
 
 def sentence_cosines(dataset: Dataset, doc: int) -> np.ndarray:
@@ -149,6 +170,19 @@ def mean_of_orders(cosines_SS: np.ndarray) -> float:
     """The mean cosine of neighbouring sentences over all orders of them: that of all pairs of different ones."""
     count = len(cosines_SS)
     return float((cosines_SS.sum() - np.trace(cosines_SS)) / (count * (count - 1)))
+
+
+def reach_of(cosines_SS: np.ndarray) -> float:
+    """Mean cosine of sentences `LAGS` to `MIDDLE` apart, less the mean of those further apart.
+
+    Text of one subject becomes less alike with distance throughout. Where pieces of up to `LAGS` sentences stand in random order, two
+    sentences of different pieces are equally alike at every distance, so that the expectation is 0.
+    """
+    count = len(cosines_SS)
+    sums = np.array([np.trace(cosines_SS, lag) for lag in range(count)])
+    pairs = count - np.arange(count)
+    middle, further = slice(LAGS, MIDDLE + 1), slice(MIDDLE + 1, None)
+    return float(sums[middle].sum() / pairs[middle].sum() - sums[further].sum() / pairs[further].sum())
 
 
 def deviations_of_orders(cosines_SS: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 from lvm.config import GATES, GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.evaluation.intervals import MIN_DOCUMENTS, Interval, document_interval
+from lvm.gates.data.places import Places
 from lvm.gates.data.rows import CPU, MORE_DOCUMENTS, most_often, unit_rows
 from lvm.gates.result import GateResult, gate_result
 
@@ -49,7 +50,8 @@ def pairing(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU
     documents is shown beside it: that one is wide where few documents differ, though none of their rows were exchanged. With too few
     documents for an interval it warns: two documents of one series may have no lead. Fails as well when a split has no two chunks in
     a row, when window keys are not distinct, or when rows of one text have different vectors, since then vectors stand beside the
-    texts of other rows. Where fewer rows were exchanged, only this last check sees it.
+    texts of other rows. Where only some chunks were exchanged, many of these fit better nearly everywhere else than where they stand:
+    fails when there are surely more than `misplaced_chunks`, and warns when there are more than half of that.
     """
     sums = document_sums_of_units(dataset)
     leads = {}
@@ -72,9 +74,13 @@ def pairing(dataset: Dataset, limits: GateThresholds, device: torch.device = CPU
         reason += f". {', '.join(not_above)} may hold random pairs, or too few documents to show that they do not"
     if len(other):
         reason += f". {len(other)} chunks have another vector than a chunk of the same text, most in {most_often(dataset, other)}"
-    failed = bool(random) or bool(len(other)) or unique < limits.pairing_unique
+    misplaced = Places(dataset).misplaced(dataset.docs("all"))
+    astray, perhaps = (misplaced.surely_over(share * limits.misplaced_chunks) for share in (1.0, 0.5))
+    if perhaps:
+        reason += f". Chunks fit better nearly everywhere else than where they stand, as if {misplaced.share:.0%} had been exchanged"
+    failed = bool(random) or bool(len(other)) or astray or unique < limits.pairing_unique
     lowest = min(lead.interval.value for lead in leads.values())
-    return gate_result("pairing", lowest, 0.0, failed, reason, "extract again, or give more documents", bool(not_above))
+    return gate_result("pairing", lowest, 0.0, failed, reason, "extract again, or give more documents", bool(not_above) or perhaps)
 
 
 def document_sums_of_units(dataset: Dataset) -> np.ndarray:

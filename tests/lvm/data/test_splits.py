@@ -139,6 +139,7 @@ def test_empty_split_gets_the_nearest_group_of_the_fullest_one(monkeypatch):
         (0.05, 0.15, 0.1, 0.9): ["test", "val", "test", "train"],
         (0.1, 0.25, 0.45, 0.3): ["test", "val", "train", "val"],
         (0.05, 0.15, 0.1, 0.45): ["test", "train", "test", "val"],  # .45 is nearer to train, but of a split with one group
+        (0.1, 0.25, 0.42, 0.49): ["test", "val", "val", "train"],
         (0.8, 0.6, 0.7): ["train", "test", "val"],
         (0.02, 0.01, 0.03): ["val", "test", "train"],
         (0.3, 0.4, 0.35): ["test", "train", "val"],

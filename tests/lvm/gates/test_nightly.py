@@ -90,6 +90,11 @@ def test_night_skill_fails_where_any_of_the_four_is_below_0_and_the_documents_ca
         assert "With 11 documents it cannot be below 0.0020" in result.reason
 
 
+def test_night_skill_names_every_metric_in_which_the_baseline_serves_better() -> None:
+    result = night_skill(night(night=of_documents(40, recall_at_1=-0.02, mrr=-0.02)))
+    assert result.name == "night_skill" and "The baseline serves better than this champion in recall_at_1, mrr" in result.reason
+
+
 @pytest.mark.parametrize("metric", SKILLS)
 def test_an_interval_below_0_by_a_little_is_a_warning_of_night_skill(metric: str) -> None:
     # 40 documents, mean two and a half standard errors below 0: on one night in forty a champion without skill in it looks so.

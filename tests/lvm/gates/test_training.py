@@ -97,6 +97,13 @@ def test_a_share_at_the_threshold_is_enough_and_one_below_it_warns(config: Check
         assert (result.severity, result.value) == (severity, share)
 
 
+def test_several_terms_that_hardly_steer_are_each_named_with_what_to_do(config: CheckpointConfig) -> None:
+    little = dict.fromkeys(STEERING, 1.0) | {"infonce": 0.001, "moments": 0.002}
+    result = gradient_balance(config.train.loss, measured(config, little, little), LIMITS)
+    assert result.severity == "warn"
+    assert result.remedy == "raise loss.infonce and loss.moments, or set what should not contribute to 0"
+
+
 def test_several_terms_without_a_gradient_are_each_named_with_what_to_check(config: CheckpointConfig) -> None:
     nothing = {"infonce": 0.0, "moments": 0.0}
     result = gradient_balance(config.train.loss, measured(config, nothing, nothing), LIMITS)

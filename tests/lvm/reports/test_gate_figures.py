@@ -43,7 +43,7 @@ def test_lag_profile_is_drawn_above_the_shuffle_that_it_leads(dataset: Dataset) 
 
 
 def test_lag_profile_that_there_is_not_is_said_and_not_drawn() -> None:
-    axis = order_figure(Order([], Interval(0.0, None, None), 0.0, 0, 0)).axes[0]
+    axis = order_figure(Order([], Interval(0.0, None, None), 0.0, np.zeros((0, 3)), 0, 0)).axes[0]
     assert "No document is long enough" in axis.get_title() and len(axis.lines) == 1
 
 

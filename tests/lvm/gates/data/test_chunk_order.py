@@ -12,8 +12,19 @@ from hypothesis import strategies as st
 from lvm.config import GateThresholds
 from lvm.data.dataset import Dataset
 from lvm.data.encoders import Encoder
+from lvm.evaluation.intervals import Interval
 from lvm.gates.data.chunk_order import chunk_order
-from lvm.gates.data.order import LEVEL, continues, deviations_of_orders, mean_of_orders, order_of, order_p, sentence_cosines
+from lvm.gates.data.order import (
+    LEVEL,
+    Order,
+    continues,
+    deviations_of_orders,
+    mean_of_orders,
+    order_of,
+    order_p,
+    reach_of,
+    sentence_cosines,
+)
 from tests.support.planted import planted
 from tests.support.poisoned_data import (
     Poison,
@@ -124,6 +135,80 @@ def test_half_of_the_documents_shuffled_fail_chunk_order(dataset: Dataset, tmp_p
     half = sentences_shuffled(dataset, tmp_path, numbers, range(0, len(dataset.doc_ids), 2))
     assert order_of(half).lead.above_zero()
     assert "the order of some documents was lost" in failed(chunk_order(half, LIMITS))
+
+
+@pytest.mark.parametrize("sentences", [2, 3, 5])
+def test_paragraphs_in_random_order_fail_chunk_order(dataset: Dataset, tmp_path: Path, numbers: np.ndarray, sentences: int) -> None:
+    paragraphs = sentences_shuffled(dataset, tmp_path, numbers // sentences, range(len(dataset.doc_ids)))
+    assert order_of(paragraphs).lead.above_zero(), "the sentences of a paragraph are in order"
+    assert "The order ends after a few sentences" in failed(chunk_order(paragraphs, LIMITS))
+
+
+def test_a_glossary_passes_where_the_setting_says_that_its_entries_are_unconnected(dataset: Dataset, tmp_path: Path) -> None:
+    # An entry has three sentences of one subject; no two entries have to do with each other.
+    rng = np.random.default_rng(0)
+    data = planted(tmp_path, [np.repeat(rng.normal(size=(10, 16)), 3, axis=0) + 0.5 * rng.normal(size=(30, 16)) for _ in range(20)])
+    assert "entry by entry" in failed(chunk_order(data, LIMITS))
+    assert chunk_order(data, GateThresholds(order_reach=-0.5)).passed
+
+
+def test_the_reach_compares_sentences_five_to_ten_apart_with_those_further_apart() -> None:
+    cosines = np.random.default_rng(0).normal(size=(18, 18))
+    apart = np.subtract.outer(np.arange(18), np.arange(18)).T  # how many sentences later the second one stands
+    middle, further = cosines[(apart >= 5) & (apart <= 10)], cosines[apart > 10]
+    assert reach_of(cosines) == pytest.approx(middle.mean() - further.mean())
+
+
+def test_pieces_of_up_to_five_sentences_in_random_order_have_no_reach_on_average() -> None:
+    rng, found = np.random.default_rng(0), []
+    drift = rng.normal(size=(40, 8)).cumsum(0)
+    for _ in range(400):
+        x = drift[np.concatenate([np.arange(5 * piece, 5 * piece + 5) for piece in rng.permutation(8)])]
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+        found.append(reach_of(x @ x.T))
+    assert reach_of(drift @ drift.T) > 1 > 0.05 > abs(np.mean(found))
+
+
+def test_a_long_document_weighs_more_in_the_reach_by_its_sentences_beyond_ten(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = planted(tmp_path, [rng.normal(size=(n, 16)).cumsum(0) for n in (15, 16, 20, 20, 30, 60)])
+    far = order_of(data).far
+    assert sorted(far[:, 0]) == [6, 10, 10, 20, 50], "the document of fifteen sentences is too short"
+    order = order_of(data)
+    assert order.reach().value == pytest.approx(np.average(far[:, 1], weights=far[:, 0]))
+    assert order.reach(less=0.2).value == pytest.approx(np.average(far[:, 1] - 0.2 * far[:, 2], weights=far[:, 0]))
+
+
+def test_any_one_sign_of_order_is_enough() -> None:
+    none, some = Interval(0.0, -1.0, 1.0), Interval(1.0, 0.5, 1.5)
+    near, far = np.tile([[1.0, 0.0, 0.0], [1.0, 0.1, 0.0], [1.0, -0.1, 0.0]], (3, 1)), np.tile([[1.0, 1.0, 0.0], [1.0, 1.1, 0.0]], (4, 1))
+    assert not Order([0.1], none, 2.0, near, 20, 5).visible()
+    assert Order([0.1], some, 2.0, near, 20, 5).visible(), "neighbours lead in other documents of the kind too"
+    assert Order([0.1], none, 3.0, near, 20, 5).visible(), "neighbours lead beyond chance in these documents"
+    assert Order([0.1], none, 2.0, far, 20, 5).visible(), "sentences of one part are more alike"
+    assert Order([0.1], none, 2.0, near, 20, 8).visible(), "more documents are in order than a fifth"
+
+
+def test_the_share_of_shuffled_documents_allows_for_those_that_chance_calls_in_order() -> None:
+    none = Interval(0.0, None, None)
+    share, least = Order([0.1], none, 0.0, np.zeros((0, 3)), tested=50, in_order=30).shuffled()
+    assert share == pytest.approx(20 / 50 / 0.8)
+    # Of 50 documents 20 or more look shuffled once in a hundred times where .2427 of all do.
+    assert least == pytest.approx(0.2427 / 0.8, abs=2e-4)
+    assert Order([0.1], none, 0.0, np.zeros((0, 3)), tested=50, in_order=1).shuffled()[0] == 1, "and no more than all"
+    assert Order([0.1], none, 0.0, np.zeros((0, 3)), tested=0, in_order=0).shuffled() == (0, 0)
+
+
+def test_documents_of_twenty_sentences_are_tested_one_by_one_and_shorter_ones_not(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    assert order_of(planted(tmp_path, [rng.normal(size=(n, 8)) for n in (19, 20, 20, 21)])).tested == 3
+
+
+def test_documents_of_five_sentences_or_fewer_fail_chunk_order_with_the_remedy(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    result = chunk_order(planted(tmp_path, [rng.normal(size=(5, 8)) for _ in range(12)]), LIMITS)
+    assert failed(result).endswith("too few to tell their order from a shuffle: give longer documents")
+    assert (result.value, result.threshold) == (0, 0)
 
 
 def test_a_list_whose_lines_alternate_is_in_order(tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_a_split_of_one_document_is_compared_with_the_other_splits(dataset: Data
     assert result.passed and "[too few documents]" in result.reason
 
 
+def test_a_split_without_documents_fails_pairing_by_name(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = planted(tmp_path, [rng.normal(size=(20, 8)) for _ in range(10)])
+    data = replace(data, doc_splits=np.array(["train"] * 8 + ["test"] * 2, object))
+    result = pairing(data, LIMITS)
+    assert "split 'val' has no chunk with another before it" in failed(result) and "more documents" in result.remedy
+    assert (result.value, result.threshold) == (0, 0)
+
+
 def test_vectors_one_row_off_their_texts_fail_pairing(dataset: Dataset, poisoned: Poison) -> None:
     texts = column(dataset, "text")
     texts[50] = texts[3000] = "A sentence that stands here twice."

@@ -140,11 +140,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--case", type=int, help="Repeat this one only.")
     asked = parser.parse_args()
     inputs, chunker, watched = _inputs(), Chunker(ChunkerConfig(), load_encoder("minilm", "cpu").tokenizer), Watched()
     outcomes: Counter[tuple[str, str]] = Counter()
     slowest, began = 0.0, time.monotonic()
-    for number in range(asked.count):
+    numbers = range(asked.count) if asked.case is None else [asked.case]
+    for number in numbers:
         draw = random.Random(f"{asked.seed} {number}")
         name = draw.choice(list(inputs))
         reading = Reading(chunked=draw.random() < 0.2, keep_going=draw.random() < 0.8)
@@ -166,7 +168,7 @@ def main() -> None:
                 print(f"seed {asked.seed}, case {number}, {name}: {took:.0f} s", flush=True)
         outcomes[name, outcome] += 1
     kinds = sorted({outcome for _, outcome in outcomes})
-    print(f"{asked.count:,} cases, seed {asked.seed}, {time.monotonic() - began:.0f} s, the slowest {slowest:.2f} s")
+    print(f"{len(numbers):,} cases, seed {asked.seed}, {time.monotonic() - began:.0f} s, the slowest {slowest:.2f} s")
     print("| input | " + " | ".join(kinds) + " |\n|---" * 1 + "|---" * len(kinds) + "|")
     for name in inputs:
         print(f"| {name} | " + " | ".join(str(outcomes[name, kind]) for kind in kinds) + " |")

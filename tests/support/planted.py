@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.normalizers import Replace
 
 from lvm.data.dataset import Dataset, open_dataset
 from lvm.data.extract import extract
@@ -29,7 +30,8 @@ class TableEncoder:
         self.recipe = EncoderRecipe(
             name="table", weights_sha256="0" * 64, pooling="mean", dense=False, normalize=False, max_tokens=512, dim=dim
         )
-        self.tokenizer = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
+        self.tokenizer = Tokenizer(WordLevel({"?": 0}))  # every text is one token, and a known one
+        self.tokenizer.normalizer = Replace(Regex(r"[\s\S]+"), "?")
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         return np.array([self.vectors[text] for text in texts], np.float32)

@@ -39,6 +39,16 @@ def tokenizer(tmp_path_factory) -> Path:
 
 
 @pytest.fixture()
+def corpus(tmp_path) -> Path:
+    """Two documents, of which the tokenizer knows every word."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number, texts in enumerate((TEXTS[:50], TEXTS[50:])):
+        (folder / f"{number}.txt").write_text("\n".join(texts), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture()
 def loaded(endpoint, tokenizer) -> Encoder:
     return load_encoder(f"openai:{URL}#small?tokenizer={tokenizer}")
 
@@ -97,29 +107,29 @@ def test_server_that_moved_or_rounds_otherwise_is_the_same_encoder(endpoint, tok
     loaded.recipe.require_same(moved.recipe, "dataset")
 
 
-def test_dataset_is_made_opened_and_not_mistaken_for_another_models(endpoint, tokenizer, small_corpus, tmp_path, monkeypatch):
+def test_dataset_is_made_opened_and_not_mistaken_for_another_models(endpoint, tokenizer, corpus, tmp_path, monkeypatch):
     name = f"openai:{URL}#small?tokenizer={tokenizer}"
-    given = ([str(small_corpus)], tmp_path / "out")
-    extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32), max_docs=2)
+    given = ([str(corpus)], tmp_path / "out")
+    extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32))
     assert open_dataset(tmp_path / "out").manifest.recipe.golden
-    assert extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32), max_docs=2).reused
+    assert extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32)).reused
     endpoint.answer = lambda body: vectors_of([text[::-1] for text in body["input"]])
     with pytest.raises(InputError, match=r"out: .* gives other vectors than .* did"):
-        extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32), max_docs=2)
+        extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32))
 
 
-def test_interrupted_extraction_goes_on_with_the_model_that_it_began_with(endpoint, tokenizer, small_corpus, tmp_path):
+def test_interrupted_extraction_goes_on_with_the_model_that_it_began_with(endpoint, tokenizer, corpus, tmp_path):
     name = f"openai:{URL}#small?tokenizer={tokenizer}"
-    given = ([str(small_corpus)], tmp_path / "out")
+    given = ([str(corpus)], tmp_path / "out")
     encoder = load_encoder(name)
     endpoint.answer = lambda body: httpx.Response(400)
     with pytest.raises(InputError, match="HTTP 400"):
-        extract(*given, encoder, ChunkerConfig(max_tokens=32), max_docs=2)
+        extract(*given, encoder, ChunkerConfig(max_tokens=32))
     endpoint.answer = lambda body: vectors_of([text[::-1] for text in body["input"]])
     with pytest.raises(InputError, match=r"out, an extraction that was interrupted: .* gives other vectors"):
-        extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32), max_docs=2)
+        extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32))
     endpoint.answer = lambda body: vectors_of(body["input"])
-    assert not extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32), max_docs=2).reused
+    assert not extract(*given, load_encoder(name), ChunkerConfig(max_tokens=32)).reused
 
 
 # The key

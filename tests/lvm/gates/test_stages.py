@@ -75,7 +75,7 @@ def test_a_gate_from_outside_is_in_the_commands_tables_and_objects(plugin: None,
     model = trained(dataset)
     finished = lvm("diagnose", dataset.path, "--model", model, "--json")
     names = [gate["name"] for gate in finished.json["gates"]]
-    assert (finished.code, names[4], names[-1]) == (3, "long_documents", "few_parameters")
+    assert (finished.code, names[5], names[-1]) == (3, "long_documents", "few_parameters")
     shown = lvm("validate", dataset.path, "--model", model, "--decoder", "none")
     assert shown.code == 0 and "few_parameters" in shown.out and "lower model.width" in shown.out
 

@@ -9,7 +9,17 @@ from torch.nn import functional as F
 from lvm.data.dataset import Dataset
 from lvm.data.windows import contexts, make_windows
 from lvm.models.baselines import Baselines, Parameters, fit_baselines
-from lvm.models.baselines.ridge import AXIS_PENALTY, FEATURES, PENALTIES, FeatureSet, ridge_direction
+from lvm.models.baselines.fitting import fitting_data
+from lvm.models.baselines.ridge import (
+    AXIS_PENALTY,
+    BACKWARD_SHARES,
+    FEATURES,
+    PENALTIES,
+    FeatureSet,
+    _axis_weights,
+    _lag_moments,
+    ridge_direction,
+)
 from lvm.models.weighted_sums import last_dimension_sums, last_sums
 from tests.support.planted import DIM, grown, planted
 
@@ -46,6 +56,17 @@ def test_each_axis_is_regressed_on_its_own_lags(linear: Dataset, fitted: Baselin
         alpha = AXIS_PENALTY * (lags**2).sum(0).mean()
         expected = Ridge(alpha=alpha, fit_intercept=False).fit(lags, targets[:, axis]).coef_
         np.testing.assert_allclose(found["axis_weights"][:, axis].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", BACKWARD_SHARES)
+def test_documents_read_from_their_end_count_by_their_share(linear: Dataset, cpu: torch.device, share: float) -> None:
+    found = _axis_weights(_lag_moments(fitting_data(linear, 4, 1000, cpu)), share)
+    x, y = training_contexts(linear, 4, share)
+    for axis in range(DIM):
+        lags = x[:, :, axis].numpy()
+        alpha = AXIS_PENALTY * (lags**2).sum(0).mean()
+        expected = Ridge(alpha=alpha, fit_intercept=False).fit(lags, y[:, axis]).coef_
+        np.testing.assert_allclose(found[:, axis].numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["linear", "noisy"])
